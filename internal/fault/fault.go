@@ -29,11 +29,12 @@ const (
 	Reopen                  // the device handle is dead: reopen, then repeat
 	Fatal                   // an operator must act (wrong PIN, key missing, policy broken)
 	Unavailable             // a part we need is down for now
+	Expired                 // its time is over
 )
 
 var kindNames = [...]string{
 	"internal", "invalid", "not found", "conflict", "denied", "exhausted",
-	"busy", "retry", "reopen", "fatal", "unavailable",
+	"busy", "retry", "reopen", "fatal", "unavailable", "expired",
 }
 
 // String returns the kind's lower-case name, for logs.
