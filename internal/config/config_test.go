@@ -1,0 +1,147 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"custode/internal/fault"
+)
+
+const examples = "../../docs/examples/"
+
+func TestExamplesLoad(t *testing.T) {
+	m, err := Load[Machine](examples + "machine.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.HSM.Sessions != 8 || len(m.Modems) != 1 || m.Modems[0].Name != "bay-1" {
+		t.Errorf("machine: %+v", m)
+	}
+	p, err := Load[Policy](examples + "policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Codes.Lifetime != 5*time.Minute || p.Keys.Sign.String() != "custode/sign/2026-1" || p.Codes.Text != DefaultCodeText {
+		t.Errorf("policy: %+v", p)
+	}
+}
+
+// TestExamplesNameEveryKey keeps the example files complete: each yaml tag of
+// the structs must stand in the file.
+func TestExamplesNameEveryKey(t *testing.T) {
+	for file, typ := range map[string]reflect.Type{"machine.yaml": reflect.TypeFor[Machine](), "policy.yaml": reflect.TypeFor[Policy]()} {
+		text, err := os.ReadFile(examples + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var walk func(reflect.Type)
+		walk = func(typ reflect.Type) {
+			switch typ.Kind() {
+			case reflect.Slice:
+				walk(typ.Elem())
+			case reflect.Struct:
+				for f := range typ.Fields() {
+					tag := f.Tag.Get("yaml")
+					if tag == "" {
+						continue
+					}
+					if !regexp.MustCompile(`(?m)^[ -]*` + tag + `:`).Match(text) {
+						t.Errorf("%s does not document %q", file, tag)
+					}
+					walk(f.Type)
+				}
+			}
+		}
+		walk(typ)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	good, err := os.ReadFile(examples + "machine.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"unknown key":       {"listen:", "lissen: x\nlisten:", "lissen"},
+		"duplicate key":     {"listen:", "listen: x:1\nlisten:", "listen"},
+		"two documents":     {"log:", "---\nlog:", "more than one"},
+		"no TLS":            {"certificate_file: /etc/custode/tls/chain.pem", "certificate_file: \"\"", "go together"},
+		"plain not loop":    {"insecure_http_for_development: false", "insecure_http_for_development: true", "loopback"},
+		"relative path":     {"state_directory: /var/lib/custode", "state_directory: var", "state_directory"},
+		"pin in the URI":    {"pin-source=file:/run/credentials/custode.service/pin", "pin-value=1234", "pin-value"},
+		"bad level":         {"level: info", "level: loud", "log.level"},
+		"bad modem name":    {"name: bay-1", "name: Bay 1", "modems[0].name"},
+		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(string(good), c.old, c.new, 1)
+			if text == string(good) {
+				t.Fatal("the case changes nothing")
+			}
+			path := filepath.Join(t.TempDir(), "machine.yaml")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Load[Machine](path)
+			if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an invalid-error naming %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPolicyRefusals(t *testing.T) {
+	good, err := os.ReadFile(examples + "policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"long flow":      {"lifetime: 8m", "lifetime: 10m", "flow.lifetime"},
+		"shared key":     {"custode/codes/2026-1", "custode/pepper/2026-1", "one purpose"},
+		"bad label":      {"custode/codes/2026-1", "Custode Codes", "key label"},
+		"entityID":       {"entity_id: https://idp.example.it", "entity_id: idp", "entityID"},
+		"URL with path":  {"public_url: https://idp.example.it", "public_url: https://idp.example.it/x", "public_url"},
+		"too many tries": {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "policy.yaml")
+			text := strings.Replace(string(good), c.old, c.new, 1)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load[Policy](path); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an invalid-error naming %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestBoundedAndSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	big := filepath.Join(dir, "big.yaml")
+	if err := os.WriteFile(big, bytes.Repeat([]byte("#"), maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load[Machine](big); !fault.Is(err, fault.Invalid) {
+		t.Errorf("oversize file: %v", err)
+	}
+	pin := filepath.Join(dir, "pin")
+	if err := os.WriteFile(pin, []byte("1234\r\nrest"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := ReadSecret(pin); err != nil || string(s) != "1234" {
+		t.Errorf("secret: %q, %v", s, err)
+	}
+	if err := os.Chmod(pin, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSecret(pin); !fault.Is(err, fault.Fatal) || strings.Contains(err.Error(), "1234") {
+		t.Errorf("group-readable secret: %v", err)
+	}
+}

@@ -1,0 +1,110 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+// Machine is the file of machine facts.
+type Machine struct {
+	Listen                     string  `yaml:"listen"`                        // host:port the pages are served on
+	TLS                        TLS     `yaml:"tls"`                           // both files, or neither for development
+	InsecureHTTPForDevelopment bool    `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
+	StateDirectory             string  `yaml:"state_directory"`               // absolute; holds the database
+	AdminSocket                string  `yaml:"admin_socket"`                  // absolute path of the Unix socket
+	RegistryDirectory          string  `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml
+	HSM                        HSM     `yaml:"hsm"`
+	Modems                     []Modem `yaml:"modems"`
+	AllowSimulatedModems       bool    `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	Log                        Log     `yaml:"log"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	CertificateFile string `yaml:"certificate_file"`
+	KeyFile         string `yaml:"key_file"`
+}
+
+// HSM says how to reach the token.
+type HSM struct {
+	URI      string `yaml:"uri"`      // RFC 7512, with module-path and pin-source=file:
+	Sessions int    `yaml:"sessions"` // PKCS#11 sessions at most, 2 to 256; 0: 8
+}
+
+// Modem is one bay.
+type Modem struct {
+	Name       string `yaml:"name"`         // 1 to 16 of a-z 0-9 -
+	Device     string `yaml:"device"`       // absolute, a stable name (/dev/serial/by-path/...)
+	Baud       int    `yaml:"baud"`         // 0: 115200
+	SIMPINFile string `yaml:"sim_pin_file"` // empty: the SIM has no PIN
+}
+
+// Log sets the log on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error; empty: info
+	Format string `yaml:"format"` // json or text; empty: json
+}
+
+// Validate reports every broken rule, in the file's key names.
+func (m *Machine) Validate() error {
+	var p problems
+	host, _, err := net.SplitHostPort(m.Listen)
+	p.check(err == nil, "listen: must be host:port")
+	p.check((m.TLS.CertificateFile == "") == (m.TLS.KeyFile == ""), "tls: certificate_file and key_file go together")
+	if m.InsecureHTTPForDevelopment {
+		ip := net.ParseIP(host)
+		p.check(host == "localhost" || ip != nil && ip.IsLoopback(), "insecure_http_for_development: listen must be a loopback address")
+		p.check(m.TLS.CertificateFile == "", "insecure_http_for_development: contradicts tls")
+	} else {
+		p.check(m.TLS.CertificateFile != "", "tls: certificate_file and key_file are required")
+	}
+	for key, path := range map[string]string{"state_directory": m.StateDirectory, "admin_socket": m.AdminSocket, "registry_directory": m.RegistryDirectory} {
+		p.check(filepath.IsAbs(path), key+": must be an absolute path")
+	}
+	p.check(len(m.AdminSocket) < 108, "admin_socket: longer than a Unix socket name may be (107 octets)")
+	p.check(strings.HasPrefix(m.HSM.URI, "pkcs11:"), "hsm.uri: must be a PKCS#11 URI")
+	p.check(!strings.Contains(m.HSM.URI, "pin-value"), "hsm.uri: pin-value is refused, use pin-source=file:")
+	if m.HSM.Sessions == 0 {
+		m.HSM.Sessions = 8
+	}
+	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
+	m.validateModems(&p)
+	if m.Log.Level == "" {
+		m.Log.Level = "info"
+	}
+	if m.Log.Format == "" {
+		m.Log.Format = "json"
+	}
+	p.check(oneOf(m.Log.Level, "debug", "info", "warn", "error"), "log.level: debug, info, warn or error")
+	p.check(oneOf(m.Log.Format, "json", "text"), "log.format: json or text")
+	return p.err()
+}
+
+func (m *Machine) validateModems(p *problems) {
+	p.check(len(m.Modems) <= 64, "modems: at most 64")
+	names, devices := map[string]bool{}, map[string]bool{}
+	for i := range m.Modems {
+		b := &m.Modems[i]
+		key := fmt.Sprintf("modems[%d]", i)
+		if b.Baud == 0 {
+			b.Baud = 115200
+		}
+		p.check(b.Name != "" && len(b.Name) <= 16 && strings.Trim(b.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") == "", key+".name: 1 to 16 of a-z 0-9 -")
+		p.check(filepath.IsAbs(b.Device), key+".device: must be an absolute path")
+		p.check(b.SIMPINFile == "" || filepath.IsAbs(b.SIMPINFile), key+".sim_pin_file: must be an absolute path")
+		p.check(!names[b.Name], key+".name: used twice")
+		p.check(!devices[b.Device], key+".device: used twice")
+		names[b.Name], devices[b.Device] = true, true
+	}
+}
+
+func oneOf(s string, set ...string) bool {
+	for _, x := range set {
+		if s == x {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"custode/internal/id"
+)
+
+// Policy is the file of decisions. Zero values take the documented default.
+type Policy struct {
+	EntityID     id.EntityID    `yaml:"entity_id"`  // of this identity provider; keep it for ever
+	PublicURL    string         `yaml:"public_url"` // scheme://host[:port] the browsers use
+	SPIDPrefix   string         `yaml:"spid_prefix"`
+	Organization Organization   `yaml:"organization"`
+	Keys         Keys           `yaml:"keys"`
+	Request      RequestPolicy  `yaml:"request"`
+	Flow         FlowPolicy     `yaml:"flow"`
+	Codes        CodePolicy     `yaml:"codes"`
+	Passwords    PasswordPolicy `yaml:"passwords"`
+}
+
+// Organization is published in the metadata (Italian values).
+type Organization struct {
+	Name        string `yaml:"name"`
+	DisplayName string `yaml:"display_name"`
+	URL         string `yaml:"url"`
+}
+
+// Keys are the labels of the keys in the token.
+type Keys struct {
+	Sign   id.KeyLabel `yaml:"sign"`   // RSA key and certificate that sign SAML
+	Pepper id.KeyLabel `yaml:"pepper"` // HMAC key of the password hashes
+	Codes  id.KeyLabel `yaml:"codes"`  // HMAC key of the one-time codes
+	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
+}
+
+// RequestPolicy decides what the technical rules leave open (spid.md section 11).
+type RequestPolicy struct {
+	FutureSkew        time.Duration `yaml:"future_skew"`         // IssueInstant ahead of our clock; 0: 3m
+	PastSkew          time.Duration `yaml:"past_skew"`           // IssueInstant behind it; 0: 5m
+	LenientForceAuthn bool          `yaml:"lenient_force_authn"` // tolerate its absence above level 1
+}
+
+// FlowPolicy limits one login.
+type FlowPolicy struct {
+	Lifetime       time.Duration `yaml:"lifetime"`        // 1m to under 10m; 0: 8m
+	WrongPasswords int           `yaml:"wrong_passwords"` // in one login, before anomaly 19; 0: 3
+	WrongCodes     int           `yaml:"wrong_codes"`     // in one login, before anomaly 19; 0: 3
+}
+
+// CodePolicy limits one-time codes.
+type CodePolicy struct {
+	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m; 0: 5m
+	PerSubject       int           `yaml:"per_subject"`        // messages per window; 0: 5
+	PerSubjectWindow time.Duration `yaml:"per_subject_window"` // 0: 10m
+	Text             string        `yaml:"text"`               // with {code}, {service}, {minutes}; one SMS
+}
+
+// PasswordPolicy sets Argon2id (RFC 9106) and the queue in front of it.
+type PasswordPolicy struct {
+	MemoryKiB  uint32 `yaml:"memory_kib"` // 0: 19456
+	Iterations uint32 `yaml:"iterations"` // 0: 2
+	Queue      int    `yaml:"queue"`      // hashes waiting at most; 0: derived from the 3-second objective
+}
+
+// DefaultCodeText is the text of a code message where policy sets none.
+const DefaultCodeText = "{code} e' il codice per accedere a {service}. Vale {minutes} minuti. Non comunicarlo a nessuno."
+
+// Validate fills in defaults and reports every broken rule, in the file's key names.
+func (c *Policy) Validate() error {
+	c.defaults()
+	var p problems
+	p.check(!c.EntityID.IsZero(), "entity_id: required")
+	u, err := url.Parse(c.PublicURL)
+	p.check(err == nil && oneOf(u.Scheme, "http", "https") && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.User == nil,
+		"public_url: must be scheme://host[:port] without a path")
+	p.check(len(c.SPIDPrefix) == 4 && strings.Trim(c.SPIDPrefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "", "spid_prefix: four capital letters")
+	p.check(c.Organization.Name != "" && c.Organization.DisplayName != "" && c.Organization.URL != "", "organization: name, display_name and url are required")
+	labels := map[id.KeyLabel]bool{}
+	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
+		p.check(!l.IsZero(), "keys."+key+": required")
+		p.check(!labels[l], "keys."+key+": one key serves one purpose")
+		labels[l] = true
+	}
+	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")
+	p.check(within(c.Request.PastSkew, time.Second, 10*time.Minute), "request.past_skew: 1s to 10m")
+	p.check(within(c.Flow.Lifetime, time.Second, 10*time.Minute-time.Second), "flow.lifetime: under 10m")
+	p.check(c.Flow.WrongPasswords >= 1 && c.Flow.WrongPasswords <= 10, "flow.wrong_passwords: 1 to 10")
+	p.check(c.Flow.WrongCodes >= 1 && c.Flow.WrongCodes <= 3, "flow.wrong_codes: 1 to 3")
+	p.check(within(c.Codes.Lifetime, time.Second, 9*time.Minute), "codes.lifetime: up to 9m")
+	p.check(c.Codes.PerSubject >= 1 && c.Codes.PerSubject <= 1000, "codes.per_subject: 1 to 1000")
+	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
+	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 1<<20, "passwords.memory_kib: 8 to 1048576")
+	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
+	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
+	return p.err()
+}
+
+func (c *Policy) defaults() {
+	setDefault(&c.Request.FutureSkew, 3*time.Minute)
+	setDefault(&c.Request.PastSkew, 5*time.Minute)
+	setDefault(&c.Flow.Lifetime, 8*time.Minute)
+	setDefault(&c.Flow.WrongPasswords, 3)
+	setDefault(&c.Flow.WrongCodes, 3)
+	setDefault(&c.Codes.Lifetime, 5*time.Minute)
+	setDefault(&c.Codes.PerSubject, 5)
+	setDefault(&c.Codes.PerSubjectWindow, 10*time.Minute)
+	setDefault(&c.Codes.Text, DefaultCodeText)
+	setDefault(&c.Passwords.MemoryKiB, 19456)
+	setDefault(&c.Passwords.Iterations, 2)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func within(d, lo, hi time.Duration) bool { return d >= lo && d <= hi }
