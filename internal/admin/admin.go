@@ -97,10 +97,9 @@ func (s *Server) handle(ctx context.Context, c *fasthttp.RequestCtx) {
 	case !ok || !c.IsPost():
 		status, a.Kind, a.Error = fasthttp.StatusNotFound, fault.NotFound.String(), "no such administrative method"
 	default:
-		body := bytes.Clone(c.PostBody())
+		body := c.PostBody()
+		defer clear(body) // may have held a password
 		result, err := method(ctx, body)
-		clear(body) // may have held a password
-		c.Request.ResetBody()
 		if err != nil {
 			status, a.Kind, a.Error = fasthttp.StatusUnprocessableEntity, fault.KindOf(err).String(), err.Error()
 		}
