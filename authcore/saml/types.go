@@ -47,11 +47,11 @@ const MaxSPMetadata = 1 << 20
 
 // The largest documents taken in or read back.
 var (
-	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64}
-	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16}
+	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64, Elements: 256, Declarations: 64}
+	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16, Elements: 1024, Declarations: 256}
 	// Service providers write comments in metadata by hand; they never reach
 	// the canonical form from which the values are read.
-	metadataBounds = xmldoc.Bounds{Bytes: MaxSPMetadata, Depth: 24, Attrs: 64, Comments: true}
+	metadataBounds = xmldoc.Bounds{Bytes: MaxSPMetadata, Depth: 24, Attrs: 64, Elements: 32 << 10, Declarations: 4 << 10, Comments: true}
 )
 
 // levelURI is the AuthnContextClassRef without its digit (SPID Avviso 5).

@@ -74,6 +74,7 @@ func TestSignatureWrapping(t *testing.T) {
 		"declaration":                        {`<?xml version="1.0" encoding="UTF-8"?>` + signed, 0},
 		"byte order mark":                    {"\ufeff" + signed, 0},
 		"declared latin-1":                   {`<?xml version="1.0" encoding="ISO-8859-1"?>` + signed, BadBinding},
+		"reference in a namespace":           {strings.Replace(signed, `URI="#_r1"`, `xmlns:x="u" x:URI="" URI="#_r1"`, 1), BadPostSig},
 		"XSLT transform":                     {strings.Replace(signed, `<ds:Transform Algorithm="http://www.w3.org/2000/09/xmldsig#enveloped-signature"`, `<ds:Transform Algorithm="http://www.w3.org/TR/1999/REC-xslt-19991116"`, 1), BadPostSig},
 		"transforms swapped":                 {swapTransforms(signed), BadPostSig},
 		"third transform":                    {strings.Replace(signed, "</ds:Transforms>", `<ds:Transform Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/></ds:Transforms>`, 1), BadPostSig},
