@@ -9,13 +9,16 @@
 // (exclusive C14N), signs them with a crypto.Signer and verifies what it signed
 // before handing it out.
 //
-// It is not a general SAML library: what SPID does not use is refused. Imported
-// by authcore, authcore/registry and authcore/web.
+// It is not a general SAML library: what SPID does not use is refused. The
+// XML underneath is authcore/saml/xmldoc. Imported by authcore,
+// authcore/registry and authcore/web.
 package saml
 
 import (
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"custode/authcore/saml/xmldoc"
@@ -106,16 +109,17 @@ type AttributeService struct {
 	Attributes []string          // RequestedAttribute/@Name, document order
 }
 
-// Name returns OrganizationDisplayName in lang, else in Italian, else any,
-// else the entityID: the requester's name that pages must show.
+// Name returns OrganizationDisplayName in lang, else in Italian, else in
+// English, else in the first language by name, else the entityID: the
+// requester's name that pages must show.
 func (sp *SP) Name(lang string) string {
 	for _, l := range []string{lang, "it", "en"} {
 		if n := sp.DisplayName[l]; n != "" {
 			return n
 		}
 	}
-	for _, n := range sp.DisplayName {
-		return n
+	for _, l := range slices.Sorted(maps.Keys(sp.DisplayName)) {
+		return sp.DisplayName[l]
 	}
 	return sp.EntityID.String()
 }
