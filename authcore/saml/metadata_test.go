@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,11 @@ func TestMetadataRefused(t *testing.T) {
 		"logout not web":   func(c *MetadataConfig) { c.SLO[0].Location = "/slo" },
 		"no Italian":       func(c *MetadataConfig) { delete(c.Organization.Name, "it") },
 		"language missing": func(c *MetadataConfig) { delete(c.Organization.URL, "en") },
-		"control":          func(c *MetadataConfig) { c.Attributes[0] = "\x01" },
+		"other language": func(c *MetadataConfig) {
+			delete(c.Organization.URL, "en")
+			c.Organization.URL["de"] = "https://www.example.it"
+		},
+		"control": func(c *MetadataConfig) { c.Attributes[0] = "\x01" },
 	} {
 		c := testMetadata()
 		change(&c)
@@ -164,6 +169,9 @@ func TestParseSPMetadataCases(t *testing.T) {
 		"SAML 1.1":                   {`Enumeration="urn:oasis:names:tc:SAML:2.0:protocol"`, `Enumeration="urn:oasis:names:tc:SAML:1.1:protocol"`, false},
 		"ACS index twice":            {`index="2" Binding`, `index="0" Binding`, false},
 		"ACS index malformed":        {`index="2" Binding`, `index="x" Binding`, false},
+		"ACS without index":          {`index="0" isDefault`, `isDefault`, false},
+		"no POST ACS":                {"bindings:HTTP-POST", "bindings:PAOS", false},
+		"service without index":      {`<md:AttributeConsumingService index="0">`, `<md:AttributeConsumingService>`, false},
 		"ACS script":                 {`Location="https://sp.example.it/acs2"`, `Location="javascript:alert(1)"`, false},
 		"ACS with credentials":       {`Location="https://sp.example.it/acs2"`, `Location="https://a:b@sp.example.it/"`, false},
 		"ACS default malformed":      {`isDefault="true"`, `isDefault="yes"`, false},
@@ -217,6 +225,9 @@ func TestParseSPMetadataSignature(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+	if _, err := ParseSPMetadata(signMetadata(t, spDocument(slices.Repeat([]*x509.Certificate{kit.cert}, maxSPCertificates+1)...), kit)); err == nil {
+		t.Error("seventeen certificates")
 	}
 	// Expiry is the verifier's question, asked at each request.
 	old := signerKit{kit.key, selfSigned(kit.key, kitNow.AddDate(-3, 0, 0), kitNow.AddDate(-2, 0, 0))}

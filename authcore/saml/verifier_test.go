@@ -162,6 +162,8 @@ var ruleCases = []struct {
 	{"IsPassive maybe", `ForceAuthn="true"`, `ForceAuthn="true" IsPassive="maybe"`, NotConformant},
 	{"unknown purpose", "<samlp:NameIDPolicy ", `<samlp:Extensions xmlns:spid="https://spid.gov.it/saml-extensions"><spid:Purpose>Z</spid:Purpose></samlp:Extensions><samlp:NameIDPolicy `, NotConformant},
 	{"subject persistent", "<samlp:NameIDPolicy ", `<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:2.0:nameid-format:persistent" NameQualifier="q">x</saml:NameID></saml:Subject><samlp:NameIDPolicy `, NotConformant},
+	{"subject without qualifier", "<samlp:NameIDPolicy ", `<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:2.0:nameid-format:unspecified">x</saml:NameID></saml:Subject><samlp:NameIDPolicy `, NotConformant},
+	{"subject named and confirmed", "<samlp:NameIDPolicy ", `<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified" NameQualifier="q">x</saml:NameID><saml:SubjectConfirmation Method="x"/></saml:Subject><samlp:NameIDPolicy `, NotConformant},
 	{"subject confirmed", "<samlp:NameIDPolicy ", `<saml:Subject><saml:SubjectConfirmation Method="x"/></saml:Subject><samlp:NameIDPolicy `, NotConformant},
 	{"conditions malformed", "<samlp:RequestedAuthnContext ", `<saml:Conditions NotBefore="today"/><samlp:RequestedAuthnContext `, NotConformant},
 	{"scoping malformed", "</samlp:RequestedAuthnContext>", `</samlp:RequestedAuthnContext><samlp:Scoping ProxyCount="-1"/>`, NotConformant},
@@ -192,6 +194,7 @@ var ruleCases = []struct {
 	{"ACS index unknown", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceIndex="9"`, BadACS},
 	{"ACS index huge", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceIndex="65536"`, BadACS},
 	{"ACS index and binding", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceIndex="0" ProtocolBinding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"`, BadACS},
+	{"ACS index and URL", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceIndex="0" AssertionConsumerServiceURL="https://sp.example.it/acs" ProtocolBinding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"`, BadACS},
 	{"ACS URL alone", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceURL="https://sp.example.it/acs"`, BadACS},
 	{"ACS foreign URL", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceURL="https://evil.example.it/acs" ProtocolBinding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"`, BadACS},
 	{"ACS artifact", `AssertionConsumerServiceIndex="0"`, `AssertionConsumerServiceURL="https://sp.example.it/acs" ProtocolBinding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Artifact"`, BadACS},
@@ -275,7 +278,12 @@ func TestLenient(t *testing.T) {
 	if _, err := testVerifier(t, func(c *VerifierConfig) { c.StrictForceAuthn = false }).Redirect(query, kitNow); err != nil {
 		t.Error(err)
 	}
-	_, err := testVerifier(t, func(c *VerifierConfig) { c.StrictForceAuthn, c.StrictScoping = false, true }).Redirect(query, kitNow)
+	malformed := replace(t, plainRequest, `ForceAuthn="true"`, `ForceAuthn="yes"`)
+	_, err := testVerifier(t, func(c *VerifierConfig) { c.StrictForceAuthn = false }).Redirect([]byte(redirectTo(t, malformed, "-", spKit().key)), kitNow)
+	if r := refusalOf(t, err); r.Code != NotConformant {
+		t.Errorf("ForceAuthn malformed: %v", err)
+	}
+	_, err = testVerifier(t, func(c *VerifierConfig) { c.StrictForceAuthn, c.StrictScoping = false, true }).Redirect(query, kitNow)
 	if r := refusalOf(t, err); r.Code != NotConformant {
 		t.Errorf("strict scoping: %v", err)
 	}
@@ -322,6 +330,7 @@ func TestRedirectBinding(t *testing.T) {
 		"duplicate request":       {good + "&" + request, BadBinding},
 		"duplicate RelayState":    {good + "&" + relay, BadBinding},
 		"encoded name":            {strings.Replace(good, "SAMLRequest=", "SAML%52equest=", 1), BadBinding},
+		"bad escape in a name":    {good + "&%zz=1", BadBinding},
 		"encoded duplicate":       {good + "&Relay%53tate=x", BadBinding},
 		"no request":              {alg + "&" + sig, BadBinding},
 		"no signature":            {request + "&" + alg, BadBinding},
