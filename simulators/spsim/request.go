@@ -231,11 +231,11 @@ func (sp *SP) writeRequest(r Request, issued time.Time) *etree.Document {
 	return doc
 }
 
-func (sp *SP) signingKey(r Request) *rsa.PrivateKey {
+func (sp *SP) signingKey(r Request) (*rsa.PrivateKey, error) {
 	if r.OtherKey {
-		return sp.stranger
+		return sp.stranger()
 	}
-	return sp.key
+	return sp.key, nil
 }
 
 func (r Request) hash() crypto.Hash {
@@ -246,7 +246,11 @@ func (r Request) hash() crypto.Hash {
 }
 
 func (sp *SP) signDocument(doc *etree.Document, r Request) error {
-	return signEnveloped(doc.Root(), sp.signingKey(r), sp.cert, r.hash(), 1)
+	key, err := sp.signingKey(r)
+	if err != nil {
+		return err
+	}
+	return signEnveloped(doc.Root(), key, sp.cert, r.hash(), 1)
 }
 
 func (sp *SP) redirectParameters(r Request, raw []byte) ([]parameter, error) {
@@ -263,10 +267,14 @@ func (sp *SP) redirectParameters(r Request, raw []byte) ([]parameter, error) {
 		if err != nil {
 			return nil, err
 		}
+		key, err := sp.signingKey(r)
+		if err != nil {
+			return nil, err
+		}
 		params = append(params, parameter{"SigAlg", alg})
 		h := r.hash().New()
 		h.Write([]byte(encodeQuery(params)))
-		signature, err := rsa.SignPKCS1v15(sp.cfg.Rand, sp.signingKey(r), r.hash(), h.Sum(nil))
+		signature, err := rsa.SignPKCS1v15(sp.cfg.Rand, key, r.hash(), h.Sum(nil))
 		if err != nil {
 			return nil, fmt.Errorf("sign the query: %w", err)
 		}

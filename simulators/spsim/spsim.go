@@ -122,7 +122,7 @@ type SP struct {
 	cfg      Config
 	key      *rsa.PrivateKey
 	cert     []byte
-	stranger *rsa.PrivateKey // signs for Request.OtherKey
+	stranger func() (*rsa.PrivateKey, error) // signs for Request.OtherKey
 	metadata []byte
 
 	requests *requestBook
@@ -152,9 +152,9 @@ func New(cfg Config) (*SP, error) {
 			return nil, fmt.Errorf("make the SP's key pair: %w", err)
 		}
 	}
-	if sp.stranger, err = rsa.GenerateKey(cfg.Rand, 2048); err != nil {
-		return nil, fmt.Errorf("make the stranger's key: %w", err)
-	}
+	sp.stranger = sync.OnceValues(func() (*rsa.PrivateKey, error) {
+		return rsa.GenerateKey(cfg.Rand, 2048)
+	})
 	if sp.metadata, err = sp.buildMetadata(); err != nil {
 		return nil, fmt.Errorf("build the SP's metadata: %w", err)
 	}

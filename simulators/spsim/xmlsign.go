@@ -28,7 +28,9 @@ func signEnveloped(el *etree.Element, key *rsa.PrivateKey, cert []byte, hash cry
 	}
 	ctx.Hash = hash
 	ctx.Canonicalizer = dsig.MakeC14N10ExclusiveCanonicalizerWithPrefixList("")
-	sig, err := ctx.ConstructSignature(el, true)
+	// The canonicaliser works in place and would drop namespace declarations
+	// from el, so it gets a copy. el is a document's root: nothing is inherited.
+	sig, err := ctx.ConstructSignature(el.Copy(), true)
 	if err != nil {
 		return fmt.Errorf("sign %s: %w", el.Tag, err)
 	}
