@@ -434,6 +434,17 @@ func TestConsumeRefusesWrapping(t *testing.T) {
 	}
 }
 
+// forget makes every request unanswered and every identifier new again.
+func forget(sp *SP) {
+	sp.requests.mu.Lock()
+	defer sp.requests.mu.Unlock()
+	for _, s := range sp.requests.byID {
+		s.answered = false
+	}
+	clear(sp.requests.seen)
+	sp.requests.trail.Init()
+}
+
 // Every field is read from verified bytes only: flipping any single byte of a
 // response never yields a different login.
 func TestConsumeFlippedBytes(t *testing.T) {
@@ -447,10 +458,7 @@ func TestConsumeFlippedBytes(t *testing.T) {
 	for i := 0; i < len(raw); i += 7 {
 		broken := bytes.Clone(raw)
 		broken[i] ^= 0x02
-		sp.requests.mu.Lock()
-		sp.requests.byID[id].answered = false
-		clear(sp.requests.seen)
-		sp.requests.mu.Unlock()
+		forget(sp)
 		login, err := sp.Consume(base64.StdEncoding.EncodeToString(broken), "")
 		if err != nil {
 			continue
@@ -476,6 +484,7 @@ func FuzzConsume(f *testing.F) {
 	f.Add([]byte(`<samlp:Response xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol"/>`))
 	f.Add([]byte("<a"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		forget(sp)
 		login, err := sp.Consume(base64.StdEncoding.EncodeToString(data), "")
 		if err == nil && !bytes.Equal(data, raw) && login.Attributes["name"] != sampleValue("name") {
 			t.Errorf("a forged login was accepted: %+v", login)

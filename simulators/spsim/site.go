@@ -194,6 +194,7 @@ func (sp *SP) readChoice(q url.Values) (request Request, post, ok bool) {
 func (sp *SP) browser(w http.ResponseWriter, r *http.Request) (string, error) {
 	now := sp.cfg.Now()
 	if value := cookieOf(r); sp.browsers.known(value, now) {
+		sp.browsers.put(value, nil, nil, now) // its time starts anew, the last outcome is forgotten
 		return value, nil
 	}
 	value, err := newID(sp.cfg.Rand)
