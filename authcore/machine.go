@@ -20,8 +20,9 @@ type event uint8
 const (
 	passwordWrong event = iota + 1
 	passwordRight       // act.who is the subject
-	codeReserved        // a code is about to be issued; counted before it costs an SMS
-	codeIssued          // act.method, act.challenge
+	codeReserved        // act.method; a code is about to be issued, counted before it costs an SMS
+	codeIssued          // act.challenge
+	codeNotIssued       // the vault refused
 	codeWrong           // attempts remain in the challenge
 	codeExhausted       // wrong, and the challenge has no attempt left
 	codeRight           // act.challenge was burned for act.who
@@ -32,7 +33,7 @@ const (
 	notActive           // the subject's identity was suspended or revoked meanwhile
 )
 
-var eventNames = [...]string{"", "password wrong", "password right", "code reserved", "code issued",
+var eventNames = [...]string{"", "password wrong", "password right", "code reserved", "code issued", "code not issued",
 	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active"}
 
 func (e event) String() string {
@@ -72,13 +73,13 @@ var table = map[place]func(Flow, act) (Flow, error){
 	{StepCredentials, cancelled}:     ends(saml.Cancelled),
 
 	{StepMethod, codeReserved}: reserveCode,
-	{StepMethod, codeIssued}:   awaitCode,
 	{StepMethod, cancelled}:    ends(saml.Cancelled),
 	{StepMethod, phoneGone}:    ends(saml.NoCredentials),
 	{StepMethod, notActive}:    ends(saml.NotActive),
 
 	{StepCode, codeReserved}:  reserveCode,
 	{StepCode, codeIssued}:    awaitCode,
+	{StepCode, codeNotIssued}: forgetCode,
 	{StepCode, codeWrong}:     countWrongCode,
 	{StepCode, codeExhausted}: ends(saml.TooManyAttempts),
 	{StepCode, codeRight}:     acceptCode,
@@ -155,19 +156,33 @@ func admit(f Flow, a act) (Flow, error) {
 	return f, nil
 }
 
+// reserveCode goes to the code page before there is a challenge. Whoever clicks
+// again meanwhile, here or on another node, finds the choice made.
 func reserveCode(f Flow, a act) (Flow, error) {
 	if f.CodesIssued >= a.policy.Codes {
 		return f, fmt.Errorf("%d codes were issued already", f.CodesIssued)
 	}
+	if a.method != MethodSMS {
+		return f, fmt.Errorf("code by method %d", a.method)
+	}
 	f.CodesIssued++
+	f.Step, f.Method = StepCode, a.method
 	return f, nil
 }
 
 func awaitCode(f Flow, a act) (Flow, error) {
-	if a.method != MethodSMS || a.challenge.IsZero() {
-		return f, fmt.Errorf("code issued without method or challenge")
+	if a.challenge.IsZero() {
+		return f, fmt.Errorf("code issued without a challenge")
 	}
-	f.Step, f.Method, f.Challenge = StepCode, a.method, a.challenge
+	f.Challenge = a.challenge
+	return f, nil
+}
+
+// forgetCode goes back to the choice of method, unless an earlier code is open.
+func forgetCode(f Flow, _ act) (Flow, error) {
+	if f.Challenge.IsZero() {
+		f.Step, f.Method = StepMethod, MethodNone
+	}
 	return f, nil
 }
 

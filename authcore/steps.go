@@ -150,7 +150,7 @@ func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, e
 	if f.CodesIssued >= l.policy.Codes {
 		return l.show(ctx, f, who, note{notice: NoticeTooManyCodes}), nil
 	}
-	n, err := f.next(act{event: codeReserved, at: l.now(), policy: l.policy})
+	n, err := f.next(act{event: codeReserved, at: l.now(), policy: l.policy, method: MethodSMS})
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -164,17 +164,29 @@ func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, e
 	}
 	n.Version++
 	challenge, err := l.codes.Issue(ctx, n.ID, who.Subject, who.Phone, n.spName())
-	switch {
-	case fault.Is(err, fault.Exhausted):
-		return l.show(ctx, n, who, note{notice: NoticeTooManyCodes}), nil
-	case fault.Is(err, fault.Busy):
-		return l.show(ctx, n, who, note{notice: NoticeBusy}), nil
-	case err != nil:
-		return Outcome{}, err
+	if err != nil {
+		return l.codeNotIssued(ctx, n, who, err)
 	}
 	l.log.InfoContext(ctx, "code issued", "flow", n.ID.String(), "subject", who.Subject.String(),
 		"challenge", challenge.String(), "number", n.CodesIssued)
-	return l.apply(ctx, n, who, act{event: codeIssued, at: l.now(), method: MethodSMS, challenge: challenge}, note{notice: NoticeCodeSent})
+	return l.apply(ctx, n, who, act{event: codeIssued, at: l.now(), challenge: challenge}, note{notice: NoticeCodeSent})
+}
+
+// codeNotIssued takes the reservation of a code back; the count stays.
+func (l *Login) codeNotIssued(ctx context.Context, f Flow, who Identity, cause error) (Outcome, error) {
+	l.log.WarnContext(ctx, "code not issued", "flow", f.ID.String(), "subject", who.Subject.String(), "error", cause)
+	n := note{}
+	switch fault.KindOf(cause) {
+	case fault.Exhausted:
+		n.notice = NoticeTooManyCodes
+	case fault.Busy:
+		n.notice = NoticeBusy
+	}
+	out, err := l.apply(ctx, f, who, act{event: codeNotIssued, at: l.now()}, n)
+	if err == nil && n.notice == NoticeNone && out.Response == nil {
+		return Outcome{}, cause
+	}
+	return out, err
 }
 
 // answerCode has the code checked. The vault burns a right one before it says
@@ -183,6 +195,9 @@ func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, e
 func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnswer) (Outcome, error) {
 	if f.Step != StepCode {
 		return l.show(ctx, f, who, note{}), nil
+	}
+	if f.Challenge.IsZero() { // still being issued, or its issuer crashed
+		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
 	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
 	with := act{at: l.now(), policy: l.policy, challenge: f.Challenge, subject: f.Subject}

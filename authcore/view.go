@@ -38,6 +38,9 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 // delivery is for information only: a code page must come up even when nobody
 // can tell how the message fares.
 func (l *Login) delivery(ctx context.Context, f Flow) Delivery {
+	if f.Challenge.IsZero() {
+		return DeliveryUnknown
+	}
 	d, err := l.deliveries.Delivery(ctx, f.Challenge)
 	if err != nil {
 		if !fault.Is(err, fault.NotFound) {
