@@ -192,7 +192,8 @@ type (
 	ConsentAnswer struct{}
 	// RefuseAnswer refuses consent (anomaly 22).
 	RefuseAnswer struct{}
-	// CancelAnswer cancels the login (anomaly 25); possible before consent only.
+	// CancelAnswer cancels the login (anomaly 25), at any step, the consent
+	// page included.
 	CancelAnswer struct{}
 )
 
