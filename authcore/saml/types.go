@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"time"
 
+	"custode/authcore/saml/xmldoc"
 	"custode/internal/id"
 )
 
@@ -31,6 +32,25 @@ const (
 	L3 Level = 3
 )
 
+// The XML namespaces of SPID documents.
+const (
+	nsProtocol  = "urn:oasis:names:tc:SAML:2.0:protocol"
+	nsAssertion = "urn:oasis:names:tc:SAML:2.0:assertion"
+	nsMetadata  = "urn:oasis:names:tc:SAML:2.0:metadata"
+	nsSPID      = "https://spid.gov.it/saml-extensions"
+	nsXS        = "http://www.w3.org/2001/XMLSchema"
+	nsXSI       = "http://www.w3.org/2001/XMLSchema-instance"
+)
+
+// The largest documents taken in or read back.
+var (
+	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64}
+	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16}
+	// Service providers write comments in metadata by hand; they never reach
+	// the canonical form from which the values are read.
+	metadataBounds = xmldoc.Bounds{Bytes: 1 << 20, Depth: 24, Attrs: 64, Comments: true}
+)
+
 // levelURI is the AuthnContextClassRef without its digit (SPID Avviso 5).
 const levelURI = "https://www.spid.gov.it/SpidL"
 
@@ -40,10 +60,11 @@ func (l Level) URI() string { return fmt.Sprintf("%s%d", levelURI, uint8(l)) }
 // Binding is the SAML binding a request arrived by.
 type Binding uint8
 
-// The bindings of a SPID AuthnRequest.
+// The bindings of a SPID AuthnRequest, and SOAP.
 const (
 	Redirect Binding = 1 // urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect
 	Post     Binding = 2 // urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST
+	SOAP     Binding = 3 // urn:oasis:names:tc:SAML:2.0:bindings:SOAP; single logout only
 )
 
 // Comparison is RequestedAuthnContext/@Comparison (SAML Core 3.3.2.2.1).
@@ -64,7 +85,8 @@ type SP struct {
 	DisplayName  map[string]string   // OrganizationDisplayName by xml:lang
 	Certificates []*x509.Certificate // KeyDescriptor use="signing" or without use
 	ACS          []ACS               // HTTP-POST AssertionConsumerService only, by index
-	Services     []AttributeService
+	Services     []AttributeService  // by index
+	ValidUntil   time.Time           // EntityDescriptor/@validUntil, zero for none
 }
 
 // ACS is an AssertionConsumerService endpoint.
@@ -110,6 +132,7 @@ type Request struct {
 	Attributes    []string // names of that service, metadata order
 	RelayState    string   // octets as received, percent-decoded once
 	HasRelayState bool
+	Purpose       string // spid:Purpose: "", P, LP, PG, PF or PX (SPID Avviso 18)
 	Raw           []byte // the AuthnRequest document as verified
 }
 

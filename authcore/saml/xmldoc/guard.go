@@ -1,0 +1,181 @@
+package xmldoc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"unicode/utf8"
+
+	"github.com/beevik/etree"
+)
+
+// Bounds limits an XML document before any parser builds a tree of it. The
+// scan is ours because the parser and the signature library accept what SAML
+// never needs and attacks do: DOCTYPE, processing instructions, comments, text
+// or a second root after the document, thousands of namespace declarations
+// (whose canonicalisation is quadratic).
+type Bounds struct {
+	Bytes    int  // largest document, octets
+	Depth    int  // deepest element; the root is at 1
+	Attrs    int  // most attributes of one element, declarations included
+	Comments bool // comments are passed over instead of refused
+}
+
+var (
+	utf8BOM = []byte("\xef\xbb\xbf")
+	xmlDecl = regexp.MustCompile(`^<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"1\.0"|'1\.0')` +
+		`(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?i:utf-8)"|'(?i:utf-8)'))?` +
+		`(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:"(?:yes|no)"|'(?:yes|no)'))?[ \t\r\n]*\?>`)
+)
+
+// Parse scans doc, builds its tree and returns the root. A byte order mark and
+// an XML declaration of UTF-8 are passed over.
+func (b Bounds) Parse(doc []byte) (*etree.Element, error) {
+	if len(doc) > b.Bytes {
+		return nil, fmt.Errorf("document of %d octets exceeds %d", len(doc), b.Bytes)
+	}
+	if !utf8.Valid(doc) {
+		return nil, errors.New("document is not UTF-8")
+	}
+	doc = bytes.TrimPrefix(doc, utf8BOM)
+	doc = doc[len(xmlDecl.Find(doc)):]
+	if err := b.scan(doc); err != nil {
+		return nil, err
+	}
+	tree := etree.NewDocument()
+	// Duplicate attributes must reach checkTree instead of being merged.
+	tree.ReadSettings = etree.ReadSettings{PreserveDuplicateAttrs: true, MaxDepth: b.Depth}
+	if err := tree.ReadFromBytes(doc); err != nil {
+		return nil, fmt.Errorf("parse document: %w", err)
+	}
+	root := tree.Root()
+	if root == nil {
+		return nil, errors.New("document has no root")
+	}
+	if err := checkTree(root); err != nil {
+		return nil, err
+	}
+	return root, nil
+}
+
+// scan walks the markup without interpreting it. In a document without DOCTYPE,
+// CDATA and processing instructions every '<' begins a tag, so quoting inside
+// tags is all the state there is.
+func (b Bounds) scan(doc []byte) error {
+	depth, closed := 0, false
+	for len(doc) > 0 {
+		lt := bytes.IndexByte(doc, '<')
+		if lt < 0 {
+			lt = len(doc)
+		}
+		if depth == 0 && len(bytes.Trim(doc[:lt], " \t\r\n")) > 0 {
+			return errors.New("text outside the root element")
+		}
+		doc = doc[lt:]
+		if len(doc) == 0 {
+			break
+		}
+		if b.Comments && bytes.HasPrefix(doc, []byte("<!--")) {
+			end := bytes.Index(doc[4:], []byte("-->"))
+			if end < 0 {
+				return errors.New("unfinished comment")
+			}
+			doc = doc[4+end+3:]
+			continue
+		}
+		t, err := scanTag(doc)
+		if err != nil {
+			return err
+		}
+		switch {
+		case t.attrs > b.Attrs:
+			return fmt.Errorf("element with more than %d attributes", b.Attrs)
+		case t.end:
+			depth--
+		case closed:
+			return errors.New("second root element")
+		default:
+			if depth++; depth > b.Depth {
+				return fmt.Errorf("elements nested deeper than %d", b.Depth)
+			}
+			if t.empty {
+				depth--
+			}
+		}
+		if depth < 0 {
+			return errors.New("end tag without start")
+		}
+		closed = depth == 0
+		doc = doc[t.size:]
+	}
+	if !closed {
+		return errors.New("unfinished document")
+	}
+	return nil
+}
+
+// tag is what scan needs to know of one tag.
+type tag struct {
+	size       int // octets from '<' to '>'
+	attrs      int
+	end, empty bool
+}
+
+func scanTag(doc []byte) (tag, error) {
+	if len(doc) < 2 || doc[1] == '!' || doc[1] == '?' {
+		return tag{}, errors.New("markup that is neither start nor end tag")
+	}
+	t := tag{end: doc[1] == '/'}
+	var quote byte
+	for i := 1; i < len(doc); i++ {
+		switch c := doc[i]; {
+		case c == '<':
+			return tag{}, errors.New("tag inside a tag")
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '=':
+			t.attrs++
+		case c == '>':
+			t.size, t.empty = i+1, !t.end && doc[i-1] == '/'
+			return t, nil
+		}
+	}
+	return tag{}, errors.New("unfinished tag")
+}
+
+// checkTree refuses what the tokenizer lets through although XML 1.0 forbids
+// it: an attribute given twice; and an ID value given twice, whose meaning
+// would depend on the reader.
+func checkTree(root *etree.Element) error {
+	ids := make(map[string]struct{}, 2)
+	var walk func(el *etree.Element) error
+	walk = func(el *etree.Element) error {
+		for i, a := range el.Attr {
+			for _, other := range el.Attr[:i] {
+				if a.Space == other.Space && a.Key == other.Key {
+					return errors.New("attribute given twice")
+				}
+			}
+			if a.Key == "ID" || a.Key == "Id" || a.Key == "id" {
+				if _, twice := ids[a.Value]; twice {
+					return errors.New("identifier given twice")
+				}
+				ids[a.Value] = struct{}{}
+			}
+		}
+		for _, child := range el.Child {
+			if c, ok := child.(*etree.Element); ok {
+				if err := walk(c); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return walk(root)
+}
