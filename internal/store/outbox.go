@@ -1,0 +1,173 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"custode/authcore"
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/store/sqlite"
+	"custode/otpvault"
+)
+
+var (
+	_ authcore.Deliveries = (*DB)(nil)
+)
+
+// mayFollow is what a message in a state may become. Only a queued message can
+// begin to be sent, so two processes never send the same one; nothing leaves
+// Delivered, Failed and Expired.
+func mayFollow(from modemState) []modemState {
+	switch from {
+	case modemQueued:
+		return []modemState{modemSending, modemFailed, modemExpired}
+	case modemSending: // back to Queued when the network surely has not got it
+		return []modemState{modemQueued, modemSent, modemDelivered, modemFailed, modemExpired, modemMaybeSent}
+	case modemMaybeSent: // the report, or an operator, tells
+		return []modemState{modemQueued, modemSent, modemDelivered, modemFailed, modemExpired}
+	case modemSent:
+		return []modemState{modemDelivered, modemFailed, modemExpired}
+	default:
+		return nil
+	}
+}
+
+// textNeeded reports whether a message in state s may still have to be sent. The
+// sealed text of all others is erased.
+func textNeeded(s modemState) bool {
+	return s == modemQueued || s == modemSending || s == modemMaybeSent
+}
+
+// deliveries is what a page tells about a state.
+func delivery(s modemState) authcore.Delivery {
+	switch s {
+	case modemQueued, modemSending:
+		return authcore.DeliveryQueued
+	case modemSent:
+		return authcore.DeliverySent
+	case modemDelivered:
+		return authcore.DeliveryDelivered
+	case modemFailed, modemExpired:
+		return authcore.DeliveryFailed
+	case modemMaybeSent:
+		return authcore.DeliveryUncertain
+	default:
+		return authcore.DeliveryUnknown
+	}
+}
+
+// insertCodeMessage queues the message of a code, within IssueChallenge.
+func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Message) error {
+	return q.InsertMessage(ctx, sqlite.InsertMessageParams{
+		ID: m.ID.String(), Recipient: m.To.String(), Sealed: m.Sealed, Class: int64(modemOTP), State: int64(modemQueued),
+		Created: nanos(m.Created), Expires: nanos(m.Expires),
+	})
+}
+
+// Queued implements modem.Journal: the most urgent class first, in it the oldest.
+func (db *DB) Queued(ctx context.Context, limit int) ([]modemMessage, error) {
+	const op = "list queued messages"
+	rows, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modemQueued), Most: int64(limit)})
+	if err != nil {
+		return nil, mapError(op, err)
+	}
+	list := make([]modemMessage, 0, len(rows))
+	for _, r := range rows {
+		m := modemMessage{Sealed: r.Sealed, Class: modemClass(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
+		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, r.Recipient}); err != nil {
+			return nil, fault.New(fault.Internal, op, err)
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// Record implements modem.Journal. Each step to Sending counts an attempt.
+// fault.NotFound, fault.Conflict when the message cannot become that from the
+// state it is in; to record a state again is no error, but for Sending.
+func (db *DB) Record(ctx context.Context, e modemEvent) error {
+	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return record(ctx, q, e) })
+}
+
+func record(ctx context.Context, q *sqlite.Queries, e modemEvent) error {
+	op := "record message " + e.ID.String()
+	row, err := q.GetMessageState(ctx, e.ID.String())
+	if err != nil {
+		return err
+	}
+	from := modemState(row.State)
+	if from == e.State && e.State != modemSending {
+		return nil
+	}
+	if !slices.Contains(mayFollow(from), e.State) {
+		return fault.Newf(fault.Conflict, op, "state %d cannot follow %d", e.State, from)
+	}
+	attempts := int64(0)
+	if e.State == modemSending {
+		attempts = 1
+	}
+	n, err := q.UpdateMessage(ctx, sqlite.UpdateMessageParams{
+		ToState: int64(e.State), MoreAttempts: attempts, Bay: e.Bay, Detail: e.Detail, Changed: nanos(e.At),
+		ID: e.ID.String(), FromState: row.State,
+	})
+	if err != nil {
+		return err
+	}
+	if n != 1 {
+		return fault.Newf(fault.Conflict, op, "it moved meanwhile")
+	}
+	if textNeeded(e.State) {
+		return nil
+	}
+	return q.EraseMessageText(ctx, sqlite.EraseMessageTextParams{Sealed: []byte{}, ID: e.ID.String()})
+}
+
+// Recover implements modem.Journal: what a dead process was sending may have been
+// sent, and what is queued past its time has expired. It must be called before
+// any process sends: it cannot tell a dead process from a busy one.
+func (db *DB) Recover(ctx context.Context, now time.Time) ([]modemEvent, error) {
+	var events []modemEvent
+	err := db.write(ctx, "recover messages", func(q *sqlite.Queries) error {
+		sending, err := q.ListMessagesInState(ctx, int64(modemSending))
+		if err != nil {
+			return err
+		}
+		for _, r := range sending {
+			events = append(events, modemEvent{State: modemMaybeSent, Bay: r.Bay, Detail: "the process that was sending it ended", At: now})
+			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
+				return err
+			}
+		}
+		expired, err := q.ListExpiredMessages(ctx, sqlite.ListExpiredMessagesParams{State: int64(modemQueued), Now: nanos(now)})
+		if err != nil {
+			return err
+		}
+		for _, r := range expired {
+			events = append(events, modemEvent{State: modemExpired, Bay: r.Bay, Detail: "expired in the queue", At: now})
+			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
+				return err
+			}
+		}
+		for _, e := range events {
+			if err := record(ctx, q, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
+}
+
+// Delivery implements authcore.Deliveries; fault.NotFound.
+func (db *DB) Delivery(ctx context.Context, challenge id.ChallengeID) (authcore.Delivery, error) {
+	state, err := db.read().GetChallengeMessageState(ctx, challenge.String())
+	if err != nil {
+		return authcore.DeliveryUnknown, mapError("read delivery of "+challenge.String(), err)
+	}
+	return delivery(modemState(state)), nil
+}
