@@ -8,27 +8,29 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
+	modem "custode/internal/store/modemshape"
 	"custode/internal/store/sqlite"
 	"custode/otpvault"
 )
 
 var (
 	_ authcore.Deliveries = (*DB)(nil)
+	_ modem.Journal       = (*DB)(nil)
 )
 
 // mayFollow is what a message in a state may become. Only a queued message can
 // begin to be sent, so two processes never send the same one; nothing leaves
 // Delivered, Failed and Expired.
-func mayFollow(from modemState) []modemState {
+func mayFollow(from modem.State) []modem.State {
 	switch from {
-	case modemQueued:
-		return []modemState{modemSending, modemFailed, modemExpired}
-	case modemSending: // back to Queued when the network surely has not got it
-		return []modemState{modemQueued, modemSent, modemDelivered, modemFailed, modemExpired, modemMaybeSent}
-	case modemMaybeSent: // the report, or an operator, tells
-		return []modemState{modemQueued, modemSent, modemDelivered, modemFailed, modemExpired}
-	case modemSent:
-		return []modemState{modemDelivered, modemFailed, modemExpired}
+	case modem.Queued:
+		return []modem.State{modem.Sending, modem.Failed, modem.Expired}
+	case modem.Sending: // back to Queued when the network surely has not got it
+		return []modem.State{modem.Queued, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
+	case modem.MaybeSent: // the report, or an operator, tells
+		return []modem.State{modem.Queued, modem.Sent, modem.Delivered, modem.Failed, modem.Expired}
+	case modem.Sent:
+		return []modem.State{modem.Delivered, modem.Failed, modem.Expired}
 	default:
 		return nil
 	}
@@ -36,22 +38,22 @@ func mayFollow(from modemState) []modemState {
 
 // textNeeded reports whether a message in state s may still have to be sent. The
 // sealed text of all others is erased.
-func textNeeded(s modemState) bool {
-	return s == modemQueued || s == modemSending || s == modemMaybeSent
+func textNeeded(s modem.State) bool {
+	return s == modem.Queued || s == modem.Sending || s == modem.MaybeSent
 }
 
-// deliveries is what a page tells about a state.
-func delivery(s modemState) authcore.Delivery {
+// delivery is what a page tells about a state.
+func delivery(s modem.State) authcore.Delivery {
 	switch s {
-	case modemQueued, modemSending:
+	case modem.Queued, modem.Sending:
 		return authcore.DeliveryQueued
-	case modemSent:
+	case modem.Sent:
 		return authcore.DeliverySent
-	case modemDelivered:
+	case modem.Delivered:
 		return authcore.DeliveryDelivered
-	case modemFailed, modemExpired:
+	case modem.Failed, modem.Expired:
 		return authcore.DeliveryFailed
-	case modemMaybeSent:
+	case modem.MaybeSent:
 		return authcore.DeliveryUncertain
 	default:
 		return authcore.DeliveryUnknown
@@ -61,21 +63,21 @@ func delivery(s modemState) authcore.Delivery {
 // insertCodeMessage queues the message of a code, within IssueChallenge.
 func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Message) error {
 	return q.InsertMessage(ctx, sqlite.InsertMessageParams{
-		ID: m.ID.String(), Recipient: m.To.String(), Sealed: m.Sealed, Class: int64(modemOTP), State: int64(modemQueued),
+		ID: m.ID.String(), Recipient: m.To.String(), Sealed: m.Sealed, Class: int64(modem.OTP), State: int64(modem.Queued),
 		Created: nanos(m.Created), Expires: nanos(m.Expires),
 	})
 }
 
 // Queued implements modem.Journal: the most urgent class first, in it the oldest.
-func (db *DB) Queued(ctx context.Context, limit int) ([]modemMessage, error) {
+func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	const op = "list queued messages"
-	rows, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modemQueued), Most: int64(limit)})
+	rows, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.Queued), Most: int64(limit)})
 	if err != nil {
 		return nil, mapError(op, err)
 	}
-	list := make([]modemMessage, 0, len(rows))
+	list := make([]modem.Message, 0, len(rows))
 	for _, r := range rows {
-		m := modemMessage{Sealed: r.Sealed, Class: modemClass(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
+		m := modem.Message{Sealed: r.Sealed, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
 		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, r.Recipient}); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
@@ -87,25 +89,25 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modemMessage, error) {
 // Record implements modem.Journal. Each step to Sending counts an attempt.
 // fault.NotFound, fault.Conflict when the message cannot become that from the
 // state it is in; to record a state again is no error, but for Sending.
-func (db *DB) Record(ctx context.Context, e modemEvent) error {
+func (db *DB) Record(ctx context.Context, e modem.Event) error {
 	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return record(ctx, q, e) })
 }
 
-func record(ctx context.Context, q *sqlite.Queries, e modemEvent) error {
+func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 	op := "record message " + e.ID.String()
 	row, err := q.GetMessageState(ctx, e.ID.String())
 	if err != nil {
 		return err
 	}
-	from := modemState(row.State)
-	if from == e.State && e.State != modemSending {
+	from := modem.State(row.State)
+	if from == e.State && e.State != modem.Sending {
 		return nil
 	}
 	if !slices.Contains(mayFollow(from), e.State) {
 		return fault.Newf(fault.Conflict, op, "state %d cannot follow %d", e.State, from)
 	}
 	attempts := int64(0)
-	if e.State == modemSending {
+	if e.State == modem.Sending {
 		attempts = 1
 	}
 	n, err := q.UpdateMessage(ctx, sqlite.UpdateMessageParams{
@@ -127,25 +129,25 @@ func record(ctx context.Context, q *sqlite.Queries, e modemEvent) error {
 // Recover implements modem.Journal: what a dead process was sending may have been
 // sent, and what is queued past its time has expired. It must be called before
 // any process sends: it cannot tell a dead process from a busy one.
-func (db *DB) Recover(ctx context.Context, now time.Time) ([]modemEvent, error) {
-	var events []modemEvent
+func (db *DB) Recover(ctx context.Context, now time.Time) ([]modem.Event, error) {
+	var events []modem.Event
 	err := db.write(ctx, "recover messages", func(q *sqlite.Queries) error {
-		sending, err := q.ListMessagesInState(ctx, int64(modemSending))
+		sending, err := q.ListMessagesInState(ctx, int64(modem.Sending))
 		if err != nil {
 			return err
 		}
 		for _, r := range sending {
-			events = append(events, modemEvent{State: modemMaybeSent, Bay: r.Bay, Detail: "the process that was sending it ended", At: now})
+			events = append(events, modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: "the process that was sending it ended", At: now})
 			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
 				return err
 			}
 		}
-		expired, err := q.ListExpiredMessages(ctx, sqlite.ListExpiredMessagesParams{State: int64(modemQueued), Now: nanos(now)})
+		expired, err := q.ListExpiredMessages(ctx, sqlite.ListExpiredMessagesParams{State: int64(modem.Queued), Now: nanos(now)})
 		if err != nil {
 			return err
 		}
 		for _, r := range expired {
-			events = append(events, modemEvent{State: modemExpired, Bay: r.Bay, Detail: "expired in the queue", At: now})
+			events = append(events, modem.Event{State: modem.Expired, Bay: r.Bay, Detail: "expired in the queue", At: now})
 			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
 				return err
 			}
@@ -169,5 +171,5 @@ func (db *DB) Delivery(ctx context.Context, challenge id.ChallengeID) (authcore.
 	if err != nil {
 		return authcore.DeliveryUnknown, mapError("read delivery of "+challenge.String(), err)
 	}
-	return delivery(modemState(state)), nil
+	return delivery(modem.State(state)), nil
 }

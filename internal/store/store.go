@@ -159,7 +159,11 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 		return fault.New(fault.Unavailable, op, err)
 	}
 	defer f.Close()
-	_, err = db.reader.ExecContext(ctx, "VACUUM INTO ?", path)
+	// A connection of its own: the readers may not write even elsewhere, and the
+	// writer must stay free. The statement holds no lock that writers wait for.
+	copier := sql.OpenDB(newConnector(db.path, time.Second, false))
+	defer copier.Close()
+	_, err = copier.ExecContext(ctx, "VACUUM INTO ?", path)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -8,13 +8,15 @@ import (
 
 // sent is what the SP remembers about a request until it is answered.
 type sent struct {
-	id       string
-	request  Request
-	issued   time.Time // millisecond precision, as stated in the request
-	xml      []byte
-	expires  time.Time
-	answered bool
-	gone     *list.Element
+	id      string
+	request Request
+	// relayState is what the answer has to echo.
+	relayState string
+	issued     time.Time // millisecond precision, as stated in the request
+	xml        []byte
+	expires    time.Time
+	answered   bool
+	gone       *list.Element
 }
 
 // requestBook remembers requests, and the identifiers of answers already seen,

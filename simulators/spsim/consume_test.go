@@ -326,6 +326,10 @@ func TestConsumeOnceAndByTheSameBrowser(t *testing.T) {
 	if _, err := sp.Consume(idp.respond(t, sp, id, answer{}), "R"); CheckOf(err) != "relayState" {
 		t.Errorf("changed relay state: got %v", err)
 	}
+	id = ask(t, sp, c, Request{RelayState: "r", Drop: []string{"RelayState"}})
+	if _, err := sp.Consume(idp.respond(t, sp, id, answer{}), ""); err != nil {
+		t.Errorf("relay state that was never sent: got %v", err)
+	}
 	id = ask(t, sp, c, Request{})
 	c.advance(sp.cfg.RequestTTL)
 	if _, err := sp.Consume(idp.respond(t, sp, id, answer{}), ""); CheckOf(err) != "response.inResponseTo" {

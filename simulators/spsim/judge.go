@@ -188,7 +188,7 @@ func (j *judge) checkResponse() error {
 	if f, ok := attr(issuer, "Format"); ok && f != formatEntity {
 		return refuse("response.issuerFormat", "%q, want none or entity", f)
 	}
-	if j.request != nil && j.relayState != j.request.request.RelayState {
+	if j.request != nil && j.relayState != j.request.relayState {
 		return refuse("relayState", "not what was sent with the request")
 	}
 	return nil

@@ -64,7 +64,8 @@ type Request struct {
 
 	// Breakage.
 
-	// Mutate changes the document before it is signed.
+	// Mutate changes the document before it is signed. The answer is judged by
+	// the other fields of Request, not by what Mutate made of them.
 	Mutate func(*etree.Document)
 	// TamperAfterSigning changes the document's bytes after they were signed.
 	TamperAfterSigning func(xml []byte) []byte
@@ -355,8 +356,12 @@ func (sp *SP) remember(r Request, m *message, raw []byte) {
 	if r.Level == 0 {
 		r.Level = 2
 	}
+	relayState := r.RelayState
+	if slices.Contains(r.Drop, "RelayState") {
+		relayState = "" // never sent, so never echoed
+	}
 	sp.requests.put(&sent{
-		id: m.id, request: r, issued: m.issued, xml: raw,
+		id: m.id, request: r, relayState: relayState, issued: m.issued, xml: raw,
 		expires: m.issued.Add(sp.cfg.RequestTTL),
 	}, sp.cfg.Now())
 }

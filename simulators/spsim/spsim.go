@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -184,6 +185,7 @@ func (c *Config) fill() error {
 	if c.AttributeSets == nil {
 		c.AttributeSets = defaultAttributeSets()
 	}
+	c.AttributeSets = maps.Clone(c.AttributeSets)
 	for index, set := range c.AttributeSets {
 		if index < 0 || index > 65535 || len(set) == 0 {
 			return fmt.Errorf("attribute set %d: want an index of 0..65535 and at least one name", index)
