@@ -244,7 +244,7 @@ func (t *Token) busy() map[*lease]struct{} {
 // the Token is dead or closed (that error). Without Run a dead login is noticed
 // by the operation that meets it.
 func (t *Token) Run(ctx context.Context) error {
-	timer := time.NewTimer(t.cfg.ProbeInterval)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
@@ -252,7 +252,7 @@ func (t *Token) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		timer.Reset(t.tick(ctx))
+		wait := t.tick(ctx)
 		t.mu.Lock()
 		dead, closed := t.dead, t.closed
 		t.mu.Unlock()
@@ -262,6 +262,7 @@ func (t *Token) Run(ctx context.Context) error {
 		if closed {
 			return fault.Newf(fault.Unavailable, "watch token "+t.loc.name(), "it is closed")
 		}
+		timer.Reset(wait)
 	}
 }
 
