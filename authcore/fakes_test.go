@@ -30,6 +30,8 @@ type memory struct {
 	people   map[id.Subject]Identity
 	tally    map[[32]byte]Tally
 	calls    map[string]int
+	total    int
+	failAt   int // the call, counted from 1, that fails once; 0: none
 }
 
 func newMemory() *memory {
@@ -44,8 +46,19 @@ func (m *memory) called(name string) func() {
 	return m.mu.Unlock
 }
 
+// failing fails the call failAt. A failed write did not happen.
+func (m *memory) failing(name string) error {
+	if m.total++; m.total == m.failAt {
+		return fault.Newf(fault.Unavailable, name, "store down")
+	}
+	return nil
+}
+
 func (m *memory) CreateFlow(_ context.Context, f Flow) error {
 	defer m.called("CreateFlow")()
+	if err := m.failing("CreateFlow"); err != nil {
+		return err
+	}
 	if _, ok := m.flows[f.ID]; ok {
 		return fault.Newf(fault.Conflict, "create flow", "exists")
 	}
@@ -56,6 +69,9 @@ func (m *memory) CreateFlow(_ context.Context, f Flow) error {
 
 func (m *memory) Flow(_ context.Context, flow id.FlowID) (Flow, error) {
 	defer m.called("Flow")()
+	if err := m.failing("Flow"); err != nil {
+		return Flow{}, err
+	}
 	f, ok := m.flows[flow]
 	if !ok {
 		return Flow{}, fault.Newf(fault.NotFound, "read flow", "unknown")
@@ -65,6 +81,9 @@ func (m *memory) Flow(_ context.Context, flow id.FlowID) (Flow, error) {
 
 func (m *memory) SaveFlow(_ context.Context, f Flow) error {
 	defer m.called("SaveFlow")()
+	if err := m.failing("SaveFlow"); err != nil {
+		return err
+	}
 	return m.save(f)
 }
 
@@ -79,6 +98,9 @@ func (m *memory) save(f Flow) error {
 
 func (m *memory) FinishFlow(_ context.Context, f Flow, a Answered) error {
 	defer m.called("FinishFlow")()
+	if err := m.failing("FinishFlow"); err != nil {
+		return err
+	}
 	key := f.Request.SP.String() + " " + f.Request.ID
 	if m.claimed[key] {
 		return fault.Newf(fault.Conflict, "finish flow", "request answered")
@@ -99,6 +121,9 @@ func (m *memory) FinishFlow(_ context.Context, f Flow, a Answered) error {
 
 func (m *memory) IdentityByUsername(_ context.Context, u id.Username) (Identity, error) {
 	defer m.called("IdentityByUsername")()
+	if err := m.failing("IdentityByUsername"); err != nil {
+		return Identity{}, err
+	}
 	for _, who := range m.people {
 		if who.Username == u {
 			return who, nil
@@ -109,6 +134,9 @@ func (m *memory) IdentityByUsername(_ context.Context, u id.Username) (Identity,
 
 func (m *memory) Identity(_ context.Context, s id.Subject) (Identity, error) {
 	defer m.called("Identity")()
+	if err := m.failing("Identity"); err != nil {
+		return Identity{}, err
+	}
 	who, ok := m.people[s]
 	if !ok {
 		return Identity{}, fault.Newf(fault.NotFound, "read identity", "unknown")
@@ -118,11 +146,17 @@ func (m *memory) Identity(_ context.Context, s id.Subject) (Identity, error) {
 
 func (m *memory) Tally(_ context.Context, key [32]byte) (Tally, error) {
 	defer m.called("Tally")()
+	if err := m.failing("Tally"); err != nil {
+		return Tally{}, err
+	}
 	return m.tally[key], nil
 }
 
 func (m *memory) CountFailure(_ context.Context, key [32]byte, now time.Time) (Tally, error) {
 	defer m.called("CountFailure")()
+	if err := m.failing("CountFailure"); err != nil {
+		return Tally{}, err
+	}
 	t := m.tally[key]
 	t.Failures++
 	t.Last = now
@@ -132,6 +166,9 @@ func (m *memory) CountFailure(_ context.Context, key [32]byte, now time.Time) (T
 
 func (m *memory) ClearTally(_ context.Context, key [32]byte) error {
 	defer m.called("ClearTally")()
+	if err := m.failing("ClearTally"); err != nil {
+		return err
+	}
 	delete(m.tally, key)
 	return nil
 }
@@ -152,6 +189,7 @@ type vault struct {
 	issued   map[id.ChallengeID]*issue
 	attempts int
 	refuse   error // of Issue
+	broken   error // of Verify
 	service  string
 	delivery Delivery
 }
@@ -189,6 +227,9 @@ func (v *vault) Verify(_ context.Context, c id.ChallengeID, flow id.FlowID, subj
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	is := v.issued[c]
+	if v.broken != nil {
+		return 0, v.broken
+	}
 	switch {
 	case is == nil || is.flow != flow || is.subject != subject:
 		return 0, fault.Newf(fault.NotFound, "verify", "unknown")
@@ -217,6 +258,7 @@ type signer struct {
 	mu         sync.Mutex
 	statements []saml.Statement
 	fail       error
+	lie        bool // say success whatever was asked for
 }
 
 func (s *signer) Success(st saml.Statement, now time.Time) (saml.Signed, error) {
@@ -233,6 +275,9 @@ func (s *signer) Anomaly(c saml.Code, to saml.Reply, now time.Time) (saml.Signed
 func (s *signer) signed(c saml.Code, to saml.Reply, now time.Time) (saml.Signed, error) {
 	if s.fail != nil {
 		return saml.Signed{}, s.fail
+	}
+	if s.lie {
+		c = saml.Success
 	}
 	return saml.Signed{Code: c, ID: fmt.Sprintf("_r%d", s.made.Add(1)), ACS: to.ACS, IssueInstant: now,
 		RelayState: to.RelayState, HasRelayState: to.HasRelayState}, nil
