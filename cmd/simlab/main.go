@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -50,9 +51,14 @@ func (d *demoCmd) Run(c *cli) (err error) {
 	if err != nil {
 		return err
 	}
+	radio := modemsim.Config{
+		Latency: modemsim.Delay{Median: 1500 * time.Millisecond, Spread: 0.4},
+		Transit: modemsim.Delay{Median: 700 * time.Millisecond, Spread: 0.5},
+		Seed:    uint64(time.Now().UnixNano()),
+	}
 	fmt.Println("Starting: SoftHSM token, key ceremony, four simulated modems, service provider, appliance ...")
 	l, err := lab.Start(ctx, lab.Config{
-		Custode: custode, Dir: d.Dir, Log: os.Stderr, LogLevel: "warn", Network: modemsim.Realistic(),
+		Custode: custode, Dir: d.Dir, Log: os.Stderr, LogLevel: "warn", Network: radio,
 		Addr: lab.Addresses{IdP: d.IdP, SP: d.SP, Phones: d.Phones},
 	})
 	if err != nil {

@@ -89,8 +89,8 @@ log:
   format: json
 modems:
 `, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), filepath.Join(l.Dir, "registry"), l.HSM.URI(), level)
-	for i, dev := range l.Bank.Devices() {
-		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, dev)
+	for i := range l.Bank.Modems() {
+		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 	}
 	return b.String()
 }
