@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"flag"
-	"fmt"
 	"math/big"
 	"net/url"
 	"os"
@@ -249,4 +248,3 @@ func replace(t testing.TB, s, old, with string) string {
 	return strings.Replace(s, old, with, 1)
 }
 
-func quote(v any) string { return fmt.Sprintf("%q", v) }

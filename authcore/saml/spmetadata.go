@@ -23,7 +23,7 @@ const (
 )
 
 // ParseSPMetadata reads the signed EntityDescriptor of one service provider, at
-// most 1 MiB. With pinned certificates the signature must be by one of those;
+// most MaxSPMetadata octets. With pinned certificates the signature must be by one of those;
 // without, by one of the SP's own signing keys, which proves only that the file
 // is whole and that its author holds the key: who may put files there decides
 // what to trust. Periods of validity are not judged here (there is no clock);

@@ -42,13 +42,16 @@ const (
 	nsXSI       = "http://www.w3.org/2001/XMLSchema-instance"
 )
 
+// MaxSPMetadata is the largest metadata document of one SP, octets.
+const MaxSPMetadata = 1 << 20
+
 // The largest documents taken in or read back.
 var (
 	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64}
 	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16}
 	// Service providers write comments in metadata by hand; they never reach
 	// the canonical form from which the values are read.
-	metadataBounds = xmldoc.Bounds{Bytes: 1 << 20, Depth: 24, Attrs: 64, Comments: true}
+	metadataBounds = xmldoc.Bounds{Bytes: MaxSPMetadata, Depth: 24, Attrs: 64, Comments: true}
 )
 
 // levelURI is the AuthnContextClassRef without its digit (SPID Avviso 5).
