@@ -238,9 +238,14 @@ func (a *appliance) identityView(ctx context.Context, i authcore.Identity) (iden
 		return identityView{}, err
 	}
 	for _, e := range events {
-		v.History = append(v.History, historyLine{At: e.At, What: e.What.String(), Actor: e.Actor, Reason: e.Reason})
+		v.History = append(v.History, historyLine{At: e.At, What: eventNames[e.What], Actor: e.Actor, Reason: e.Reason})
 	}
 	return v, nil
+}
+
+// eventNames are the words operators read for the store's events.
+var eventNames = map[store.What]string{
+	store.IdentityAdded: "added", store.StateChanged: "state changed", store.PasswordChanged: "password changed",
 }
 
 // decode reads an administrative argument strictly.

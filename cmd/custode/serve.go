@@ -42,7 +42,7 @@ func (serveCmd) Run(c *cli) error {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
-	if err := a.wire(ctx); err != nil {
+	if err := a.wire(); err != nil {
 		return err
 	}
 	err = a.run(ctx)
@@ -94,25 +94,25 @@ func (a *appliance) close() {
 }
 
 // wire builds every room from what open acquired.
-func (a *appliance) wire(ctx context.Context) error {
+func (a *appliance) wire() error {
 	keys := a.policy.Keys
-	signer, err := a.token.Signer(ctx, keys.Sign)
+	signer, err := a.token.Signer(keys.Sign)
 	if err != nil {
 		return err
 	}
-	certificate, err := a.token.Certificate(ctx, keys.Sign)
+	certificate, err := a.token.Certificate(keys.Sign)
 	if err != nil {
 		return err
 	}
-	pepper, err := a.token.MAC(ctx, keys.Pepper)
+	pepper, err := a.token.MAC(keys.Pepper)
 	if err != nil {
 		return err
 	}
-	codeKey, err := a.token.MAC(ctx, keys.Codes)
+	codeKey, err := a.token.MAC(keys.Codes)
 	if err != nil {
 		return err
 	}
-	outbox, err := a.token.Wrapper(ctx, keys.Outbox)
+	outbox, err := a.token.Wrapper(keys.Outbox)
 	if err != nil {
 		return err
 	}
@@ -180,8 +180,8 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for _, broken := range report.Broken {
-		a.log.Warn("registry: file refused", "file", broken.File, "error", broken.Err)
+	for _, r := range report.Rejected {
+		a.log.Warn("registry: file left out", "file", r.File, "error", r.Err)
 	}
 	a.log.Info("registry loaded", "service providers", report.Loaded)
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{

@@ -40,7 +40,7 @@ func chromium(t *testing.T) context.Context {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.DisableGPU)
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("accept-lang", "it"), chromedp.DisableGPU)
 	if os.Getuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox)
 	}
@@ -92,6 +92,20 @@ func (b *tab) click(sel, wanted string) {
 func (b *tab) typeIn(sel, text string) {
 	b.t.Helper()
 	b.do(chromedp.SendKeys(chromedp.CSS(sel), text))
+}
+
+// reach waits until pages that send themselves on have led to the path.
+func (b *tab) reach(path string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		// While a page is being left, the question itself may fail.
+		if at, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.readyState === "complete" ? location.pathname : ""`)); err == nil && at == path {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s: not at %s; the page says: %.400s", b.width, path, b.text())
+		}
+	}
 }
 
 // look checks the page with axe-core, and that nothing runs over the edge, and
@@ -209,11 +223,8 @@ func (b *tab) login(l *lab.Lab, by binding, level int) {
 	}
 	look(fmt.Sprintf("07-consent-l%d", level))
 	// The hand-over page sends itself: what comes next is the SP's result.
-	b.do(chromedp.Click(chromedp.CSS(`button[value="consent"]`)),
-		chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-			_, err := chromedp.Run(ctx, chromedp.Poll[bool](`location.pathname === "/esito"`))
-			return err
-		}), chromedp.WaitVisible(chromedp.CSS("main")))
+	b.do(chromedp.Click(chromedp.CSS(`button[value="consent"]`)))
+	b.reach("/esito")
 	text := b.text()
 	for _, want := range []string{"Ada", "Lovati", strings.TrimPrefix(p.Attributes["fiscalNumber"], "TINIT-")} {
 		if !strings.Contains(text, want) {

@@ -97,8 +97,8 @@ func TestIdentityCommands(t *testing.T) {
 		t.Errorf("the same identity twice: %v", err)
 	}
 	weak := p
-	weak.Username, weak.Password = "weak.one", "password"
-	if err := l.Enrol(t.Context(), weak); status(t, err) != 65 || strings.Contains(err.Error(), "password:") {
+	weak.Username, weak.Password = "weak.one", "Zq1"
+	if err := l.Enrol(t.Context(), weak); status(t, err) != 65 || strings.Contains(err.Error(), weak.Password) {
 		t.Errorf("a weak password: %v", err)
 	}
 	if _, err := l.Run(t.Context(), "identity", "suspend", p.Username, "--reason", "lost phone"); err != nil {
