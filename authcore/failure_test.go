@@ -117,3 +117,28 @@ func TestResponseMustSayTheOutcome(t *testing.T) {
 		t.Error("a lie was registered")
 	}
 }
+
+// TestSuccessTakesAProof: the ways out of a flow refuse a success that the
+// machine did not prove, whoever calls them.
+func TestSuccessTakesAProof(t *testing.T) {
+	b := newBench(t)
+	flow, other := b.started(saml.L1, saml.Exact), b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	b.do(other, right)
+	f := b.store.flows[flow]
+	done, _, err := f.authorise(b.time(), b.policy)
+	must(t, done, err)
+	_, foreign, err := b.store.flows[other].authorise(b.time(), b.policy)
+	must(t, foreign, err)
+	for name, p := range map[string]Passed{"none": {}, "another flow's": foreign} {
+		if out, err := b.succeed(t.Context(), done, b.mario, p); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+			t.Errorf("proof %s: %+v, %v", name, out, err)
+		}
+	}
+	if out, err := b.commit(t.Context(), done, b.mario, note{}); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+		t.Errorf("committed without a proof: %+v, %v", out, err)
+	}
+	if len(b.signer.statements) != 0 || b.store.flows[flow].Step != StepConsent {
+		t.Error("something was signed or stored")
+	}
+}
