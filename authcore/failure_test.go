@@ -93,6 +93,20 @@ func TestTroubleIsNotAnAnswer(t *testing.T) {
 	b.response(flow, saml.Success, code, ConsentAnswer{})
 }
 
+// TestSubjectVanished: a flow whose subject is gone is not an unknown flow.
+func TestSubjectVanished(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	delete(b.store.people, b.mario.Subject)
+	if _, err := b.View(t.Context(), flow, visitor); !fault.Is(err, fault.Internal) {
+		t.Errorf("view: %v", err)
+	}
+	if _, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Internal) {
+		t.Errorf("answer: %v", err)
+	}
+}
+
 // TestMalformedRow: a stored password nobody wrote opens nothing and is an
 // error for an operator, not a wrong password.
 func TestMalformedRow(t *testing.T) {
@@ -140,5 +154,23 @@ func TestSuccessTakesAProof(t *testing.T) {
 	}
 	if len(b.signer.statements) != 0 || b.store.flows[flow].Step != StepConsent {
 		t.Error("something was signed or stored")
+	}
+}
+
+// TestSuspendedAtTheLastMoment: between reading the identity and recording the
+// success it is suspended; the store notices, and 23 leaves instead.
+func TestSuspendedAtTheLastMoment(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	b.store.early = func() {
+		who := b.store.people[b.mario.Subject]
+		who.State = Suspended
+		b.store.people[b.mario.Subject] = who
+	}
+	b.response(flow, saml.NotActive, ConsentAnswer{})
+	ended, register := b.store.finished()
+	if len(register) != 1 || ended[0].Outcome != saml.NotActive {
+		t.Errorf("register %+v", register)
 	}
 }

@@ -30,6 +30,7 @@ type memory struct {
 	people   map[id.Subject]Identity
 	tally    map[[32]byte]Tally
 	calls    map[string]int
+	early    func() // called inside FinishFlow, before it looks
 	total    int
 	failAt   int // the call, counted from 1, that fails once; 0: none
 }
@@ -107,6 +108,12 @@ func (m *memory) FinishFlow(ctx context.Context, f Flow, a Answered) error {
 	key := f.Request.SP.String() + " " + f.Request.ID
 	if m.claimed[key] {
 		return fault.Newf(fault.Conflict, "finish flow", "request answered")
+	}
+	if m.early != nil {
+		m.early()
+	}
+	if f.Outcome == saml.Success && m.people[f.Subject].State != Active {
+		return fault.Newf(fault.Denied, "finish flow", "not active")
 	}
 	if err := m.save(f); err != nil {
 		return err
