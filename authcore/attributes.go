@@ -210,15 +210,7 @@ func (i Identity) value(name string) string {
 // each once, and the names among them that have no value: service providers
 // compare the set with the one of their metadata.
 func (i Identity) assemble(r saml.Request) (all []saml.Attribute, empty []string) {
-	if !r.HasAttributes {
-		return nil, nil
-	}
-	seen := make(map[string]bool, len(r.Attributes))
-	for _, name := range r.Attributes {
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
+	for _, name := range distinct(r) {
 		a := saml.Attribute{Name: name, Value: i.value(name)}
 		if a.Value == "" {
 			empty = append(empty, name)
@@ -226,4 +218,20 @@ func (i Identity) assemble(r saml.Request) (all []saml.Attribute, empty []string
 		all = append(all, a)
 	}
 	return all, empty
+}
+
+// distinct returns the requested names, each once, in the requested order.
+func distinct(r saml.Request) []string {
+	if !r.HasAttributes {
+		return nil
+	}
+	names := make([]string, 0, len(r.Attributes))
+	seen := make(map[string]bool, len(r.Attributes))
+	for _, n := range r.Attributes {
+		if !seen[n] {
+			seen[n] = true
+			names = append(names, n)
+		}
+	}
+	return names
 }

@@ -93,6 +93,20 @@ func TestTroubleIsNotAnAnswer(t *testing.T) {
 	b.response(flow, saml.Success, code, ConsentAnswer{})
 }
 
+// TestSubjectVanished: a flow whose subject is gone is not an unknown flow.
+func TestSubjectVanished(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	delete(b.store.people, b.mario.Subject)
+	if _, err := b.View(t.Context(), flow, visitor); !fault.Is(err, fault.Internal) {
+		t.Errorf("view: %v", err)
+	}
+	if _, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Internal) {
+		t.Errorf("answer: %v", err)
+	}
+}
+
 // TestMalformedRow: a stored password nobody wrote opens nothing and is an
 // error for an operator, not a wrong password.
 func TestMalformedRow(t *testing.T) {
@@ -115,5 +129,48 @@ func TestResponseMustSayTheOutcome(t *testing.T) {
 	}
 	if _, register := b.store.finished(); len(register) != 0 {
 		t.Error("a lie was registered")
+	}
+}
+
+// TestSuccessTakesAProof: the ways out of a flow refuse a success that the
+// machine did not prove, whoever calls them.
+func TestSuccessTakesAProof(t *testing.T) {
+	b := newBench(t)
+	flow, other := b.started(saml.L1, saml.Exact), b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	b.do(other, right)
+	f := b.store.flows[flow]
+	done, _, err := f.authorise(b.time(), b.policy)
+	must(t, done, err)
+	_, foreign, err := b.store.flows[other].authorise(b.time(), b.policy)
+	must(t, foreign, err)
+	for name, p := range map[string]Passed{"none": {}, "another flow's": foreign} {
+		if out, err := b.succeed(t.Context(), done, b.mario, p); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+			t.Errorf("proof %s: %+v, %v", name, out, err)
+		}
+	}
+	if out, err := b.commit(t.Context(), done, b.mario, note{}); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+		t.Errorf("committed without a proof: %+v, %v", out, err)
+	}
+	if len(b.signer.statements) != 0 || b.store.flows[flow].Step != StepConsent {
+		t.Error("something was signed or stored")
+	}
+}
+
+// TestSuspendedAtTheLastMoment: between reading the identity and recording the
+// success it is suspended; the store notices, and 23 leaves instead.
+func TestSuspendedAtTheLastMoment(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(saml.L1, saml.Exact)
+	b.do(flow, right)
+	b.store.early = func() {
+		who := b.store.people[b.mario.Subject]
+		who.State = Suspended
+		b.store.people[b.mario.Subject] = who
+	}
+	b.response(flow, saml.NotActive, ConsentAnswer{})
+	ended, register := b.store.finished()
+	if len(register) != 1 || ended[0].Outcome != saml.NotActive {
+		t.Errorf("register %+v", register)
 	}
 }

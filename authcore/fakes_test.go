@@ -30,6 +30,7 @@ type memory struct {
 	people   map[id.Subject]Identity
 	tally    map[[32]byte]Tally
 	calls    map[string]int
+	early    func() // called inside FinishFlow, before it looks
 	total    int
 	failAt   int // the call, counted from 1, that fails once; 0: none
 }
@@ -47,16 +48,19 @@ func (m *memory) called(name string) func() {
 }
 
 // failing fails the call failAt. A failed write did not happen.
-func (m *memory) failing(name string) error {
+func (m *memory) failing(ctx context.Context, name string) error {
+	if ctx.Err() != nil {
+		return fault.New(fault.Unavailable, name, ctx.Err())
+	}
 	if m.total++; m.total == m.failAt {
 		return fault.Newf(fault.Unavailable, name, "store down")
 	}
 	return nil
 }
 
-func (m *memory) CreateFlow(_ context.Context, f Flow) error {
+func (m *memory) CreateFlow(ctx context.Context, f Flow) error {
 	defer m.called("CreateFlow")()
-	if err := m.failing("CreateFlow"); err != nil {
+	if err := m.failing(ctx, "CreateFlow"); err != nil {
 		return err
 	}
 	if _, ok := m.flows[f.ID]; ok {
@@ -67,9 +71,9 @@ func (m *memory) CreateFlow(_ context.Context, f Flow) error {
 	return nil
 }
 
-func (m *memory) Flow(_ context.Context, flow id.FlowID) (Flow, error) {
+func (m *memory) Flow(ctx context.Context, flow id.FlowID) (Flow, error) {
 	defer m.called("Flow")()
-	if err := m.failing("Flow"); err != nil {
+	if err := m.failing(ctx, "Flow"); err != nil {
 		return Flow{}, err
 	}
 	f, ok := m.flows[flow]
@@ -79,9 +83,9 @@ func (m *memory) Flow(_ context.Context, flow id.FlowID) (Flow, error) {
 	return f, nil
 }
 
-func (m *memory) SaveFlow(_ context.Context, f Flow) error {
+func (m *memory) SaveFlow(ctx context.Context, f Flow) error {
 	defer m.called("SaveFlow")()
-	if err := m.failing("SaveFlow"); err != nil {
+	if err := m.failing(ctx, "SaveFlow"); err != nil {
 		return err
 	}
 	return m.save(f)
@@ -96,14 +100,20 @@ func (m *memory) save(f Flow) error {
 	return nil
 }
 
-func (m *memory) FinishFlow(_ context.Context, f Flow, a Answered) error {
+func (m *memory) FinishFlow(ctx context.Context, f Flow, a Answered) error {
 	defer m.called("FinishFlow")()
-	if err := m.failing("FinishFlow"); err != nil {
+	if err := m.failing(ctx, "FinishFlow"); err != nil {
 		return err
 	}
 	key := f.Request.SP.String() + " " + f.Request.ID
 	if m.claimed[key] {
 		return fault.Newf(fault.Conflict, "finish flow", "request answered")
+	}
+	if m.early != nil {
+		m.early()
+	}
+	if f.Outcome == saml.Success && m.people[f.Subject].State != Active {
+		return fault.Newf(fault.Denied, "finish flow", "not active")
 	}
 	if err := m.save(f); err != nil {
 		return err
@@ -119,9 +129,9 @@ func (m *memory) FinishFlow(_ context.Context, f Flow, a Answered) error {
 	return nil
 }
 
-func (m *memory) IdentityByUsername(_ context.Context, u id.Username) (Identity, error) {
+func (m *memory) IdentityByUsername(ctx context.Context, u id.Username) (Identity, error) {
 	defer m.called("IdentityByUsername")()
-	if err := m.failing("IdentityByUsername"); err != nil {
+	if err := m.failing(ctx, "IdentityByUsername"); err != nil {
 		return Identity{}, err
 	}
 	for _, who := range m.people {
@@ -132,9 +142,9 @@ func (m *memory) IdentityByUsername(_ context.Context, u id.Username) (Identity,
 	return Identity{}, fault.Newf(fault.NotFound, "read identity", "unknown")
 }
 
-func (m *memory) Identity(_ context.Context, s id.Subject) (Identity, error) {
+func (m *memory) Identity(ctx context.Context, s id.Subject) (Identity, error) {
 	defer m.called("Identity")()
-	if err := m.failing("Identity"); err != nil {
+	if err := m.failing(ctx, "Identity"); err != nil {
 		return Identity{}, err
 	}
 	who, ok := m.people[s]
@@ -144,17 +154,17 @@ func (m *memory) Identity(_ context.Context, s id.Subject) (Identity, error) {
 	return who, nil
 }
 
-func (m *memory) Tally(_ context.Context, key [32]byte) (Tally, error) {
+func (m *memory) Tally(ctx context.Context, key [32]byte) (Tally, error) {
 	defer m.called("Tally")()
-	if err := m.failing("Tally"); err != nil {
+	if err := m.failing(ctx, "Tally"); err != nil {
 		return Tally{}, err
 	}
 	return m.tally[key], nil
 }
 
-func (m *memory) CountFailure(_ context.Context, key [32]byte, now time.Time) (Tally, error) {
+func (m *memory) CountFailure(ctx context.Context, key [32]byte, now time.Time) (Tally, error) {
 	defer m.called("CountFailure")()
-	if err := m.failing("CountFailure"); err != nil {
+	if err := m.failing(ctx, "CountFailure"); err != nil {
 		return Tally{}, err
 	}
 	t := m.tally[key]
@@ -164,9 +174,9 @@ func (m *memory) CountFailure(_ context.Context, key [32]byte, now time.Time) (T
 	return t, nil
 }
 
-func (m *memory) ClearTally(_ context.Context, key [32]byte) error {
+func (m *memory) ClearTally(ctx context.Context, key [32]byte) error {
 	defer m.called("ClearTally")()
-	if err := m.failing("ClearTally"); err != nil {
+	if err := m.failing(ctx, "ClearTally"); err != nil {
 		return err
 	}
 	delete(m.tally, key)
@@ -258,10 +268,14 @@ type signer struct {
 	mu         sync.Mutex
 	statements []saml.Statement
 	fail       error
+	gate       func()
 	lie        bool // say success whatever was asked for
 }
 
 func (s *signer) Success(st saml.Statement, now time.Time) (saml.Signed, error) {
+	if s.gate != nil {
+		s.gate()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.statements = append(s.statements, st)

@@ -101,6 +101,7 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	if err != nil {
 		return id.FlowID{}, err
 	}
+	r.Attributes = distinct(r) // metadata may name one twice; it is sent once
 	now := l.now()
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
@@ -188,7 +189,12 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 	if f.Subject.IsZero() {
 		return Identity{State: Active}, nil
 	}
-	return l.identities.Identity(ctx, f.Subject)
+	who, err := l.identities.Identity(ctx, f.Subject)
+	if fault.Is(err, fault.NotFound) {
+		// Identities are revoked, never removed; it is not the flow that is unknown.
+		return Identity{}, fault.New(fault.Internal, "read subject of flow "+f.ID.String(), err)
+	}
+	return who, err
 }
 
 // inTurn runs work on the flow when the callers before it have finished, unless

@@ -40,6 +40,9 @@ func TestLevel1(t *testing.T) {
 	if st.Level != saml.L1 || !st.AuthnInstant.Equal(start) || len(st.SessionIndex) != 33 || r.RelayState != "rs" {
 		t.Errorf("statement %+v, relay state %q", st, r.RelayState)
 	}
+	if len(st.Request.Attributes) != len(want) {
+		t.Errorf("the statement's request names %v", st.Request.Attributes)
+	}
 	ended, register := b.store.finished()
 	if len(register) != 1 || register[0].SPIDCode != b.mario.SPIDCode || register[0].Response.ID != r.ID || ended[0].Outcome != saml.Success {
 		t.Errorf("register %+v", register)

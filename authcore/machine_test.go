@@ -183,6 +183,36 @@ func TestProofIsNotForTheForged(t *testing.T) {
 	}
 }
 
+// TestCodeOfAnotherChallenge: a right code counts for the flow's own open
+// challenge and subject only.
+func TestCodeOfAnotherChallenge(t *testing.T) {
+	p := policy(t)
+	one, err1 := id.NewChallengeID(rand.Reader)
+	two, err2 := id.NewChallengeID(rand.Reader)
+	must(t, one, err1)
+	must(t, two, err2)
+	f := freshFlow(t, saml.L2, saml.Exact, p)
+	f.Step, f.Method, f.Challenge, f.Subject = StepCode, MethodSMS, one, newSubject(t)
+	if n, err := f.next(act{event: codeRight, at: start, policy: p, challenge: one, subject: f.Subject}); err != nil || n.Step != StepConsent {
+		t.Fatalf("own challenge: %v", err)
+	}
+	closed := f
+	closed.Challenge = id.ChallengeID{}
+	for name, c := range map[string]struct {
+		f Flow
+		a act
+	}{
+		"another challenge": {f, act{challenge: two, subject: f.Subject}},
+		"another subject":   {f, act{challenge: one, subject: newSubject(t)}},
+		"no challenge":      {closed, act{subject: f.Subject}},
+	} {
+		c.a.event, c.a.at, c.a.policy = codeRight, start, p
+		if n, err := c.f.next(c.a); !fault.Is(err, fault.Internal) || n.Step != StepCode || n.Performed != 0 {
+			t.Errorf("%s: step %d, %v", name, n.Step, err)
+		}
+	}
+}
+
 // TestMachineProperties drives the machine with any sequence of events and
 // holds it against what was really done.
 func TestMachineProperties(t *testing.T) {

@@ -198,6 +198,39 @@ func TestHangingUpDoesNotUndo(t *testing.T) {
 	}
 }
 
+// TestSecondClickGetsTheResponse: the browser drops the answer to the first
+// click on the last button; the second, waiting behind it, must carry the same
+// Response or the login is lost.
+func TestSecondClickGetsTheResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		flow := b.started(saml.L1, saml.Exact)
+		b.do(flow, right)
+		hold := make(chan struct{})
+		b.signer.gate = func() { <-hold }
+		results := make(chan result, 3)
+		for _, a := range []Answer{ConsentAnswer{}, ConsentAnswer{}, RefuseAnswer{}} {
+			go func() {
+				out, err := b.Answer(t.Context(), flow, visitor, a)
+				results <- result{out, err}
+			}()
+			synctest.Wait()
+		}
+		close(hold)
+		for range 3 {
+			if r := <-results; r.err != nil || r.out.Response == nil || r.out.Response.ID != "_r1" || r.out.Response.Code != saml.Success {
+				t.Fatalf("%+v, %v", r.out, r.err)
+			}
+		}
+		if _, register := b.store.finished(); len(register) != 1 {
+			t.Errorf("%d registered", len(register))
+		}
+		if _, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Conflict) {
+			t.Errorf("a later click: %v", err)
+		}
+	})
+}
+
 // TestTooManyClicks: whoever clicks more than a person does is told at once
 // that the node is busy, and nothing is left behind in the lanes.
 func TestTooManyClicks(t *testing.T) {

@@ -248,8 +248,15 @@ func (l *Login) consent(ctx context.Context, f Flow, who Identity) (Outcome, err
 	} else {
 		out, err = l.commit(ctx, n, who, note{})
 	}
-	if fault.Is(err, fault.Conflict) {
+	switch {
+	case fault.Is(err, fault.Conflict):
 		return l.overtaken(ctx, f, err)
+	case fault.Is(err, fault.Denied):
+		// The store refuses a success for who is not active any more.
+		who, e := l.subject(ctx, f)
+		if e == nil && who.State != Active {
+			return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
+		}
 	}
 	return out, err
 }
