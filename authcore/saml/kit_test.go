@@ -247,4 +247,3 @@ func replace(t testing.TB, s, old, with string) string {
 	}
 	return strings.Replace(s, old, with, 1)
 }
-

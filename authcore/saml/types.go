@@ -9,13 +9,16 @@
 // (exclusive C14N), signs them with a crypto.Signer and verifies what it signed
 // before handing it out.
 //
-// It is not a general SAML library: what SPID does not use is refused. Imported
-// by authcore, authcore/registry and authcore/web.
+// It is not a general SAML library: what SPID does not use is refused. The
+// XML underneath is authcore/saml/xmldoc. Imported by authcore,
+// authcore/registry and authcore/web.
 package saml
 
 import (
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"custode/authcore/saml/xmldoc"
@@ -47,11 +50,11 @@ const MaxSPMetadata = 1 << 20
 
 // The largest documents taken in or read back.
 var (
-	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64}
-	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16}
+	requestBounds  = xmldoc.Bounds{Bytes: 64 << 10, Depth: 16, Attrs: 64, Elements: 256, Declarations: 64}
+	responseBounds = xmldoc.Bounds{Bytes: 512 << 10, Depth: 16, Attrs: 16, Elements: 1024, Declarations: 256}
 	// Service providers write comments in metadata by hand; they never reach
 	// the canonical form from which the values are read.
-	metadataBounds = xmldoc.Bounds{Bytes: MaxSPMetadata, Depth: 24, Attrs: 64, Comments: true}
+	metadataBounds = xmldoc.Bounds{Bytes: MaxSPMetadata, Depth: 24, Attrs: 64, Elements: 32 << 10, Declarations: 4 << 10, Comments: true}
 )
 
 // levelURI is the AuthnContextClassRef without its digit (SPID Avviso 5).
@@ -106,16 +109,17 @@ type AttributeService struct {
 	Attributes []string          // RequestedAttribute/@Name, document order
 }
 
-// Name returns OrganizationDisplayName in lang, else in Italian, else any,
-// else the entityID: the requester's name that pages must show.
+// Name returns OrganizationDisplayName in lang, else in Italian, else in
+// English, else in the first language by name, else the entityID: the
+// requester's name that pages must show.
 func (sp *SP) Name(lang string) string {
 	for _, l := range []string{lang, "it", "en"} {
 		if n := sp.DisplayName[l]; n != "" {
 			return n
 		}
 	}
-	for _, n := range sp.DisplayName {
-		return n
+	for _, l := range slices.Sorted(maps.Keys(sp.DisplayName)) {
+		return sp.DisplayName[l]
 	}
 	return sp.EntityID.String()
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"custode/authcore/saml/xmldoc"
 )
 
 // The permutations below move a good signature around a document, so that the
@@ -74,6 +76,7 @@ func TestSignatureWrapping(t *testing.T) {
 		"declaration":                        {`<?xml version="1.0" encoding="UTF-8"?>` + signed, 0},
 		"byte order mark":                    {"\ufeff" + signed, 0},
 		"declared latin-1":                   {`<?xml version="1.0" encoding="ISO-8859-1"?>` + signed, BadBinding},
+		"reference in a namespace":           {strings.Replace(signed, `URI="#_r1"`, `xmlns:x="u" x:URI="" URI="#_r1"`, 1), BadPostSig},
 		"XSLT transform":                     {strings.Replace(signed, `<ds:Transform Algorithm="http://www.w3.org/2000/09/xmldsig#enveloped-signature"`, `<ds:Transform Algorithm="http://www.w3.org/TR/1999/REC-xslt-19991116"`, 1), BadPostSig},
 		"transforms swapped":                 {swapTransforms(signed), BadPostSig},
 		"third transform":                    {strings.Replace(signed, "</ds:Transforms>", `<ds:Transform Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/></ds:Transforms>`, 1), BadPostSig},
@@ -143,5 +146,37 @@ func TestPostEncoding(t *testing.T) {
 				t.Errorf("code %d, want %d: %v", r.Code, tc.code, err)
 			}
 		})
+	}
+}
+
+// TestInclusiveNamespaces: Java SPs put a PrefixList into the second transform.
+func TestInclusiveNamespaces(t *testing.T) {
+	head, tail, _ := strings.Cut(strings.ReplaceAll(plainRequest, "/>", "></samlp:NameIDPolicy>"), "<samlp:NameIDPolicy")
+	// In canonical form: xs first declared where the list keeps it, attributes sorted.
+	head = `<samlp:AuthnRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" xmlns:xs="http://www.w3.org/2001/XMLSchema"` +
+		` AssertionConsumerServiceIndex="0" Destination="https://idp.example.it" ForceAuthn="true" ID="_r1" IssueInstant="2026-11-21T19:04:59.500Z" Version="2.0">` +
+		strings.Replace(head[strings.Index(head, "<saml:Issuer"):], "<saml:Issuer", `<saml:Issuer xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion"`, 1)
+	tail = "<samlp:NameIDPolicy" + strings.Replace(tail, "<saml:AuthnContextClassRef", `<saml:AuthnContextClassRef xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion"`, 1)
+	w := xmldoc.Writer{B: []byte(head)}
+	w.Sign(xmldoc.NewKey(spKit().key, spKit().cert, nil), "_r1", true, []byte(head), []byte(tail))
+	if w.Err != nil {
+		t.Fatal(w.Err)
+	}
+	doc := string(w.B) + tail
+	if !strings.Contains(doc, `PrefixList="xs"`) {
+		t.Fatal("no prefix list")
+	}
+	if _, err := testVerifier(t).Post(b64(doc), nil, false, kitNow); err != nil {
+		t.Error(err)
+	}
+	for _, changed := range []string{
+		strings.Replace(doc, `PrefixList="xs"`, `PrefixList=""`, 1),
+		strings.Replace(doc, ` xmlns:xs="http://www.w3.org/2001/XMLSchema"`, "", 1),
+		strings.Replace(doc, `</ec:InclusiveNamespaces>`, `</ec:InclusiveNamespaces><ec:InclusiveNamespaces PrefixList="xs" xmlns:ec="http://www.w3.org/2001/10/xml-exc-c14n#"/>`, 1),
+	} {
+		_, err := testVerifier(t).Post(b64(changed), nil, false, kitNow)
+		if r := refusalOf(t, err); r.Code != BadPostSig {
+			t.Errorf("code %d: %s", r.Code, changed)
+		}
 	}
 }

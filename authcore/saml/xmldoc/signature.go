@@ -157,6 +157,9 @@ func CheckShape(root, sig *etree.Element) error {
 	if err := expectChildren(parts, "SignedInfo", "SignatureValue"); err != nil {
 		return err
 	}
+	if err := plainAttributes(parts[0]); err != nil {
+		return err
+	}
 	info := parts[0].ChildElements()
 	if err := expectChildren(info, "CanonicalizationMethod", "SignatureMethod", "Reference"); err != nil {
 		return err
@@ -204,6 +207,22 @@ func checkReference(root, ref *etree.Element) error {
 	for i, c := range transforms[1].ChildElements() {
 		if i > 0 || !Is(c, AlgExcC14N, "InclusiveNamespaces") {
 			return errors.New("transform with parameters")
+		}
+	}
+	return nil
+}
+
+// plainAttributes refuses attributes in a namespace: the library takes x:URI
+// for URI.
+func plainAttributes(el *etree.Element) error {
+	for _, a := range el.Attr {
+		if a.Space != "" && a.Space != "xmlns" {
+			return errors.New("signature with an attribute in a namespace")
+		}
+	}
+	for _, c := range el.ChildElements() {
+		if err := plainAttributes(c); err != nil {
+			return err
 		}
 	}
 	return nil
