@@ -1,6 +1,8 @@
 package pkcs11
 
 import (
+	"context"
+
 	p11 "github.com/miekg/pkcs11"
 )
 
@@ -38,3 +40,11 @@ var (
 	Classify   = classify
 	DigestInfo = digestInfo
 )
+
+// LateMend asks for a new login because of g, as Generation returned it.
+func (t *Token) LateMend(g any) {
+	t.mend(context.Background(), g.(*generation), trouble{level: levelLogin})
+}
+
+// Permits is the number of operations that may begin now.
+func (t *Token) Permits() int { return len(t.permits) }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,23 +64,40 @@ func (c *counter) count(message string) int {
 func TestSessionWithAnErrorIsNotReused(t *testing.T) {
 	tok := open(t, newSim(t), func(c *pkcs11.Config) { c.MaxSessions = 3 })
 	m, _ := keys(t, tok)
-	var left atomic.Int64
-	left.Store(5)
+	var faults atomic.Pointer[[]p11.Error]
 	tok.Inject(func(s p11.SessionHandle) error {
 		mod := tok.Module()
 		if err := mod.DigestInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_SHA256, nil)}); err != nil {
 			t.Errorf("a session with an operation on it is used again: %v", err)
 		}
-		if left.Add(-1) >= 0 {
-			return fmt.Errorf("lost answer: %w", p11.Error(p11.CKR_DEVICE_ERROR))
+		if left := *faults.Load(); len(left) > 0 {
+			rest := left[1:]
+			faults.Store(&rest)
+			return fmt.Errorf("lost answer: %w", left[0])
 		}
 		_, err := mod.Digest(s, []byte("x"))
 		return err
 	})
-	for i := range 40 {
-		// Five faults take two operations at most, since each has four tries.
-		if _, err := m.MAC(t.Context(), []byte("x")); err != nil && i > 1 {
-			t.Errorf("call %d: %v", i, err)
+	for name, c := range map[string]struct {
+		faults []p11.Error
+		want   []fault.Kind // of the calls that fail
+	}{
+		"device":  {[]p11.Error{p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_ERROR}, nil},
+		"session": {[]p11.Error{p11.CKR_SESSION_CLOSED}, nil},
+		// Refused at once, and no repair sweeps up behind it.
+		"request": {[]p11.Error{p11.CKR_DATA_LEN_RANGE, p11.CKR_DATA_LEN_RANGE}, []fault.Kind{fault.Invalid, fault.Invalid}},
+		// Four tries, four stronger and stronger repairs, and then no.
+		"for ever": {[]p11.Error{p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_ERROR}, []fault.Kind{fault.Unavailable}},
+	} {
+		faults.Store(&c.faults)
+		var got []fault.Kind
+		for range 40 {
+			if _, err := m.MAC(t.Context(), []byte("x")); err != nil {
+				got = append(got, fault.KindOf(err))
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: refusals %v, want %v", name, got, c.want)
 		}
 	}
 }
@@ -125,6 +143,7 @@ func TestOnlyOneOfManyRepairs(t *testing.T) {
 	sim, log := newSim(t), newCounter()
 	tok := open(t, sim, func(c *pkcs11.Config) { c.Log = slog.New(log); c.MaxSessions = 16 })
 	m, _ := keys(t, tok)
+	old := tok.Generation()
 	if err := tok.Module().CloseAllSessions(tok.Slot()); err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +159,12 @@ func TestOnlyOneOfManyRepairs(t *testing.T) {
 	if n := log.count("token opened again"); n != 1 {
 		t.Errorf("%d new logins, want 1", n)
 	}
+	// One that learns late of the death of a generation long replaced.
+	before := tok.Generation()
+	tok.LateMend(old)
+	if tok.Generation() != before {
+		t.Error("a caller with an old complaint had the new login replaced")
+	}
 }
 
 func TestTokenWithFewSessions(t *testing.T) {
@@ -148,14 +173,19 @@ func TestTokenWithFewSessions(t *testing.T) {
 	var mu sync.Mutex
 	granted := map[p11.SessionHandle]bool{}
 	refusals := 0
+	others := make(chan struct{}) // closed when the 12 that are too many were told so
 	tok.Inject(func(s p11.SessionHandle) error {
 		mu.Lock()
-		defer mu.Unlock()
 		if !granted[s] && len(granted) == 4 {
-			refusals++
+			if refusals++; refusals == 12 {
+				close(others)
+			}
+			mu.Unlock()
 			return p11.Error(p11.CKR_SESSION_COUNT)
 		}
 		granted[s] = true
+		mu.Unlock()
+		<-others
 		return nil
 	})
 	var wg sync.WaitGroup
@@ -169,9 +199,20 @@ func TestTokenWithFewSessions(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Each refusal lowers the limit by one, so there are few.
-	if refusals > 12+4 {
-		t.Errorf("%d sessions were refused", refusals)
+	// Each refusal lowers the limit by one: there is no thirteenth.
+	if refusals != 12 || tok.Permits() != 4 {
+		t.Errorf("%d sessions were refused and %d operations are permitted, want 12 and 4", refusals, tok.Permits())
+	}
+	tok.Inject(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- tok.Run(ctx) }()
+	for tick := time.Tick(time.Millisecond); tok.Permits() != 16; {
+		<-tick // a probe lets the pool grow again
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
