@@ -128,7 +128,8 @@ func kindOf(err error) fault.Kind {
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return fault.NotFound
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, sql.ErrTxDone): // rolled back because the context ended
 		return fault.Retry
 	case errors.Is(err, sql.ErrConnDone), errors.Is(err, driver.ErrBadConn):
 		return fault.Unavailable

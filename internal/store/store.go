@@ -24,8 +24,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"custode/internal/fault"
@@ -164,14 +166,25 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 	copier := sql.OpenDB(newConnector(db.path, time.Second, false))
 	defer copier.Close()
 	_, err = copier.ExecContext(ctx, "VACUUM INTO ?", path)
-	if err == nil {
-		err = f.Sync()
-	}
 	if err != nil {
 		_ = os.Remove(path)
 		return mapError(op, err)
 	}
+	if err := errors.Join(f.Sync(), syncFolder(path)); err != nil {
+		_ = os.Remove(path)
+		return fault.New(fault.Unavailable, op, err)
+	}
 	return nil
+}
+
+// syncFolder makes the name of a new file durable.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Sync()
 }
 
 // read returns the queries on the reading pool.

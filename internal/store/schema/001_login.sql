@@ -96,6 +96,7 @@ CREATE TABLE outbox (
 );
 
 CREATE INDEX outbox_by_state ON outbox (state, class, created);
+CREATE INDEX outbox_by_expiry ON outbox (expires);
 
 -- state: 1 open, 2 burned, 3 retired.
 CREATE TABLE challenge (

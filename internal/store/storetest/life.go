@@ -89,6 +89,32 @@ func testCancelledContext(t *testing.T, b *Bench) {
 	must(t, b.DB.CreateFlow(b.ctx, f))
 }
 
+// testCancelledMidway ends contexts at every moment of a write: the writing
+// connection must stay usable, and what was told must be true.
+func testCancelledMidway(t *testing.T, b *Bench) {
+	flows := make([]authcore.Flow, 300)
+	for n := range flows {
+		flows[n] = NewFlow(t, b.Now)
+	}
+	errs := race(len(flows), func(n int) error {
+		ctx, cancel := context.WithTimeout(b.ctx, time.Duration(n)*100*time.Microsecond)
+		defer cancel()
+		return b.DB.CreateFlow(ctx, flows[n])
+	})
+	stored := 0
+	for n, err := range errs {
+		if err == nil {
+			stored++
+			must(t, discard(b.DB.Flow(b.ctx, flows[n].ID)))
+		} else {
+			wantKind(t, "cancelled write", err, fault.Retry)
+		}
+	}
+	t.Logf("%d of %d writes were in time", stored, len(flows))
+	must(t, b.DB.CreateFlow(b.ctx, NewFlow(t, b.Now)))
+	must(t, b.DB.Ping(b.ctx))
+}
+
 func testTwoOpenDatabases(t *testing.T, b *Bench) {
 	second := b.another(t)
 	f := NewFlow(t, b.Now)
