@@ -11,6 +11,7 @@ import (
 
 	"github.com/beevik/etree"
 	"github.com/google/go-cmp/cmp"
+	dsig "github.com/russellhaering/goxmldsig"
 )
 
 // ask makes a request and lets a second pass.
@@ -227,6 +228,8 @@ func refusals() []struct {
 		{"confirmation over", "subjectConfirmation.notOnOrAfter", none, ass(set("//SubjectConfirmationData", "NotOnOrAfter", "2026-03-04T05:06:09.124Z"))},
 		{"confirmation not before", "subjectConfirmation.notBefore", none, ass(set("//SubjectConfirmationData", "NotBefore", longAgo))},
 		{"conditions begin later", "conditions.notBefore", none, ass(set("Conditions", "NotBefore", "2026-03-04T05:06:09.125Z"))},
+		{"conditions begin after the response", "conditions.notBefore", none, answer{issued: newClock().now().Add(time.Second),
+			assertion: set("Conditions", "NotBefore", "2026-03-04T05:06:09.000Z")}},
 		{"conditions without begin", "conditions.notBefore", none, ass(unset("Conditions", "NotBefore"))},
 		{"conditions over", "conditions.notOnOrAfter", none, ass(set("Conditions", "NotOnOrAfter", "2026-03-04T05:06:09.124Z"))},
 		{"audience", "conditions.audience", none, ass(text("//Audience", "https://other.example"))},
@@ -241,8 +244,14 @@ func refusals() []struct {
 		{"level not better", "authnContext.level", Request{Comparison: "better"}, answer{level: 2}},
 		{"level URN withdrawn by Avviso 5", "authnContext.level", none, ass(text("//AuthnContextClassRef", "urn:oasis:names:tc:SAML:2.0:ac:classes:SpidL2"))},
 		{"level 4", "authnContext.level", none, answer{level: 4}},
+		{"declaration beside the class", "authnContext", none, ass(func(el *etree.Element) {
+			add(el.FindElement("//AuthnContext"), "saml:AuthnContextDeclRef").SetText("x")
+		})},
 		{"no class", "authnContext", none, ass(remove("//AuthnContextClassRef"))},
 		{"attribute missing", "attributes", none, ass(remove("//Attribute[@Name='email']"))},
+		{"encrypted attribute", "attributes", none, ass(func(el *etree.Element) {
+			add(el.FindElement("AttributeStatement"), "saml:EncryptedAttribute")
+		})},
 		{"attribute twice", "attributes", none, ass(double("//Attribute[@Name='email']"))},
 		{"attribute not asked for", "attributes", none, ass(set("//Attribute[@Name='email']", "Name", "address"))},
 		{"attribute name format", "attribute.nameFormat", none, ass(unset("//Attribute", "NameFormat"))},
@@ -256,6 +265,9 @@ func refusals() []struct {
 		{"spidCode too long", "attribute.value", none, ass(text("//Attribute[@Name='spidCode']/AttributeValue", "ABCD123456789AB"))},
 		{"blank before a value", "text.whitespace", none, ass(text(value, " Maria"))},
 		{"newline around the audience", "text.whitespace", none, ass(text("//Audience", testBase+"\n"))},
+		{"three-level status", "response.status", none, answer{status: [3]string{"Responder", "AuthnFailed", "ErrorCode nr19"}, response: func(el *etree.Element) {
+			add(el.FindElement("Status/StatusCode"), "samlp:StatusCode", "Value", statusPrefix+"AuthnFailed")
+		}}},
 		{"wrong status pair", "response.status", none, answer{status: [3]string{"Responder", "NoAuthnContext", "ErrorCode nr12"}}},
 		{"anomaly 24", "response.status", none, answer{status: [3]string{"Responder", "AuthnFailed", "ErrorCode nr24"}}},
 		{"anomaly of a page", "response.status", none, answer{status: [3]string{"Requester", "", "ErrorCode nr07"}}},
@@ -278,6 +290,64 @@ func TestConsumeRefuses(t *testing.T) {
 				t.Errorf("got %v (%+v), want a refusal by %s", err, login, tt.check)
 			}
 		})
+	}
+}
+
+// The library behind the judge accepts more than SPID allows: the
+// first case proves that a re-signed SignedInfo is valid as such.
+func TestConsumeRefusesUnusualSignatures(t *testing.T) {
+	const sha1Digest = "http://www.w3.org/2000/09/xmldsig#sha1"
+	for name, tt := range map[string]struct {
+		answer answer
+		want   string // part of the refusal; "" accepts
+	}{
+		"as usual":         {answer{signedInfo: func(*etree.Element) {}}, ""},
+		"SHA-1 signature":  {answer{signedInfo: set("SignatureMethod", "Algorithm", dsig.RSASHA1SignatureMethod), infoHash: crypto.SHA1}, "signature method"},
+		"SHA-1 digest":     {answer{signedInfo: set("//DigestMethod", "Algorithm", sha1Digest)}, "digest method"},
+		"whole document":   {answer{signedInfo: set("Reference", "URI", "")}, "reference to"},
+		"two references":   {answer{signedInfo: double("Reference")}, "SignedInfo holds"},
+		"three transforms": {answer{signedInfo: double("//Transform[2]")}, "Transforms holds"},
+		"comments kept":    {answer{signedInfo: set("//Transform[2]", "Algorithm", algExclusive+"WithComments")}, "transform 2"},
+		"c14n 1.1":         {answer{signedInfo: set("CanonicalizationMethod", "Algorithm", "http://www.w3.org/2006/12/xml-c14n11")}, "canonicalisation"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sp, idp, c := newSP(t, nil)
+			id := ask(t, sp, c, Request{})
+			_, err := sp.Consume(idp.respond(t, sp, id, tt.answer), "")
+			if tt.want == "" && err != nil {
+				t.Fatal(err)
+			}
+			if tt.want != "" && (CheckOf(err) != "response.signature" || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want a refusal about %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseDocumentRefuses(t *testing.T) {
+	for want, document := range map[string]string{
+		"not UTF-8":                   "<a xmlns='u'>\xff</a>",
+		"CDATA section":               "<a xmlns='u'><![CDATA[x]]></a>",
+		"not well-formed":             "<a xmlns='u'>",
+		"outside the XML declaration": "<?php x?><a xmlns='u'/>",
+		"encoding other than UTF-8":   "<?xml version='1.0' encoding='ISO-8859-1'?><a xmlns='u'/>",
+		"more than one root":          "<a xmlns='u'/><a xmlns='u'/>",
+		"outside the root element":    "<a xmlns='u'/>x",
+		"DTD or comment":              "<!DOCTYPE a><a xmlns='u'/>",
+		"no root element":             "<?xml version='1.0'?>",
+		"too many elements":           "<a xmlns='u'>" + strings.Repeat("<b/>", maxElements) + "</a>",
+		"between the elements":        "<a xmlns='u'>x<b/></a>",
+		"without a namespace":         "<a/>",
+		"comment, processing":         "<a xmlns='u'><!-- --></a>",
+		`attribute "x" twice`:         "<a xmlns='u' x='1' x='2'/>",
+		`ID "i" twice`:                "<a xmlns='u' ID='i'><b Id='i'/></a>",
+	} {
+		if _, err := parseDocument([]byte(document)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error about %q", err, want)
+		}
+	}
+	if _, err := parseDocument([]byte("<?xml version='1.0' encoding='utf-8'?>\n<a xmlns='u'>\n<b ID='i'>è</b>\n</a>\n")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -163,6 +163,10 @@ type answer struct {
 	strangerAss      bool
 	hash             crypto.Hash
 	status           [3]string // top, sub, message; makes an error response
+	// signedInfo changes what the response's signature says about itself; the
+	// changed SignedInfo is signed with infoHash.
+	signedInfo func(info *etree.Element)
+	infoHash   crypto.Hash
 }
 
 // respond answers the request that sp remembers under id.
@@ -234,7 +238,35 @@ func (f *fakeIdP) sign(t testing.TB, el *etree.Element, stranger bool, a answer)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if a.signedInfo != nil && el.Tag == "Response" {
+		resign(t, sig, key, a)
+	}
 	el.InsertChildAt(el.ChildElements()[1].Index(), sig)
+}
+
+// resign changes SignedInfo and signs it again, so that only the allow-list
+// stands between the change and a valid signature.
+func resign(t testing.TB, sig *etree.Element, key *rsa.PrivateKey, a answer) {
+	t.Helper()
+	info := sig.FindElement("SignedInfo")
+	a.signedInfo(info)
+	alone := info.Copy()
+	alone.CreateAttr("xmlns:ds", nsSignature)
+	raw, err := dsig.MakeC14N10ExclusiveCanonicalizerWithPrefixList("").Canonicalize(alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := a.infoHash
+	if hash == 0 {
+		hash = crypto.SHA256
+	}
+	h := hash.New()
+	h.Write(raw)
+	value, err := rsa.SignPKCS1v15(rand.Reader, key, hash, h.Sum(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig.FindElement("SignatureValue").SetText(base64.StdEncoding.EncodeToString(value))
 }
 
 func mustID(t testing.TB) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/beevik/etree"
 	"github.com/google/go-cmp/cmp"
@@ -436,6 +438,23 @@ func TestParseIdPMetadataRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+	for name, key := range map[string]string{"not base64": "%", "not a certificate": "AAAA", "short key": shortCertificate(t, c)} {
+		doc := idp.metadataDoc()
+		text("//X509Certificate", key)(doc.Root())
+		if _, err := signersOf(doc.Root()); err == nil {
+			t.Errorf("certificate %s: accepted", name)
+		}
+	}
+	good := idp.metadata(t, nil)
+	for want, raw := range map[string][]byte{
+		"too large":       append(bytes.Repeat([]byte(" "), maxIdPMetadata), good...),
+		"root element":    bytes.ReplaceAll(good, []byte("EntityDescriptor"), []byte("EntitiesDescriptor")),
+		"the first child": signatureLast(t, good),
+	} {
+		if _, err := ParseIdPMetadata(raw, c.now()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error about %q", err, want)
+		}
+	}
 	unsigned := bytesOf(t, idp.metadataDoc())
 	if _, err := ParseIdPMetadata(unsigned, c.now()); err == nil {
 		t.Error("unsigned: accepted")
@@ -443,6 +462,50 @@ func TestParseIdPMetadataRefuses(t *testing.T) {
 	tampered := bytes.Replace(idp.metadata(t, nil), []byte("/sso/post"), []byte("/sso/evil"), 1)
 	if _, err := ParseIdPMetadata(tampered, c.now()); err == nil {
 		t.Error("tampered: accepted")
+	}
+}
+
+func shortCertificate(t *testing.T, c *clock) string {
+	t.Helper()
+	t.Setenv("GODEBUG", "rsa1024min=0")
+	key, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(certificateFor(t, key, c.now().Add(-time.Hour), c.now().Add(time.Hour)))
+}
+
+func signatureLast(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	doc := etree.NewDocument()
+	if err := doc.ReadFromBytes(raw); err != nil {
+		t.Fatal(err)
+	}
+	sig := doc.Root().FindElement("Signature")
+	doc.Root().RemoveChild(sig)
+	doc.Root().AddChild(sig)
+	return bytesOf(t, doc)
+}
+
+// A federation's key may sign the metadata instead of the IdP's own.
+func TestParseIdPMetadataSignedByTheFederation(t *testing.T) {
+	c := newClock()
+	idp := newFakeIdP(t, c)
+	doc := idp.metadataDoc()
+	if err := signEnveloped(doc.Root(), idp.otherKey, idp.other, crypto.SHA256, 0); err != nil {
+		t.Fatal(err)
+	}
+	raw := bytesOf(t, doc)
+	if _, err := ParseIdPMetadata(raw, c.now()); err == nil {
+		t.Error("accepted without trusting the federation")
+	}
+	federation, err := x509.ParseCertificate(idp.other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseIdPMetadata(raw, c.now(), federation)
+	if err != nil || len(got.Signers) != 1 || !bytes.Equal(got.Signers[0].Raw, idp.cert) {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
