@@ -174,8 +174,8 @@ func TestUnplugWhileSending(t *testing.T) {
 	}
 	second := r.submit(t, phone1, "due")
 	r.journal.wait(t, second.ID, Sent, Delivered)
-	if in := bank.Inbox(phone1); len(in) != 1 || in[0].Text != "due" {
-		t.Errorf("inbox %v", in)
+	if in, err := bank.Wait(t.Context(), phone1, 1); err != nil || len(in) != 1 || in[0].Text != "due" {
+		t.Errorf("inbox %v %v", in, err)
 	}
 }
 
@@ -203,8 +203,8 @@ func TestAnotherModemTakesOver(t *testing.T) {
 				m := r.submit(t, phone1, fmt.Sprint("numero ", i))
 				r.journal.wait(t, m.ID, Sent, Delivered)
 			}
-			if n := len(bank.Inbox(phone1)); n != 4 {
-				t.Errorf("%d messages arrived", n)
+			if in, err := bank.Wait(t.Context(), phone1, 4); err != nil || len(in) != 4 {
+				t.Errorf("%d messages arrived, %v", len(in), err)
 			}
 			for _, s := range bank.Ledger() {
 				if s.Modem != 1 {

@@ -336,7 +336,7 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 			break
 		}
 		again, to = true, Queued
-		if !p.otherCouldTry(b, j) {
+		if !p.otherCouldTry(b, j, p.cfg.Now()) {
 			j.retryAt = now.Add(min(p.cfg.Timing.Retry<<(j.refusals-1), time.Minute))
 		}
 	}
@@ -361,7 +361,7 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 // bay; b goes on waiting.
 func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
 	p.mu.Lock()
-	grant := j.msg.Class == OTP && !j.hedged && !j.done && p.otherCouldTry(b, j)
+	grant := j.msg.Class == OTP && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
 	if grant {
 		j.tried[b], j.hedged, j.doubtful = true, true, true
 	}

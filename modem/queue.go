@@ -110,23 +110,31 @@ func (p *Pool) eligible(b *bay, j *job, now time.Time) bool {
 	}
 	// The second copy of a message in doubt never goes through the same modem;
 	// a refused one may come back when nobody else is left to try.
-	return !j.doubtful && !p.otherCouldTry(b, j)
+	return !j.doubtful && !p.otherCouldTry(b, j, now)
 }
 
-// otherCouldTry reports that some bay in service has not tried j; p.mu is held.
-func (p *Pool) otherCouldTry(b *bay, j *job) bool {
+// otherCouldTry reports that some bay fit to send has not tried j; p.mu is held.
+func (p *Pool) otherCouldTry(b *bay, j *job, now time.Time) bool {
 	for _, o := range p.bays {
-		if o != b && o.inService && !j.tried[o] {
+		if o != b && o.inService && !j.tried[o] && !now.Before(o.coolUntil) {
 			return true
 		}
 	}
 	return false
 }
 
-// cooling reports that b rests after a network failure; the only bay in service
-// never does. p.mu is held.
+// cooling reports that b rests after a network failure while another bay is fit
+// to send; when all rest, nobody does. p.mu is held.
 func (p *Pool) cooling(b *bay, now time.Time) bool {
-	return now.Before(b.coolUntil) && p.othersInService(b) > 0
+	if !now.Before(b.coolUntil) {
+		return false
+	}
+	for _, o := range p.bays {
+		if o != b && o.inService && !now.Before(o.coolUntil) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Pool) othersInService(b *bay) int {
@@ -154,17 +162,22 @@ func (p *Pool) bulkAllowed() bool {
 	return serving < 2 || idle > (serving+5)/6
 }
 
-// nextMoment returns when a waiting job next needs attention (its deadline, or
-// the end of its pause); p.mu is held.
+// nextMoment returns when a waiting job next needs attention (its deadline, the
+// end of its pause, or of a bay's rest); p.mu is held.
 func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
 	var next time.Time
-	for _, j := range p.queue {
-		at := j.msg.Expires
-		if now.Before(j.retryAt) && j.retryAt.Before(at) {
-			at = j.retryAt
-		}
-		if next.IsZero() || at.Before(next) {
+	sooner := func(at time.Time) {
+		if now.Before(at) && (next.IsZero() || at.Before(next)) {
 			next = at
+		}
+	}
+	for _, j := range p.queue {
+		sooner(j.retryAt)
+		sooner(j.msg.Expires)
+	}
+	if len(p.queue) > 0 {
+		for _, b := range p.bays {
+			sooner(b.coolUntil)
 		}
 	}
 	return next, !next.IsZero()

@@ -206,13 +206,13 @@ func (b *bay) refusal(ctx context.Context, j *job, r *at.Refusal) error {
 		o = doubted
 	case onNetwork:
 		b.cooldowns = min(b.cooldowns+1, 6)
-		b.pool.cool(b, time.Second<<b.cooldowns)
+		b.pool.cool(b, b.pool.cfg.Timing.Retry<<(b.cooldowns-1))
 	case onModem:
 		b.again = true
 	case onCard:
 		after = fault.Newf(fault.Fatal, "send through modem "+b.cfg.Name, "%s", detail)
 	case onBusy:
-		b.pool.cool(b, 2*time.Second)
+		b.pool.cool(b, b.pool.cfg.Timing.Retry)
 	}
 	if after != nil {
 		b.enter(NeedsHand)

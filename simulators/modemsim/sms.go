@@ -40,6 +40,7 @@ func (d *device) send(p *pendingSubmit) {
 		late := f.lateNext
 		f.lateNext = 0
 		ref := d.accept(m)
+		d.transmit(m, ref)
 		d.later(late, func() { d.say(fmt.Sprintf("+CMGS: %d", ref), "OK") })
 		return
 	}
@@ -54,30 +55,27 @@ func (d *device) answer(m submitted) {
 		d.say(fmt.Sprintf("+CMS ERROR: %d", code))
 		return
 	}
+	ref := d.accept(m)
+	// The receipt leaves before the report can: delivery starts after it.
 	if d.faults.okOnly > 0 {
 		d.faults.okOnly--
-		d.accept(m)
 		d.say("OK")
-		return
+	} else {
+		d.say(fmt.Sprintf("+CMGS: %d", ref), "OK")
 	}
-	// The receipt leaves before the report can: delivery starts after it.
-	d.card.ref++
-	ref := d.card.ref
-	d.say(fmt.Sprintf("+CMGS: %d", ref), "OK")
 	d.transmit(m, ref)
 }
 
+// accept numbers a message and enters it into the ledger.
 func (d *device) accept(m submitted) byte {
 	d.card.ref++
-	ref := d.card.ref
-	d.transmit(m, ref)
-	return ref
+	d.bank.note(Submission{Modem: d.index, Ref: d.card.ref, To: m.to, Text: m.text, Report: m.report, At: time.Now(), Part: m.part, Parts: m.parts})
+	return d.card.ref
 }
 
+// transmit sends an accepted message to its phone, and the report back.
 func (d *device) transmit(m submitted, ref byte) {
-	now := time.Now()
-	d.bank.note(Submission{Modem: d.index, Ref: ref, To: m.to, Text: m.text, Report: m.report, At: now, Part: m.part, Parts: m.parts})
-	gen := d.gen
+	now, gen := time.Now(), d.gen
 	d.bank.deliver(m.to, SMS{From: d.number(), Text: m.text}, func() {
 		if !m.report {
 			return
