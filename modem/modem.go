@@ -91,7 +91,8 @@ type Event struct {
 
 // Journal is the durable outbox.
 type Journal interface {
-	// Queued returns messages accepted and not finished, nearest deadline first.
+	// Queued returns messages accepted and not finished, nearest deadline first
+	// (with many bulk rows waiting, class before deadline).
 	// A row in state MaybeSent may be among them only after Recover put it there;
 	// the pool then retries it if it is an OTP. Rows the pool already has are
 	// skipped, so limit must exceed what is usually waiting.

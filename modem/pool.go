@@ -182,7 +182,13 @@ func (p *Pool) load(ctx context.Context) bool {
 // hold them; p.mu is held.
 func (p *Pool) forget(now time.Time) {
 	for k, j := range p.jobs {
-		if !j.done || j.inFlight > 0 || now.Before(j.msg.Expires.Add(time.Minute)) || !j.rec.TryLock() {
+		if !j.done || j.inFlight > 0 {
+			continue
+		}
+		if j.doneAt.IsZero() {
+			j.doneAt = now
+		}
+		if now.Sub(j.doneAt) < time.Minute || !j.rec.TryLock() {
 			continue
 		}
 		if j.pending == nil {

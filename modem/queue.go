@@ -20,6 +20,7 @@ type job struct {
 	hedged   bool // a second copy was granted
 	doubtful bool // a copy may be on its way
 	done     bool
+	doneAt   time.Time
 
 	rec     sync.Mutex // orders the records of this message
 	state   State

@@ -206,14 +206,17 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 	}
 	// Noted before the modem sees it: an answer that never comes counts as a no.
 	b.pinRefused = card
-	if _, err := b.ask(ctx, at.Command{Text: `AT+CPIN="` + digits + `"`, Timeout: 20 * time.Second, Secret: true}); err != nil {
-		if refusal := asRefusal(err); refusal != nil {
-			return fault.New(fault.Fatal, op, refusal)
-		}
+	// Not through ask, which repeats.
+	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + digits + `"`, Timeout: 20 * time.Second, Secret: true})
+	refusal := asRefusal(err)
+	switch {
+	case err == nil, errors.Is(err, at.ErrDirty), refusal != nil && judge(refusal) == onBusy:
+		b.pinRefused = "" // taken, or the card never saw it
 		return err
+	case refusal != nil:
+		return fault.New(fault.Fatal, op, refusal)
 	}
-	b.pinRefused = ""
-	return nil
+	return err
 }
 
 // subscriber reads the card's identity. A new card means new references.
