@@ -188,15 +188,13 @@ func (t *Token) open() error {
 	return nil
 }
 
-// outward gives an error from inside the module the kind that a caller of this
-// package acts on. Session and device trouble is ours to repair: what is left
-// of it outside is that a part is down.
+// outward gives an error met while opening, or not cured by repairs, the kind
+// that a caller of this package acts on: an operator must act, or a part is down.
 func outward(op string, err error) error {
-	kind := classify(err)
-	if kind == fault.Reopen || kind == fault.Retry || kind == fault.Internal {
-		kind = fault.Unavailable
+	if kind := classify(err); kind == fault.Fatal || kind == fault.Conflict {
+		return fault.New(kind, op, err)
 	}
-	return fault.New(kind, op, err)
+	return fault.New(fault.Unavailable, op, err)
 }
 
 // Info is what a token says of itself, without padding.
