@@ -434,8 +434,8 @@ func TestKeyGone(t *testing.T) {
 	if _, err := w.Wrap(t.Context(), []byte("x"), nil); err != nil {
 		t.Errorf("another key: %v", err)
 	}
-	if err := tok.Health(); err != nil {
-		t.Errorf("health: %v", err)
+	if err := tok.Health(); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "test/mac") {
+		t.Errorf("health: %v, want fatal naming the key", err)
 	}
 	destroy(t, tok, "test/wrap")
 	if _, err := w.Wrap(t.Context(), []byte("x"), nil); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "re-initialised") {
