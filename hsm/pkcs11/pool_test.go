@@ -531,6 +531,64 @@ func TestRunNoticesByItself(t *testing.T) {
 	}
 }
 
+// Restarts of the module under load: C_Finalize below a call crashes SoftHSM, so
+// this passes only if the drain holds.
+func TestRestartsUnderLoad(t *testing.T) {
+	sim, log := newSim(t), newCounter()
+	tok := open(t, sim, func(c *pkcs11.Config) { c.Log = slog.New(log) })
+	m, w := keys(t, tok)
+	blob, err := w.Wrap(t.Context(), []byte("seed"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// Refusals while it is away are right; a wrong kind is not.
+				if _, err := m.MAC(t.Context(), []byte("x")); err != nil && !fault.Is(err, fault.Unavailable) {
+					t.Error(err)
+				}
+				if _, err := w.Unwrap(t.Context(), blob, nil); err != nil && !fault.Is(err, fault.Unavailable) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	tick := time.Tick(2 * time.Millisecond)
+	wait := func(ok func(error) bool) {
+		for end := time.Now().Add(20 * time.Second); !ok(tok.Health()); {
+			if <-tick; time.Now().After(end) {
+				t.Fatalf("health stays %v", tok.Health())
+			}
+		}
+	}
+	for range 5 {
+		if err := sim.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		wait(func(err error) bool { return err != nil })
+		if err := sim.Restore(); err != nil {
+			t.Fatal(err)
+		}
+		wait(func(err error) bool { return err == nil })
+	}
+	close(stop)
+	wg.Wait()
+	if n := log.count("token opened again"); n < 5 {
+		t.Errorf("opened again %d times", n)
+	}
+	if got, err := w.Unwrap(t.Context(), blob, nil); err != nil || string(got) != "seed" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	sim := newSim(t)
 	tok := open(t, sim)

@@ -163,6 +163,7 @@ func TestCeremony(t *testing.T) {
 			t.Errorf("the report lacks %q", want)
 		}
 	}
+	t.Logf("report:\n%s", report)
 	seen := objects(t, sim)
 	// Private key, public key and certificate share the identifier.
 	if n := strings.Count(seen, keyID); n != 3 {
