@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +135,22 @@ func TestParsePlanRefuses(t *testing.T) {
 		if _, err := ParsePlan([]byte(text)); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v, want invalid", name, err)
 		}
+	}
+}
+
+// The plan that operators copy must be one.
+func TestDocumentedPlan(t *testing.T) {
+	text, err := os.ReadFile("../docs/ceremony.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "```yaml\n")
+	plan, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("docs/ceremony.md shows no plan")
+	}
+	if _, err := ParsePlan([]byte(plan)); err != nil {
+		t.Error(err)
 	}
 }
 

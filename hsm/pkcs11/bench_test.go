@@ -8,7 +8,7 @@ import (
 	"custode/hsm"
 )
 
-// The rates to hold against spec: on SoftHSM the pool should cost nothing next
+// On SoftHSM the pool should cost nothing next
 // to the operation. Run with -cpu 1,2 and compare columns, not days.
 
 func BenchmarkSignRSA2048(b *testing.B) {

@@ -34,11 +34,11 @@ func (t *Token) LogoutBehind() error {
 	return t.mod.Logout(t.gen.anchor)
 }
 
-// OnlyUser, Classify and DigestInfo are tested from outside.
+// Functions that are tested from outside.
 var (
-	OnlyUser   = onlyUser
-	Classify   = classify
-	DigestInfo = digestInfo
+	OnlyUser    = onlyUser
+	Classify    = classify
+	FitForLogin = fitForLogin
 )
 
 // LateMend asks for a new login because of g, as Generation returned it.

@@ -67,7 +67,7 @@ func AllowedMechanisms(r hsm.Role) []byte {
 
 func ulong(v uint) []byte { return binary.NativeEndian.AppendUint64(nil, uint64(v)) }
 
-// open finds, examines and remembers the key called label.
+// openKey finds, examines and remembers the key called label.
 func (t *Token) openKey(label id.KeyLabel, role hsm.Role) (*key, error) {
 	op := "open " + role.String() + " key " + label.String()
 	if label.IsZero() {
@@ -207,6 +207,11 @@ func (t *Token) examine(s p11.SessionHandle, label id.KeyLabel, role hsm.Role) (
 		err = t.tryWrap(read, k)
 	}
 	if err != nil {
+		if classify(err) == fault.Invalid {
+			// What we ask of a key is fixed: a token that calls it a bad
+			// request, for want of the mechanism say, does not serve.
+			err = fault.New(fault.Fatal, "try key "+label.String(), err)
+		}
 		return nil, 0, err
 	}
 	return k, h, nil

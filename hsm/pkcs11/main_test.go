@@ -200,6 +200,27 @@ func badKeys() []hsmtest.Refused {
 	}
 }
 
+// template is what a key of the role is made from, with changes.
+func template(name string, role hsm.Role, changes ...*p11.Attribute) []*p11.Attribute {
+	attrs := []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_LABEL, name), p11.NewAttribute(p11.CKA_ID, []byte(rand.Text())[:hsm.KeyIDLen]),
+		p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, pkcs11.AllowedMechanisms(role)),
+	}
+	for _, r := range hsm.Rules(role) {
+		if r.Set {
+			attrs = append(attrs, p11.NewAttribute(pkcs11.AttributeType(r.Attribute), r.Want))
+		}
+	}
+	for _, c := range changes {
+		for i := range attrs {
+			if attrs[i].Type == c.Type {
+				attrs[i] = c
+			}
+		}
+	}
+	return attrs
+}
+
 // makeBadKeys puts keys that break the policy in one way each into the token.
 func makeBadKeys(uri string) error {
 	loc, err := pkcs11.ParseLocation(uri)
@@ -225,25 +246,6 @@ func makeBadKeys(uri string) error {
 	}
 	if err := mod.Login(s, p11.CKU_USER, string(pin)); err != nil {
 		return err
-	}
-	template := func(name string, role hsm.Role, changes ...*p11.Attribute) []*p11.Attribute {
-		attrs := []*p11.Attribute{
-			p11.NewAttribute(p11.CKA_LABEL, name), p11.NewAttribute(p11.CKA_ID, []byte(rand.Text())[:hsm.KeyIDLen]),
-			p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, pkcs11.AllowedMechanisms(role)),
-		}
-		for _, r := range hsm.Rules(role) {
-			if r.Set {
-				attrs = append(attrs, p11.NewAttribute(pkcs11.AttributeType(r.Attribute), r.Want))
-			}
-		}
-		for _, c := range changes {
-			for i := range attrs {
-				if attrs[i].Type == c.Type {
-					attrs[i] = c
-				}
-			}
-		}
-		return attrs
 	}
 	secret := func(mech uint, attrs []*p11.Attribute) error {
 		_, err := mod.GenerateKey(s, []*p11.Mechanism{p11.NewMechanism(mech, nil)}, append(attrs, p11.NewAttribute(p11.CKA_VALUE_LEN, 32)))

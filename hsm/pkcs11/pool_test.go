@@ -283,7 +283,11 @@ func TestHungCall(t *testing.T) {
 	if _, err := m.MAC(t.Context(), []byte("x")); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("after close: %v", err)
 	}
-	// For the next test: the product's process would end here.
+	// For the next test; the product's process would end here. SoftHSM crashes
+	// when it is finalised under the call that now goes on.
+	for tick := time.Tick(time.Millisecond); tok.Permits() != 2; {
+		<-tick
+	}
 	if err := tok.Module().Finalize(); err != nil {
 		t.Error(err)
 	}
@@ -430,12 +434,65 @@ func TestKeyGone(t *testing.T) {
 	if _, err := w.Wrap(t.Context(), []byte("x"), nil); err != nil {
 		t.Errorf("another key: %v", err)
 	}
-	if err := tok.Health(); err != nil {
-		t.Errorf("health: %v", err)
+	if err := tok.Health(); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "test/mac") {
+		t.Errorf("health: %v, want fatal naming the key", err)
 	}
 	destroy(t, tok, "test/wrap")
 	if _, err := w.Wrap(t.Context(), []byte("x"), nil); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "re-initialised") {
 		t.Errorf("no key left: %v, want fatal", err)
+	}
+}
+
+// Another key under the old name is the worst case: it would work.
+func TestKeyReplaced(t *testing.T) {
+	tok := open(t, newSim(t))
+	m, _ := keys(t, tok)
+	destroy(t, tok, "test/mac")
+	mod := tok.Module()
+	s, err := mod.OpenSession(tok.Slot(), p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = mod.GenerateKey(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_GENERIC_SECRET_KEY_GEN, nil)},
+		append(template("test/mac", hsm.RoleMAC), p11.NewAttribute(p11.CKA_VALUE_LEN, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.MAC(t.Context(), []byte("x")); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "another key than before") {
+		t.Errorf("%v, want fatal", err)
+	}
+	if err := tok.Health(); !fault.Is(err, fault.Fatal) {
+		t.Errorf("health: %v, want fatal", err)
+	}
+}
+
+// Without a login private objects are invisible, which must not be taken for
+// their absence.
+func TestKeyOpenedWhileLoggedOut(t *testing.T) {
+	tok := open(t, newSim(t))
+	if err := tok.LogoutBehind(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tok.Signer(signLabel); err != nil {
+		t.Error(err)
+	}
+	if err := tok.LogoutBehind(); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := tok.Holds(t.Context(), macLabel); err != nil || !there {
+		t.Errorf("holds: %v %v", there, err)
+	}
+}
+
+func TestFitForLogin(t *testing.T) {
+	const fit = p11.CKF_TOKEN_INITIALIZED | p11.CKF_USER_PIN_INITIALIZED
+	for flags, ok := range map[uint]bool{
+		fit: true, fit | p11.CKF_USER_PIN_COUNT_LOW: true,
+		0: false, p11.CKF_TOKEN_INITIALIZED: false, fit | p11.CKF_USER_PIN_LOCKED: false, fit | p11.CKF_USER_PIN_FINAL_TRY: false,
+	} {
+		if err := pkcs11.FitForLogin(p11.TokenInfo{Flags: flags}); (err == nil) != ok || (err != nil && !fault.Is(err, fault.Fatal)) {
+			t.Errorf("flags %#x: %v", flags, err)
+		}
 	}
 }
 
@@ -471,6 +528,64 @@ func TestRunNoticesByItself(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("run: %v", err)
+	}
+}
+
+// Restarts of the module under load: C_Finalize below a call crashes SoftHSM, so
+// this passes only if the drain holds.
+func TestRestartsUnderLoad(t *testing.T) {
+	sim, log := newSim(t), newCounter()
+	tok := open(t, sim, func(c *pkcs11.Config) { c.Log = slog.New(log) })
+	m, w := keys(t, tok)
+	blob, err := w.Wrap(t.Context(), []byte("seed"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// Refusals while it is away are right; a wrong kind is not.
+				if _, err := m.MAC(t.Context(), []byte("x")); err != nil && !fault.Is(err, fault.Unavailable) {
+					t.Error(err)
+				}
+				if _, err := w.Unwrap(t.Context(), blob, nil); err != nil && !fault.Is(err, fault.Unavailable) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	tick := time.Tick(2 * time.Millisecond)
+	wait := func(ok func(error) bool) {
+		for end := time.Now().Add(20 * time.Second); !ok(tok.Health()); {
+			if <-tick; time.Now().After(end) {
+				t.Fatalf("health stays %v", tok.Health())
+			}
+		}
+	}
+	for range 5 {
+		if err := sim.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		wait(func(err error) bool { return err != nil })
+		if err := sim.Restore(); err != nil {
+			t.Fatal(err)
+		}
+		wait(func(err error) bool { return err == nil })
+	}
+	close(stop)
+	wg.Wait()
+	if n := log.count("token opened again"); n < 5 {
+		t.Errorf("opened again %d times", n)
+	}
+	if got, err := w.Unwrap(t.Context(), blob, nil); err != nil || string(got) != "seed" {
+		t.Errorf("%q %v", got, err)
 	}
 }
 

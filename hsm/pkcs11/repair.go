@@ -105,7 +105,8 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 	if tr.level == levelDevice && tr.canary != nil {
 		s, err := t.mod.OpenSession(g.slot, p11.CKF_SERIAL_SESSION)
 		if err != nil {
-			return false
+			// No session to spare is a living token's answer.
+			return isRV(err, p11.CKR_SESSION_COUNT)
 		}
 		err = tr.canary(g, s)
 		_ = t.mod.CloseSession(s) // never pooled, so its end matters to nobody

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -188,15 +191,13 @@ func (t *Token) open() error {
 	return nil
 }
 
-// outward gives an error from inside the module the kind that a caller of this
-// package acts on. Session and device trouble is ours to repair: what is left
-// of it outside is that a part is down.
+// outward gives an error met while opening, or not cured by repairs, the kind
+// that a caller of this package acts on: an operator must act, or a part is down.
 func outward(op string, err error) error {
-	kind := classify(err)
-	if kind == fault.Reopen || kind == fault.Retry || kind == fault.Internal {
-		kind = fault.Unavailable
+	if kind := classify(err); kind == fault.Fatal || kind == fault.Conflict {
+		return fault.New(kind, op, err)
 	}
-	return fault.New(kind, op, err)
+	return fault.New(fault.Unavailable, op, err)
 }
 
 // Info is what a token says of itself, without padding.
@@ -207,9 +208,9 @@ type Info struct {
 // Info returns what the token said of itself when it was opened.
 func (t *Token) Info() Info { return t.info }
 
-// Health returns nil when the token can be used. fault.Unavailable means that
-// re-opening is being tried, fault.Fatal that only an operator or a new process
-// helps.
+// Health returns nil when the token and every key opened can be used.
+// fault.Unavailable means that re-opening is being tried, fault.Fatal that only
+// an operator or a new process helps; other keys may still work then.
 func (t *Token) Health() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -229,6 +230,11 @@ func (t *Token) Health() error {
 	}
 	if stuck {
 		return fault.Newf(fault.Fatal, op, "a call inside the module has not returned for %v: the process must be restarted", t.cfg.CallLimit)
+	}
+	if t.gen != nil {
+		for _, label := range slices.SortedFunc(maps.Keys(t.gen.lost), func(a, b id.KeyLabel) int { return strings.Compare(a.String(), b.String()) }) {
+			return fault.New(fault.Fatal, op, t.gen.lost[label])
+		}
 	}
 	return t.down
 }

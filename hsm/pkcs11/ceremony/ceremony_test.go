@@ -24,7 +24,7 @@ import (
 )
 
 // TestMain is the ceremony's own process when planEnv names a plan file.
-const planEnv, uriEnv, dirEnv = "CUSTODE_TEST_PLAN", "CUSTODE_TEST_URI", "CUSTODE_TEST_DIR"
+const planEnv, uriEnv, dirEnv, interruptEnv = "CUSTODE_TEST_PLAN", "CUSTODE_TEST_URI", "CUSTODE_TEST_DIR", "CUSTODE_TEST_INTERRUPT"
 
 func begun() time.Time { return time.Date(2026, 11, 21, 10, 30, 0, 5, time.FixedZone("CET", 3600)) }
 
@@ -35,12 +35,30 @@ func TestMain(m *testing.M) {
 	}
 	plan, err := os.ReadFile(file)
 	if err == nil {
-		_, err = ceremony.Run(context.Background(), plan, os.Getenv(uriEnv), os.Getenv(dirEnv), begun)
+		var ctx context.Context = context.Background()
+		if tokens := os.Getenv(interruptEnv); tokens != "" {
+			ctx = interrupted{ctx, tokens}
+		}
+		_, err = ceremony.Run(ctx, plan, os.Getenv(uriEnv), os.Getenv(dirEnv), begun)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v|%v", fault.KindOf(err), err)
 		os.Exit(1)
 	}
+}
+
+// interrupted is a context that ends when the first key is in the token.
+type interrupted struct {
+	context.Context
+	tokens string
+}
+
+func (c interrupted) Err() error {
+	// A key pair and its certificate are three objects.
+	if found, _ := filepath.Glob(filepath.Join(c.tokens, "*", "*.object")); len(found) > 3 {
+		return context.Canceled
+	}
+	return nil
 }
 
 const plan = `ceremony: prova-1
@@ -145,6 +163,7 @@ func TestCeremony(t *testing.T) {
 			t.Errorf("the report lacks %q", want)
 		}
 	}
+	t.Logf("report:\n%s", report)
 	seen := objects(t, sim)
 	// Private key, public key and certificate share the identifier.
 	if n := strings.Count(seen, keyID); n != 3 {
@@ -214,6 +233,22 @@ func checkCertificate(t *testing.T, cert *x509.Certificate) {
 	from := begun().UTC().Truncate(time.Second)
 	if !cert.NotBefore.Equal(from) || !cert.NotAfter.Equal(from.AddDate(0, 0, 1095).Add(-time.Second)) {
 		t.Errorf("valid %v to %v", cert.NotBefore, cert.NotAfter)
+	}
+}
+
+// What was made before a failure must be told, and must not look finished.
+func TestCeremonyInterrupted(t *testing.T) {
+	sim, dir := newSim(t), t.TempDir()
+	t.Setenv(interruptEnv, filepath.Join(sim.Dir, "tokens"))
+	kind, message := hold(t, sim, plan, dir)
+	if kind != "unavailable" || !strings.Contains(message, "still in the token: custode/sign/2026-1") {
+		t.Errorf("%s: %s", kind, message)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("files were written: %v %v", left, err)
+	}
+	if seen := objects(t, sim); !strings.Contains(seen, "custode/sign/2026-1") || strings.Contains(seen, "custode/wrap") {
+		t.Errorf("the token holds\n%s", seen)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/asn1"
 	"io"
 	"math/big"
+	"time"
 
 	"github.com/ThalesGroup/crypto11"
 
@@ -68,7 +69,7 @@ func (r *run) template(random io.Reader, k *KeyReport) (*x509.Certificate, error
 		RawSubject:   subject,
 		NotBefore:    r.now,
 		// The last second of the last day, since notAfter is included (RFC 5280, 4.1.2.5).
-		NotAfter:              r.now.Add(plan.Validity - 1e9),
+		NotAfter:              r.now.Add(plan.Validity - time.Second),
 		KeyUsage:              usage,
 		BasicConstraintsValid: true,
 		SubjectKeyId:          k.ID,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"custode/hsm"
 	"custode/internal/fault"
@@ -88,6 +89,8 @@ func writeNew(path string, data []byte) error {
 	return nil
 }
 
+const timeForm = "2006-01-02 15:04:05 UTC"
+
 // text renders the report for people. Nothing in it is secret.
 func (r Report) text() string {
 	var b strings.Builder
@@ -95,7 +98,7 @@ func (r Report) text() string {
 	line("CUSTODE KEY CEREMONY REPORT")
 	line("")
 	line("ceremony        %s", r.Plan.Name)
-	line("begun           %s", r.Time.Format("2006-01-02 15:04:05 UTC"))
+	line("begun           %s", r.Time.Format(timeForm))
 	line("plan SHA-256    %x", r.PlanDigest)
 	line("")
 	line("token label     %s", r.Token.Label)
@@ -113,7 +116,7 @@ func (r Report) text() string {
 			line("    SHA-256     %x", sha256.Sum256(k.CertificateDER))
 			c := k.Certificate
 			line("    subject     CN=%s, uri=%s, organizationIdentifier=%s, O=%s, L=%s, C=%s", c.CommonName, c.URI, c.OrganizationID, c.Organization, c.Locality, c.Country)
-			line("    valid       %s, %d days", r.Time.Format("2006-01-02 15:04:05 UTC"), int(c.Validity.Hours()/24))
+			line("    valid       %s to %s, both included", r.Time.Format(timeForm), r.Time.Add(c.Validity-time.Second).Format(timeForm))
 		}
 		line("  attributes, as the token reports them")
 		for _, a := range k.Attributes {
