@@ -69,6 +69,9 @@ func (db *DB) Identity(ctx context.Context, s id.Subject) (authcore.Identity, er
 // beginning after the given one (zero: from the start).
 func (db *DB) ListIdentities(ctx context.Context, after id.Username, limit int) ([]authcore.Identity, error) {
 	const op = "list identities"
+	if limit < 1 { // SQL takes a negative limit for none
+		return nil, fault.Newf(fault.Invalid, op, "limit %d", limit)
+	}
 	rows, err := db.read().ListIdentities(ctx, sqlite.ListIdentitiesParams{After: after.String(), Most: int64(limit)})
 	if err != nil {
 		return nil, mapError(op, err)

@@ -30,15 +30,19 @@ type (
 )
 
 const (
-	OTP Class = 1
+	OTP Class = iota
+	Alert
+	Bulk
+)
 
-	Queued    State = 1
-	Sending   State = 2
-	Sent      State = 3
-	Delivered State = 4
-	Failed    State = 5
-	Expired   State = 6
-	MaybeSent State = 7
+const (
+	Queued State = iota
+	Sending
+	Sent
+	Delivered
+	Failed
+	Expired
+	MaybeSent
 )
 
 type Journal interface {
