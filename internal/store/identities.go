@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 
 	"custode/authcore"
 	"custode/internal/fault"
@@ -96,6 +97,11 @@ func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) er
 	}
 	if i.Subject.IsZero() || i.Username.IsZero() || i.SPIDCode.IsZero() || i.State < authcore.Active || i.State > authcore.Revoked || i.Password == "" {
 		return fault.Newf(fault.Invalid, op, "subject, username, SPID code, state or password missing")
+	}
+	for name, value := range i.Attributes {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) { // JSON would mend it
+			return fault.Newf(fault.Invalid, op, "an attribute is not UTF-8")
+		}
 	}
 	attributes, err := encode(op, i.Attributes)
 	if err != nil {
