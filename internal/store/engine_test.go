@@ -12,8 +12,8 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/store"
-	modem "custode/internal/store/modemshape"
 	"custode/internal/store/storetest"
+	"custode/modem"
 )
 
 func TestErrorKinds(t *testing.T) {

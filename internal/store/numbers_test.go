@@ -6,7 +6,7 @@ import (
 	"custode/authcore"
 	"custode/authcore/saml"
 	"custode/internal/store"
-	modem "custode/internal/store/modemshape"
+	"custode/modem"
 )
 
 // TestStoredNumbers pins the constants of other packages that are stored as

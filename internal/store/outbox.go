@@ -8,8 +8,8 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
-	modem "custode/internal/store/modemshape"
 	"custode/internal/store/sqlite"
+	"custode/modem"
 	"custode/otpvault"
 )
 

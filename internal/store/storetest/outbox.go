@@ -13,7 +13,7 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
-	modem "custode/internal/store/modemshape"
+	"custode/modem"
 	"custode/otpvault"
 )
 
