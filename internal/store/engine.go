@@ -53,8 +53,8 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.dri
 // Driver implements driver.Connector.
 func (c *connector) Driver() driver.Driver { return c.driver }
 
-// verifyConn reads back what durability rests on: a pragma that was not
-// understood is silently ignored by SQLite.
+// verifyConn makes the last settings and reads back what durability rests on: a
+// pragma that was not understood is silently ignored by SQLite.
 func verifyConn(c *sqlite3.SQLiteConn) error {
 	version, err := scalar(c, "SELECT sqlite_version()")
 	if err != nil {
@@ -63,7 +63,14 @@ func verifyConn(c *sqlite3.SQLiteConn) error {
 	if err := checkSQLiteVersion(version); err != nil {
 		return err
 	}
-	for pragma, want := range map[string]string{"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal"} {
+	// Nothing of ours in temporary files, and no functions run by a schema that
+	// somebody else wrote.
+	if _, err := c.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", nil); err != nil {
+		return err
+	}
+	for pragma, want := range map[string]string{
+		"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal", "temp_store": "2", "trusted_schema": "0",
+	} {
 		got, err := scalar(c, "PRAGMA "+pragma)
 		if err != nil {
 			return err

@@ -12,8 +12,8 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/store"
-	modem "custode/internal/store/modemshape"
 	"custode/internal/store/storetest"
+	"custode/modem"
 )
 
 func TestErrorKinds(t *testing.T) {
@@ -43,7 +43,7 @@ func TestErrorKinds(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	db := mustOpen(t, migrated(t))
-	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "foreign_keys": "1", "busy_timeout": "5000"} {
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "foreign_keys": "1", "busy_timeout": "5000", "temp_store": "2", "trusted_schema": "0"} {
 		all, err := db.Settings(pragma)
 		if err != nil {
 			t.Fatal(err)

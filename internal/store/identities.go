@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 
 	"custode/authcore"
 	"custode/internal/fault"
@@ -69,6 +70,9 @@ func (db *DB) Identity(ctx context.Context, s id.Subject) (authcore.Identity, er
 // beginning after the given one (zero: from the start).
 func (db *DB) ListIdentities(ctx context.Context, after id.Username, limit int) ([]authcore.Identity, error) {
 	const op = "list identities"
+	if limit < 1 { // SQL takes a negative limit for none
+		return nil, fault.Newf(fault.Invalid, op, "limit %d", limit)
+	}
 	rows, err := db.read().ListIdentities(ctx, sqlite.ListIdentitiesParams{After: after.String(), Most: int64(limit)})
 	if err != nil {
 		return nil, mapError(op, err)
@@ -93,6 +97,11 @@ func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) er
 	}
 	if i.Subject.IsZero() || i.Username.IsZero() || i.SPIDCode.IsZero() || i.State < authcore.Active || i.State > authcore.Revoked || i.Password == "" {
 		return fault.Newf(fault.Invalid, op, "subject, username, SPID code, state or password missing")
+	}
+	for name, value := range i.Attributes {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) { // JSON would mend it
+			return fault.Newf(fault.Invalid, op, "an attribute is not UTF-8")
+		}
 	}
 	attributes, err := encode(op, i.Attributes)
 	if err != nil {

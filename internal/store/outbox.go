@@ -8,8 +8,8 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
-	modem "custode/internal/store/modemshape"
 	"custode/internal/store/sqlite"
+	"custode/modem"
 	"custode/otpvault"
 )
 
@@ -18,19 +18,22 @@ var (
 	_ modem.Journal       = (*DB)(nil)
 )
 
-// mayFollow is what a message in a state may become. Only a queued message can
-// begin to be sent, so two processes never send the same one; nothing leaves
-// Delivered, Failed and Expired.
+// mayFollow is what a message in a state may become. Sending is the claim of a
+// message: it cannot follow itself, so two processes never send one copy. What
+// the pool learns later corrects what it believed (a late receipt, a second
+// copy of a message in doubt); nothing corrects Delivered and Expired.
 func mayFollow(from modem.State) []modem.State {
 	switch from {
 	case modem.Queued:
-		return []modem.State{modem.Sending, modem.Failed, modem.Expired}
-	case modem.Sending: // back to Queued when the network surely has not got it
+		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
+	case modem.Sending:
 		return []modem.State{modem.Queued, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
-	case modem.MaybeSent: // the report, or an operator, tells
-		return []modem.State{modem.Queued, modem.Sent, modem.Delivered, modem.Failed, modem.Expired}
+	case modem.MaybeSent:
+		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed}
 	case modem.Sent:
-		return []modem.State{modem.Delivered, modem.Failed, modem.Expired}
+		return []modem.State{modem.Delivered, modem.Failed}
+	case modem.Failed:
+		return []modem.State{modem.Sent, modem.Delivered}
 	default:
 		return nil
 	}
@@ -68,13 +71,23 @@ func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Messag
 	})
 }
 
-// Queued implements modem.Journal: the most urgent class first, in it the oldest.
+// Queued implements modem.Journal: the most urgent class first, in it the
+// nearest deadline. Messages that Recover found in doubt, and that were not tried
+// again since, come before the others.
 func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	const op = "list queued messages"
-	rows, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.Queued), Most: int64(limit)})
+	if limit < 1 { // SQL takes a negative limit for none
+		return nil, fault.Newf(fault.Invalid, op, "limit %d", limit)
+	}
+	rows, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.MaybeSent), Recovered: 1, Most: int64(limit)})
 	if err != nil {
 		return nil, mapError(op, err)
 	}
+	more, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.Queued), Most: int64(limit - len(rows))})
+	if err != nil {
+		return nil, mapError(op, err)
+	}
+	rows = append(rows, more...)
 	list := make([]modem.Message, 0, len(rows))
 	for _, r := range rows {
 		m := modem.Message{Sealed: r.Sealed, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
@@ -88,7 +101,8 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 
 // Record implements modem.Journal. Each step to Sending counts an attempt.
 // fault.NotFound, fault.Conflict when the message cannot become that from the
-// state it is in; to record a state again is no error, but for Sending.
+// state it is in. To record a state again is no error, but for Sending; nor is
+// the expiry of a message in doubt, which stays in doubt and is not tried again.
 func (db *DB) Record(ctx context.Context, e modem.Event) error {
 	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return record(ctx, q, e) })
 }
@@ -100,10 +114,12 @@ func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 		return err
 	}
 	from := modem.State(row.State)
-	if from == e.State && e.State != modem.Sending {
+	switch {
+	case from == modem.MaybeSent && e.State == modem.Expired:
+		return q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: e.ID.String()})
+	case from == e.State && e.State != modem.Sending:
 		return nil
-	}
-	if !slices.Contains(mayFollow(from), e.State) {
+	case !slices.Contains(mayFollow(from), e.State):
 		return fault.Newf(fault.Conflict, op, "state %d cannot follow %d", e.State, from)
 	}
 	attempts := int64(0)
@@ -126,41 +142,98 @@ func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 	return q.EraseMessageText(ctx, sqlite.EraseMessageTextParams{Sealed: []byte{}, ID: e.ID.String()})
 }
 
-// Recover implements modem.Journal: what a dead process was sending may have been
-// sent, and what is queued past its time has expired. It must be called before
-// any process sends: it cannot tell a dead process from a busy one.
+// Recover implements modem.Journal: what a dead process was sending is in doubt
+// (and is told of again as long as nobody tried it once more), what is queued
+// past its deadline has expired. It must be called before any process sends: it
+// cannot tell a dead process from a busy one.
 func (db *DB) Recover(ctx context.Context, now time.Time) ([]modem.Event, error) {
 	var events []modem.Event
 	err := db.write(ctx, "recover messages", func(q *sqlite.Queries) error {
-		sending, err := q.ListMessagesInState(ctx, int64(modem.Sending))
+		if err := recoverSending(ctx, q, now); err != nil {
+			return err
+		}
+		doubtful, err := recoverDoubtful(ctx, q, now)
 		if err != nil {
 			return err
 		}
-		for _, r := range sending {
-			events = append(events, modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: "the process that was sending it ended", At: now})
-			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
-				return err
-			}
-		}
-		expired, err := q.ListExpiredMessages(ctx, sqlite.ListExpiredMessagesParams{State: int64(modem.Queued), Now: nanos(now)})
-		if err != nil {
-			return err
-		}
-		for _, r := range expired {
-			events = append(events, modem.Event{State: modem.Expired, Bay: r.Bay, Detail: "expired in the queue", At: now})
-			if err := parseAll(field{&events[len(events)-1].ID, r.ID}); err != nil {
-				return err
-			}
-		}
-		for _, e := range events {
-			if err := record(ctx, q, e); err != nil {
-				return err
-			}
-		}
-		return nil
+		expired, err := recoverQueued(ctx, q, now)
+		events = append(doubtful, expired...)
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	return events, nil
+}
+
+const detailDoubt = "the process that was sending it ended"
+
+// recoverSending puts what was being sent in doubt, with a second chance.
+func recoverSending(ctx context.Context, q *sqlite.Queries, now time.Time) error {
+	rows, err := q.ListMessagesInState(ctx, int64(modem.Sending))
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		e := modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: detailDoubt, At: now}
+		if err := parseAll(field{&e.ID, r.ID}); err != nil {
+			return err
+		}
+		if err := record(ctx, q, e); err != nil {
+			return err
+		}
+		if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 1, ID: r.ID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recoverDoubtful ends the second chance of what is past its deadline and tells
+// of the others. It follows recoverSending, whose messages it sees too.
+func recoverDoubtful(ctx context.Context, q *sqlite.Queries, now time.Time) ([]modem.Event, error) {
+	rows, err := q.ListMessagesInState(ctx, int64(modem.MaybeSent))
+	if err != nil {
+		return nil, err
+	}
+	var events []modem.Event
+	for _, r := range rows {
+		if r.Recovered == 0 {
+			continue
+		}
+		e := modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: detailDoubt, At: now}
+		if err := parseAll(field{&e.ID, r.ID}); err != nil {
+			return nil, err
+		}
+		if r.Expires <= nanos(now) {
+			if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: r.ID}); err != nil {
+				return nil, err
+			}
+		}
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+// recoverQueued ends what is queued past its deadline.
+func recoverQueued(ctx context.Context, q *sqlite.Queries, now time.Time) ([]modem.Event, error) {
+	rows, err := q.ListMessagesInState(ctx, int64(modem.Queued))
+	if err != nil {
+		return nil, err
+	}
+	var events []modem.Event
+	for _, r := range rows {
+		if r.Expires > nanos(now) {
+			continue
+		}
+		e := modem.Event{State: modem.Expired, Bay: r.Bay, Detail: "deadline passed", At: now}
+		if err := parseAll(field{&e.ID, r.ID}); err != nil {
+			return nil, err
+		}
+		if err := record(ctx, q, e); err != nil {
+			return nil, err
+		}
+		events = append(events, e)
 	}
 	return events, nil
 }

@@ -81,6 +81,8 @@ CREATE TABLE tally (
 
 CREATE INDEX tally_by_last ON tally (last_at);
 
+-- class and state: as package modem numbers them. recovered: 1 while a message
+-- that a dead process left in doubt may be tried once more.
 CREATE TABLE outbox (
     id        TEXT   NOT NULL PRIMARY KEY,
     recipient TEXT   NOT NULL,
@@ -90,12 +92,13 @@ CREATE TABLE outbox (
     created   BIGINT NOT NULL,
     expires   BIGINT NOT NULL,
     attempts  BIGINT NOT NULL,
+    recovered BIGINT NOT NULL CHECK (recovered IN (0, 1)),
     bay       TEXT   NOT NULL,
     detail    TEXT   NOT NULL,
     changed   BIGINT NOT NULL
 );
 
-CREATE INDEX outbox_by_state ON outbox (state, class, created);
+CREATE INDEX outbox_by_state ON outbox (state, class, expires);
 CREATE INDEX outbox_by_expiry ON outbox (expires);
 
 -- state: 1 open, 2 burned, 3 retired.

@@ -35,34 +35,25 @@ func (q *Queries) GetChallengeMessageState(ctx context.Context, id string) (int6
 }
 
 const getMessageState = `-- name: GetMessageState :one
-SELECT state, attempts, bay, detail, changed FROM outbox WHERE id = ?1
+SELECT state, recovered FROM outbox WHERE id = ?1
 `
 
 type GetMessageStateRow struct {
-	State    int64
-	Attempts int64
-	Bay      string
-	Detail   string
-	Changed  int64
+	State     int64
+	Recovered int64
 }
 
 func (q *Queries) GetMessageState(ctx context.Context, id string) (GetMessageStateRow, error) {
 	row := q.db.QueryRowContext(ctx, getMessageState, id)
 	var i GetMessageStateRow
-	err := row.Scan(
-		&i.State,
-		&i.Attempts,
-		&i.Bay,
-		&i.Detail,
-		&i.Changed,
-	)
+	err := row.Scan(&i.State, &i.Recovered)
 	return i, err
 }
 
 const insertMessage = `-- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, sealed, class, state, created, expires, attempts, bay, detail, changed)
+INSERT INTO outbox (id, recipient, sealed, class, state, created, expires, attempts, recovered, bay, detail, changed)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
-    0, '', '', ?6)
+    0, 0, '', '', ?6)
 `
 
 type InsertMessageParams struct {
@@ -88,54 +79,18 @@ func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) er
 	return err
 }
 
-const listExpiredMessages = `-- name: ListExpiredMessages :many
-SELECT id, bay FROM outbox WHERE state = ?1 AND expires <= ?2 ORDER BY created
-`
-
-type ListExpiredMessagesParams struct {
-	State int64
-	Now   int64
-}
-
-type ListExpiredMessagesRow struct {
-	ID  string
-	Bay string
-}
-
-func (q *Queries) ListExpiredMessages(ctx context.Context, arg ListExpiredMessagesParams) ([]ListExpiredMessagesRow, error) {
-	rows, err := q.db.QueryContext(ctx, listExpiredMessages, arg.State, arg.Now)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ListExpiredMessagesRow
-	for rows.Next() {
-		var i ListExpiredMessagesRow
-		if err := rows.Scan(&i.ID, &i.Bay); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listMessages = `-- name: ListMessages :many
 SELECT id, recipient, sealed, class, created, expires, attempts
 FROM outbox
-WHERE state = ?1
-ORDER BY class, created
-LIMIT ?2
+WHERE state = ?1 AND recovered = ?2
+ORDER BY class, expires
+LIMIT ?3
 `
 
 type ListMessagesParams struct {
-	State int64
-	Most  int64
+	State     int64
+	Recovered int64
+	Most      int64
 }
 
 type ListMessagesRow struct {
@@ -149,7 +104,7 @@ type ListMessagesRow struct {
 }
 
 func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]ListMessagesRow, error) {
-	rows, err := q.db.QueryContext(ctx, listMessages, arg.State, arg.Most)
+	rows, err := q.db.QueryContext(ctx, listMessages, arg.State, arg.Recovered, arg.Most)
 	if err != nil {
 		return nil, err
 	}
@@ -180,12 +135,14 @@ func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]L
 }
 
 const listMessagesInState = `-- name: ListMessagesInState :many
-SELECT id, bay FROM outbox WHERE state = ?1 ORDER BY created
+SELECT id, bay, expires, recovered FROM outbox WHERE state = ?1 ORDER BY class, expires
 `
 
 type ListMessagesInStateRow struct {
-	ID  string
-	Bay string
+	ID        string
+	Bay       string
+	Expires   int64
+	Recovered int64
 }
 
 func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListMessagesInStateRow, error) {
@@ -197,7 +154,12 @@ func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListM
 	var items []ListMessagesInStateRow
 	for rows.Next() {
 		var i ListMessagesInStateRow
-		if err := rows.Scan(&i.ID, &i.Bay); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.Bay,
+			&i.Expires,
+			&i.Recovered,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -209,6 +171,20 @@ func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListM
 		return nil, err
 	}
 	return items, nil
+}
+
+const setMessageRecovered = `-- name: SetMessageRecovered :exec
+UPDATE outbox SET recovered = ?1 WHERE id = ?2
+`
+
+type SetMessageRecoveredParams struct {
+	Recovered int64
+	ID        string
+}
+
+func (q *Queries) SetMessageRecovered(ctx context.Context, arg SetMessageRecoveredParams) error {
+	_, err := q.db.ExecContext(ctx, setMessageRecovered, arg.Recovered, arg.ID)
+	return err
 }
 
 const sweepMessages = `-- name: SweepMessages :execrows
@@ -233,8 +209,8 @@ func (q *Queries) SweepMessages(ctx context.Context, arg SweepMessagesParams) (i
 
 const updateMessage = `-- name: UpdateMessage :execrows
 UPDATE outbox
-SET state = ?1, attempts = attempts + ?2, bay = ?3, detail = ?4,
-    changed = ?5
+SET state = ?1, attempts = attempts + ?2, recovered = 0, bay = ?3,
+    detail = ?4, changed = ?5
 WHERE id = ?6 AND state = ?7
 `
 

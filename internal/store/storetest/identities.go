@@ -61,6 +61,7 @@ func testIdentityConflicts(t *testing.T, b *Bench) {
 		"subject": func(j *authcore.Identity) { j.Subject = id.Subject{} }, "username": func(j *authcore.Identity) { j.Username = id.Username{} },
 		"SPID code": func(j *authcore.Identity) { j.SPIDCode = id.SPIDCode{} }, "state": func(j *authcore.Identity) { j.State = 0 },
 		"password": func(j *authcore.Identity) { j.Password = "" },
+		"UTF-8":    func(j *authcore.Identity) { j.Attributes = map[string]string{"name": "Mar\xedo"} },
 	} {
 		j := NewIdentity(t, 2, b.Now)
 		spoil(&j)

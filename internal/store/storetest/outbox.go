@@ -2,6 +2,9 @@ package storetest
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,7 +13,7 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
-	modem "custode/internal/store/modemshape"
+	"custode/modem"
 	"custode/otpvault"
 )
 
@@ -24,7 +27,6 @@ func testOutboxLife(t *testing.T, b *Bench) {
 	if diff := cmp.Diff(want, get(b.DB.Queued(b.ctx, 10))(t), identifiers); diff != "" {
 		t.Errorf("queued:\n%s", diff)
 	}
-	wantKind(t, "report before sending", b.record(m.ID, modem.Delivered), fault.Conflict)
 	must(t, b.record(m.ID, modem.Sending))
 	if queued := get(b.DB.Queued(b.ctx, 10))(t); len(queued) != 0 {
 		t.Errorf("still queued while sending: %v", queued)
@@ -35,14 +37,41 @@ func testOutboxLife(t *testing.T, b *Bench) {
 	if diff := cmp.Diff(want, get(b.DB.Queued(b.ctx, 10))(t), identifiers); diff != "" {
 		t.Errorf("queued again:\n%s", diff)
 	}
-	for _, s := range []modem.State{modem.Sending, modem.Sent, modem.Sent, modem.Delivered, modem.Delivered} {
-		must(t, b.record(m.ID, s))
-	}
-	for _, s := range []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Failed, modem.Expired, modem.MaybeSent} {
-		wantKind(t, "after delivery", b.record(m.ID, s), fault.Conflict)
-	}
 	wantKind(t, "unknown message", b.record(newID(t, id.NewMessageID), modem.Sent), fault.NotFound)
 	wantKind(t, "no such state", b.record(m.ID, 200), fault.Conflict)
+	wantKind(t, "no limit", discard(b.DB.Queued(b.ctx, 0)), fault.Invalid)
+}
+
+// testOutboxStates walks each path and then tries every state.
+func testOutboxStates(t *testing.T, b *Bench) {
+	all := []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
+	for _, c := range []struct {
+		path    []modem.State
+		refused []modem.State
+	}{
+		{[]modem.State{modem.Sending}, []modem.State{modem.Sending}},
+		// A copy in doubt; its second copy elsewhere; then the receipt of either.
+		{[]modem.State{modem.Sending, modem.MaybeSent}, []modem.State{modem.Queued}},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending}, []modem.State{modem.Sending}},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending, modem.Queued}, nil},
+		{[]modem.State{modem.Sending, modem.Sent}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent}},
+		{[]modem.State{modem.Sending, modem.Failed}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent}},
+		{[]modem.State{modem.Sending, modem.Sent, modem.Delivered}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Failed, modem.Expired, modem.MaybeSent}},
+		{[]modem.State{modem.Expired}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.MaybeSent}},
+	} {
+		for _, next := range all {
+			_, m := issued(t, b)
+			for _, s := range c.path {
+				must(t, b.record(m.ID, s))
+			}
+			err := b.record(m.ID, next)
+			if slices.Contains(c.refused, next) {
+				wantKind(t, fmt.Sprintf("%v after %v", next, c.path), err, fault.Conflict)
+			} else if err != nil {
+				t.Errorf("%v after %v: %v", next, c.path, err)
+			}
+		}
+	}
 }
 
 func testOutboxRace(t *testing.T, b *Bench) {
@@ -77,37 +106,69 @@ func testRecover(t *testing.T, b *Bench) {
 	sending, m1 := issued(t, b)
 	queued, m2 := issued(t, b)
 	sent, m3 := issued(t, b)
+	old, m5 := issued(t, b)
 	must(t, b.record(m1.ID, modem.Sending))
 	must(t, b.record(m3.ID, modem.Sending))
 	must(t, b.record(m3.ID, modem.Sent))
+	must(t, b.record(m5.ID, modem.Sending))
+	must(t, b.record(m5.ID, modem.MaybeSent)) // the pool had given it up
 	late, m4 := NewChallenge(t, newID(t, id.NewFlowID), newID(t, id.NewSubject), b.Now.Add(-5*time.Minute))
 	must(t, b.DB.IssueChallenge(b.ctx, late, m4, Limit()))
 
 	b.reopen(t)
-	events := get(b.DB.Recover(b.ctx, b.Now))(t)
-	states := map[id.MessageID]modem.State{}
-	for _, e := range events {
-		states[e.ID] = e.State
-		if !e.At.Equal(b.Now) {
-			t.Errorf("event at %v", e.At)
+	check := func(what string, want map[id.MessageID]modem.State, queue ...id.MessageID) {
+		t.Helper()
+		got := map[id.MessageID]modem.State{}
+		for _, e := range get(b.DB.Recover(b.ctx, b.Now))(t) {
+			got[e.ID] = e.State
+			if !e.At.Equal(b.Now) {
+				t.Errorf("%s: event at %v", what, e.At)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: recovered %v, want %v", what, got, want)
+		}
+		var waiting []id.MessageID
+		for _, m := range get(b.DB.Queued(b.ctx, 10))(t) {
+			waiting = append(waiting, m.ID)
+			if len(m.Sealed) == 0 {
+				t.Errorf("%s: message without its text", what)
+			}
+		}
+		if diff := cmp.Diff(queue, waiting, identifiers); diff != "" {
+			t.Errorf("%s: waiting:\n%s", what, diff)
 		}
 	}
-	if len(events) != 2 || states[m1.ID] != modem.MaybeSent || states[m4.ID] != modem.Expired {
-		t.Errorf("recovered %+v", events)
-	}
-	if again := get(b.DB.Recover(b.ctx, b.Now))(t); len(again) != 0 {
-		t.Errorf("recovered twice: %+v", again)
-	}
+	check("after a crash", map[id.MessageID]modem.State{m1.ID: modem.MaybeSent, m4.ID: modem.Expired}, m1.ID, m2.ID)
+	check("after one more crash, not tried yet", map[id.MessageID]modem.State{m1.ID: modem.MaybeSent}, m1.ID, m2.ID)
 	for _, c := range []struct {
 		challenge otpvault.Challenge
 		want      authcore.Delivery
-	}{{sending, authcore.DeliveryUncertain}, {queued, authcore.DeliveryQueued}, {sent, authcore.DeliverySent}, {late, authcore.DeliveryFailed}} {
+	}{{sending, authcore.DeliveryUncertain}, {queued, authcore.DeliveryQueued}, {sent, authcore.DeliverySent}, {old, authcore.DeliveryUncertain}, {late, authcore.DeliveryFailed}} {
 		if got := get(b.DB.Delivery(b.ctx, c.challenge.ID))(t); got != c.want {
 			t.Errorf("delivery %d, want %d", got, c.want)
 		}
 	}
-	if left := get(b.DB.Queued(b.ctx, 10))(t); len(left) != 1 || left[0].ID != m2.ID {
-		t.Errorf("queued after recovery: %+v", left)
+	must(t, b.record(m1.ID, modem.Sending))
+	must(t, b.record(m1.ID, modem.MaybeSent))
+	check("tried again", map[id.MessageID]modem.State{}, m2.ID)
+
+	must(t, b.record(m2.ID, modem.Sending))
+	b.Now = b.Now.Add(5 * time.Minute)
+	check("a crash after the deadline", map[id.MessageID]modem.State{m2.ID: modem.MaybeSent})
+	check("the same once more", map[id.MessageID]modem.State{})
+	if got := get(b.DB.Delivery(b.ctx, queued.ID))(t); got != authcore.DeliveryUncertain {
+		t.Errorf("delivery %d", got)
+	}
+
+	// The deadline passes while it waits for its second chance.
+	other, m6 := issued(t, b)
+	must(t, b.record(m6.ID, modem.Sending))
+	check("in time", map[id.MessageID]modem.State{m6.ID: modem.MaybeSent}, m6.ID)
+	must(t, b.record(m6.ID, modem.Expired))
+	check("expired meanwhile", map[id.MessageID]modem.State{})
+	if got := get(b.DB.Delivery(b.ctx, other.ID))(t); got != authcore.DeliveryUncertain {
+		t.Errorf("delivery %d", got)
 	}
 }
 
@@ -124,6 +185,7 @@ func testDelivery(t *testing.T, b *Bench) {
 		{[]modem.State{modem.Sending, modem.Sent, modem.Failed}, authcore.DeliveryFailed},
 		{[]modem.State{modem.Sending, modem.MaybeSent}, authcore.DeliveryUncertain},
 		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Delivered}, authcore.DeliveryDelivered},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending, modem.Sent}, authcore.DeliverySent},
 		{[]modem.State{modem.Sending, modem.Queued, modem.Expired}, authcore.DeliveryFailed},
 		{[]modem.State{modem.Failed}, authcore.DeliveryFailed},
 	} {

@@ -49,6 +49,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		"IssueRace":             testIssueRace,
 		"IssueIsOneThing":       testIssueIsOneThing,
 		"OutboxLife":            testOutboxLife,
+		"OutboxStates":          testOutboxStates,
 		"OutboxRace":            testOutboxRace,
 		"OutboxOrder":           testOutboxOrder,
 		"Recover":               testRecover,
