@@ -74,6 +74,9 @@ type Registry struct {
 type snapshot struct {
 	byEntity map[string]*saml.SP
 	byFile   map[string]parsed
+	// certs holds one copy of each certificate: the entities of an aggregator
+	// share theirs, and there are tens of thousands of them.
+	certs map[[sha256.Size]byte]*x509.Certificate
 }
 
 // parsed remembers a good file, so that reloading does not verify the
@@ -149,7 +152,8 @@ func (r *Registry) read(last *snapshot) (*snapshot, Report, error) {
 	if len(entries) > maxFiles {
 		return nil, Report{}, fault.Newf(fault.Invalid, op, "more than %d files", maxFiles)
 	}
-	next := &snapshot{byEntity: make(map[string]*saml.SP, len(entries)), byFile: make(map[string]parsed, len(entries))}
+	next := &snapshot{byEntity: make(map[string]*saml.SP, len(entries)), byFile: make(map[string]parsed, len(entries)),
+		certs: make(map[[sha256.Size]byte]*x509.Certificate)}
 	claims := make(map[string][]string, len(entries))
 	var report Report
 	for _, e := range entries {
@@ -157,7 +161,7 @@ func (r *Registry) read(last *snapshot) (*snapshot, Report, error) {
 		if !strings.HasSuffix(name, ".xml") || strings.HasPrefix(name, ".") {
 			continue
 		}
-		p, err := r.readOne(root, e, last)
+		p, err := r.readOne(root, e, last, next)
 		if err != nil {
 			report.Rejected = append(report.Rejected, Rejection{name, err})
 			continue
@@ -183,7 +187,7 @@ func (r *Registry) read(last *snapshot) (*snapshot, Report, error) {
 	return next, report, nil
 }
 
-func (r *Registry) readOne(root *os.Root, e fs.DirEntry, last *snapshot) (parsed, error) {
+func (r *Registry) readOne(root *os.Root, e fs.DirEntry, last, next *snapshot) (parsed, error) {
 	const op = "read SP metadata"
 	if !e.Type().IsRegular() {
 		return parsed{}, fault.Newf(fault.Invalid, op, "not a regular file")
@@ -201,11 +205,27 @@ func (r *Registry) readOne(root *os.Root, e fs.DirEntry, last *snapshot) (parsed
 	}
 	digest := sha256.Sum256(data)
 	if p, ok := last.byFile[e.Name()]; ok && p.digest == digest {
+		for _, cert := range p.sp.Certificates {
+			next.intern(cert)
+		}
 		return p, nil
 	}
 	sp, err := saml.ParseSPMetadata(data, r.options.Pinned...)
 	if err != nil {
 		return parsed{}, err
 	}
+	for i, cert := range sp.Certificates {
+		sp.Certificates[i] = next.intern(cert)
+	}
 	return parsed{digest, sp}, nil
+}
+
+// intern returns the first certificate of the same octets.
+func (s *snapshot) intern(cert *x509.Certificate) *x509.Certificate {
+	key := sha256.Sum256(cert.Raw)
+	if known, ok := s.certs[key]; ok {
+		return known
+	}
+	s.certs[key] = cert
+	return cert
 }

@@ -126,6 +126,10 @@ func TestLoad(t *testing.T) {
 	if !ok || sp.EntityID.String() != "http://localhost:4201" {
 		t.Errorf("lookup: %v %v", sp, ok)
 	}
+	// The recorded SPs share a certificate.
+	if other, _ := r.Lookup("http://localhost:4202"); other.Certificates[0] != sp.Certificates[0] {
+		t.Error("two copies of one certificate")
+	}
 	for _, absent := range []string{"", "http://localhost:4203", "http://localhost:4201/", "HTTP://localhost:4201"} {
 		if _, ok := r.Lookup(absent); ok {
 			t.Errorf("found %q", absent)

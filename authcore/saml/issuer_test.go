@@ -443,3 +443,21 @@ func TestResponseIsBase64Clean(t *testing.T) {
 		}
 	}
 }
+
+func TestLevelAnswers(t *testing.T) {
+	for c, want := range map[Comparison][4][4]bool{ // [requested][performed]
+		Exact:   {1: {1: true, 2: true, 3: true}, 2: {2: true, 3: true}, 3: {3: true}},
+		Minimum: {1: {1: true, 2: true, 3: true}, 2: {2: true, 3: true}, 3: {3: true}},
+		Better:  {1: {2: true, 3: true}, 2: {3: true}, 3: {}},
+		Maximum: {1: {1: true, 2: true, 3: true}, 2: {1: true, 2: true, 3: true}, 3: {1: true, 2: true, 3: true}},
+		9:       {},
+	} {
+		for requested := range Level(4) {
+			for performed := range Level(4) {
+				if got := levelAnswers(performed, requested, c); got != want[requested][performed] {
+					t.Errorf("comparison %d, requested %d, performed %d: %v", c, requested, performed, got)
+				}
+			}
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"sync"
 	"time"
 
 	"custode/authcore/saml/xmldoc"
@@ -18,6 +19,9 @@ import (
 // maxQuery bounds a Redirect query, octets. RelayState has no limit of its own
 // (SAML's 80 bytes are exceeded by real SPs).
 const maxQuery = 128 << 10
+
+// encodingDeflate is the one SAMLEncoding, and the default (SAML Bindings 3.4.4).
+const encodingDeflate = "urn:oasis:names:tc:SAML:2.0:bindings:URL-Encoding:DEFLATE"
 
 // redirectQuery is a query as received: the values still percent-encoded,
 // because the signature covers those octets (SAML Bindings 3.4.4.1) and SPs
@@ -53,8 +57,13 @@ func splitQuery(raw []byte) (redirectQuery, error) {
 			into, seen = &q.sigAlg, &has.sigAlg
 		case "Signature":
 			into, seen = &q.signature, &has.signature
-		case "SAMLResponse", "SAMLEncoding":
-			return redirectQuery{}, fmt.Errorf("parameter %s with a request", plain)
+		case "SAMLEncoding":
+			if enc, err := url.QueryUnescape(string(value)); err != nil || enc != encodingDeflate {
+				return redirectQuery{}, errors.New("unknown SAMLEncoding")
+			}
+			continue
+		case "SAMLResponse":
+			return redirectQuery{}, errors.New("response beside a request")
 		default:
 			continue
 		}
@@ -73,19 +82,26 @@ func splitQuery(raw []byte) (redirectQuery, error) {
 }
 
 // document decodes SAMLRequest: percent-encoding, base64, raw DEFLATE.
-func (q redirectQuery) document() ([]byte, error) {
+func (q redirectQuery) document(inflaters *sync.Pool) ([]byte, error) {
 	packed, err := decodeQueryBase64(q.request)
 	if err != nil {
 		return nil, fmt.Errorf("decode SAMLRequest: %w", err)
 	}
-	return inflate(packed)
+	return inflate(packed, inflaters)
 }
 
 // inflate unpacks a raw DEFLATE stream, at most as far as a request may go,
-// and refuses anything after it.
-func inflate(packed []byte) ([]byte, error) {
+// and refuses anything after it. inflaters keeps decompressors between requests:
+// their windows are most of what verifying would allocate.
+func inflate(packed []byte, inflaters *sync.Pool) ([]byte, error) {
 	src := bytes.NewReader(packed)
-	z := flate.NewReader(src)
+	z, ok := inflaters.Get().(io.ReadCloser)
+	if !ok {
+		z = flate.NewReader(src)
+	} else if err := z.(flate.Resetter).Reset(src, nil); err != nil {
+		return nil, fmt.Errorf("inflate SAMLRequest: %w", err)
+	}
+	defer inflaters.Put(z)
 	doc, err := io.ReadAll(io.LimitReader(z, int64(requestBounds.Bytes)+1))
 	if err != nil {
 		return nil, fmt.Errorf("inflate SAMLRequest: %w", err)

@@ -175,11 +175,8 @@ func checkPassive(a *arrival) error {
 	if !ok {
 		return nil
 	}
-	passive, err := xmldoc.ParseBoolean(v)
-	if err != nil {
-		return err
-	}
-	if passive {
+	// A malformed value was refused as not conformant.
+	if passive, err := xmldoc.ParseBoolean(v); err != nil || passive {
 		return errors.New("passive authentication requested")
 	}
 	return nil

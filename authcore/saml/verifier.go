@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/beevik/etree"
@@ -43,6 +44,7 @@ type VerifierConfig struct {
 type Verifier struct {
 	config       VerifierConfig
 	destinations [3]string
+	inflaters    sync.Pool // of decompressors
 }
 
 // NewVerifier checks the configuration; fault.Invalid.
@@ -59,7 +61,7 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	if c.PastSkew == 0 {
 		c.PastSkew = 5 * time.Minute
 	}
-	return &Verifier{c, [3]string{c.EntityID.String(), c.RedirectLocation, c.PostLocation}}, nil
+	return &Verifier{config: c, destinations: [3]string{c.EntityID.String(), c.RedirectLocation, c.PostLocation}}, nil
 }
 
 // Redirect verifies a request that arrived by HTTP-Redirect. rawQuery is the
@@ -74,7 +76,7 @@ func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, er
 	if err != nil {
 		return page(BadBinding, fmt.Errorf("decode RelayState: %w", err))
 	}
-	doc, err := q.document()
+	doc, err := q.document(&v.inflaters)
 	if err != nil {
 		return page(BadBinding, err)
 	}

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	dsig "github.com/russellhaering/goxmldsig"
+
+	"custode/internal/fault"
 )
 
 func vectorSPs(t testing.TB) spMap {
@@ -330,6 +333,9 @@ func TestRedirectBinding(t *testing.T) {
 		"octets after the stream": {packed(append(deflate(plainRequest), 0)), BadBinding},
 		"bomb":                    {bomb, BadBinding},
 		"query too long":          {good + "&x=" + strings.Repeat("x", 128<<10), BadBinding},
+		"SAMLEncoding":            {good + "&SAMLEncoding=" + url.QueryEscape(encodingDeflate), 0},
+		"other SAMLEncoding":      {good + "&SAMLEncoding=urn%3Ax", BadBinding},
+		"stream cut short":        {packed(deflate(plainRequest)[:60]), BadBinding},
 		"with response":           {good + "&SAMLResponse=x", BadBinding},
 		"sha1":                    {resign(request+"&"+algNamed("http://www.w3.org/2000/09/xmldsig#rsa-sha1"), crypto.SHA1), BadRedirectSig},
 		"sha224":                  {resign(request+"&"+algNamed("http://www.w3.org/2001/04/xmldsig-more#rsa-sha224"), crypto.SHA224), BadRedirectSig},
@@ -423,4 +429,111 @@ func TestPostAlgorithms(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestDefaultACS(t *testing.T) {
+	sp := testSP(spKit().cert)
+	sp.ACS = []ACS{{3, spEntity + "/three", false}, {5, spEntity + "/five", false}}
+	v := testVerifier(t, func(c *VerifierConfig) { c.SPs = spMap{spEntity: sp} })
+	query := []byte(redirectTo(t, plainRequest, "-", spKit().key)) // asks for index 0
+	_, err := v.Redirect(query, kitNow)
+	if r := refusalOf(t, err); r.Code != BadACS || r.Reply.ACS != spEntity+"/three" {
+		t.Errorf("lowest index: %v %+v", err, r.Reply)
+	}
+	sp.ACS[1].Default = true
+	_, err = v.Redirect(query, kitNow)
+	if r := refusalOf(t, err); r.Code != BadACS || r.Reply.ACS != spEntity+"/five" {
+		t.Errorf("default: %v %+v", err, r.Reply)
+	}
+	// An error of another kind goes to the ACS that was properly asked for.
+	doc := replace(t, replace(t, plainRequest, `ServiceIndex="0" Attr`, `ServiceIndex="3" Attr`), `Version="2.0"`, `Version="1.0"`)
+	_, err = v.Redirect([]byte(redirectTo(t, doc, "-", spKit().key)), kitNow)
+	if r := refusalOf(t, err); r.Code != BadVersion || r.Reply.ACS != spEntity+"/three" || r.Reply.InResponseTo != "_r1" {
+		t.Errorf("asked for: %v %+v", err, r.Reply)
+	}
+	sp.ACS = nil
+	_, err = v.Redirect(query, kitNow)
+	if r := refusalOf(t, err); r.Code != SystemError {
+		t.Errorf("nowhere to answer: %v", err)
+	}
+}
+
+func TestNewVerifier(t *testing.T) {
+	good := VerifierConfig{EntityID: mustEntity(idpEntity), RedirectLocation: idpRedirect, PostLocation: idpPost, SPs: spMap{}}
+	if _, err := NewVerifier(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*VerifierConfig){
+		"no entity": func(c *VerifierConfig) { c.EntityID = Request{}.SP }, "no redirect": func(c *VerifierConfig) { c.RedirectLocation = "" },
+		"no post": func(c *VerifierConfig) { c.PostLocation = "" }, "no SPs": func(c *VerifierConfig) { c.SPs = nil },
+		"skew": func(c *VerifierConfig) { c.PastSkew = -1 },
+	} {
+		c := good
+		change(&c)
+		if _, err := NewVerifier(c); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestInstantWindow asks at the edges of the tolerance.
+func TestInstantWindow(t *testing.T) {
+	query := []byte(redirectTo(t, plainRequest, "-", spKit().key))
+	issued := time.Date(2026, 11, 21, 19, 4, 59, 500_000_000, time.UTC)
+	for _, tc := range []struct {
+		now  time.Time
+		code Code
+	}{
+		{issued.Add(5 * time.Minute), 0}, {issued.Add(5*time.Minute + 1), BadIssueInstant},
+		{issued.Add(-3 * time.Minute), 0}, {issued.Add(-3*time.Minute - 1), BadIssueInstant},
+	} {
+		_, err := testVerifier(t).Redirect(query, tc.now)
+		r := refusalOf(t, err)
+		if r.Code != tc.code || (r.Reply != nil && !r.Reply.RequestIssued.IsZero()) {
+			t.Errorf("at %v: %v", tc.now, err)
+		}
+	}
+}
+
+// TestSnapshotNotShared: a flow may keep and change what it was given.
+func TestSnapshotNotShared(t *testing.T) {
+	v := testVerifier(t)
+	query := []byte(redirectTo(t, plainRequest, "-", spKit().key))
+	first, err := v.Redirect(query, kitNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Request().Attributes[0] = "changed"
+	clear(query)
+	if first.Request().ID != "_r1" || first.SP().Services[0].Attributes[0] != "spidCode" {
+		t.Error("the request shares memory with the metadata or the query")
+	}
+}
+
+// TestConcurrent: one verifier serves all connections, whatever the others sent.
+func TestConcurrent(t *testing.T) {
+	v := testVerifier(t)
+	query := []byte(redirectTo(t, plainRequest, "-", spKit().key))
+	post := b64(signPost(t, plainRequest, spKit().key, spKit().cert))
+	cut := []byte("SAMLRequest=" + url.QueryEscape(string(b64(string(deflate(plainRequest)[:60])))) + "&SigAlg=x&Signature=AAAA")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 25 {
+				if got, err := v.Redirect(query, kitNow); err != nil || got.Request().ID != "_r1" {
+					t.Error(err)
+				}
+				if _, err := v.Redirect(cut, kitNow); err == nil {
+					t.Error("half a stream passed")
+				}
+				if _, err := v.Redirect(append([]byte("SAMLRequest=AAAA&"), query...), kitNow); err == nil {
+					t.Error("duplicate passed")
+				}
+				if _, err := v.Post(post, nil, false, kitNow); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

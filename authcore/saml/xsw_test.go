@@ -13,6 +13,26 @@ import (
 // Each must be refused; wrong codes are wrong too.
 func TestSignatureWrapping(t *testing.T) {
 	v := testVerifier(t)
+	for name, tc := range wrappingCases(t) {
+		t.Run(name, func(t *testing.T) {
+			got, err := v.Post(b64(tc.doc), nil, false, kitNow)
+			if r := refusalOf(t, err); r.Code != tc.code {
+				t.Fatalf("code %d, want %d: %v", r.Code, tc.code, err)
+			}
+			if err == nil && got.Request().ACS != spEntity+"/acs" {
+				t.Errorf("consumed %q", got.Request().ACS)
+			}
+		})
+	}
+}
+
+type wrappingCase struct {
+	doc  string
+	code Code
+}
+
+func wrappingCases(t *testing.T) map[string]wrappingCase {
+	t.Helper()
 	signed := signPost(t, plainRequest, spKit().key, spKit().cert)
 	sigAt := regexp.MustCompile(`(?s)<ds:Signature .*</ds:Signature>`)
 	sig := sigAt.FindString(signed)
@@ -35,10 +55,7 @@ func TestSignatureWrapping(t *testing.T) {
 	withObject := func(inner string) string {
 		return strings.Replace(sig, "</ds:Signature>", "<ds:Object>"+inner+"</ds:Object></ds:Signature>", 1)
 	}
-	for name, tc := range map[string]struct {
-		doc  string
-		code Code
-	}{
+	return map[string]wrappingCase{
 		"control":                            {signed, 0},
 		"unsigned":                           {unsigned, BadPostSig},
 		"value changed":                      {strings.Replace(signed, `AssertionConsumerServiceIndex="0"`, evilACS, 1), BadPostSig},
@@ -90,16 +107,6 @@ func TestSignatureWrapping(t *testing.T) {
 		"many declarations":                  {strings.Replace(signed, " ID=", strings.Repeat(" xmlns:a=\"b\"", 70)+" ID=", 1), BadBinding},
 		"signature in no namespace":          {strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(signed, "<ds:", "<"), "</ds:", "</"), "xmlns:ds=", "xmlns:zz="), BadPostSig},
 		"empty document":                     {"", BadBinding},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := v.Post(b64(tc.doc), nil, false, kitNow)
-			if r := refusalOf(t, err); r.Code != tc.code {
-				t.Fatalf("code %d, want %d: %v", r.Code, tc.code, err)
-			}
-			if err == nil && got.Request().ACS != spEntity+"/acs" {
-				t.Errorf("consumed %q", got.Request().ACS)
-			}
-		})
 	}
 }
 
