@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"flag"
 	"fmt"
@@ -89,20 +88,14 @@ func follow(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp
 	}
 }
 
-// TestPagesInChromium audits every page with axe-core, in both languages, on a
-// phone and on a desk, with the headers it is served with.
-func TestPagesInChromium(t *testing.T) {
-	ctx := chromium(t, 4*time.Minute)
-	axe, err := os.ReadFile("../../node_modules/axe-core/axe.min.js")
-	if err != nil {
-		t.Fatalf("no axe-core: install the npm package named in testdata/package.json into node_modules at the module's root: %v", err)
-	}
+// pageServer serves /page/<name>/<lang> as the Server would.
+func pageServer(t *testing.T) *httptest.Server {
 	room := newRoom(t, nil)
 	pages := map[string]shownPage{}
 	for _, p := range allPages() {
 		pages[p.name] = p
 	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var a answer
 		if f := strings.Split(r.URL.Path, "/"); f[1] == "page" {
 			a = pages[f[2]].show(t, room, f[3])
@@ -122,6 +115,17 @@ func TestPagesInChromium(t *testing.T) {
 		w.WriteHeader(a.status)
 		_, _ = w.Write(a.body)
 	}))
+}
+
+// TestPagesInChromium audits every page with axe-core, in both languages, on a
+// phone and on a desk, with the headers it is served with.
+func TestPagesInChromium(t *testing.T) {
+	ctx := chromium(t, 4*time.Minute)
+	axe, err := os.ReadFile("../../node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("no axe-core: install the npm package named in testdata/package.json into node_modules at the module's root: %v", err)
+	}
+	srv := pageServer(t)
 	defer srv.Close()
 	audits := 0
 	for _, size := range []struct{ w, h int64 }{{360, 740}, {1280, 800}} {
@@ -239,6 +243,62 @@ func TestLoginInChromium(t *testing.T) {
 	}
 }
 
+// startSP starts a service provider: a page with the request, an ACS, and (over
+// https) another host of its own to which the ACS redirects.
+func startSP(t *testing.T, https bool, origin string, acs chan<- received) *httptest.Server {
+	start := func(h http.HandlerFunc) *httptest.Server {
+		srv := httptest.NewUnstartedServer(h)
+		if https {
+			srv.StartTLS()
+		} else {
+			srv.Start()
+		}
+		t.Cleanup(srv.Close)
+		return srv
+	}
+	inside := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `<!DOCTYPE html><p id="in">inside</p>`) }
+	after := "/in"
+	if https {
+		after = start(inside).URL
+	}
+	return start(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/acs":
+			if err := r.ParseForm(); err != nil {
+				t.Error(err)
+			}
+			acs <- received{r.PostForm, r.Header.Get("Origin"), r.Header.Get("Referer")}
+			http.Redirect(w, r, after, http.StatusFound)
+		case "/in":
+			inside(w, r)
+		default:
+			fmt.Fprintf(w, `<!DOCTYPE html><form method="post" action="%s/sso/post"><input type="hidden" name="SAMLRequest" value="PHg+"><button id="go">go</button></form>`, origin)
+		}
+	})
+}
+
+// answerPages goes from the first page to the consent, with a mistake and a
+// reload on the way.
+func answerPages(t *testing.T, ctx context.Context) {
+	t.Helper()
+	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "wrong"+kb.Enter))
+	act(t, ctx, chromedp.WaitVisible(".notice.error"))
+	follow(t, ctx, chromedp.Reload()) // must not send the password again
+	act(t, ctx, chromedp.WaitVisible(".notice.error"))
+	follow(t, ctx, chromedp.Click(".langs a[lang=en]"))
+	if got, err := chromedp.Run(ctx, chromedp.Text("#notice")); err != nil || got != textsEN["notice.credentials"] {
+		t.Errorf("notice in English %q, %v", got, err)
+	}
+	follow(t, ctx, chromedp.Click(".langs a[lang=it]"))
+	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "right èà+"), chromedp.Click("button[value=password]"))
+	follow(t, ctx, chromedp.Click("button[value=method]"))
+	act(t, ctx, chromedp.WaitVisible(".notice.success"))
+	follow(t, ctx, chromedp.SendKeys("#code", "000000"), chromedp.Click("button[value=code]"))
+	follow(t, ctx, chromedp.Reload())
+	follow(t, ctx, chromedp.SendKeys("#code", "123 456"), chromedp.Click("button[value=code]"))
+	act(t, ctx, chromedp.WaitVisible("button[value=consent]"))
+}
+
 func loginInChromium(t *testing.T, https, scripts bool) {
 	ctx := chromium(t, time.Minute)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -264,39 +324,8 @@ func loginInChromium(t *testing.T, https, scripts bool) {
 		}
 	}()
 
-	// The service provider: a page with the request, an ACS, and another host of
-	// its own to which the ACS redirects.
 	acs := make(chan received, 4)
-	start := func(h http.HandlerFunc) *httptest.Server {
-		srv := httptest.NewUnstartedServer(h)
-		if https {
-			srv.TLS = &tls.Config{}
-			srv.StartTLS()
-		} else {
-			srv.Start()
-		}
-		t.Cleanup(srv.Close)
-		return srv
-	}
-	home := start(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `<!DOCTYPE html><p id="in">inside</p>`) })
-	after := "/in"
-	if https {
-		after = home.URL
-	}
-	sp := start(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/acs":
-			if err := r.ParseForm(); err != nil {
-				t.Error(err)
-			}
-			acs <- received{r.PostForm, r.Header.Get("Origin"), r.Header.Get("Referer")}
-			http.Redirect(w, r, after, http.StatusFound)
-		case "/in":
-			fmt.Fprint(w, `<!DOCTYPE html><p id="in">inside</p>`)
-		default:
-			fmt.Fprintf(w, `<!DOCTYPE html><form method="post" action="%s/sso/post"><input type="hidden" name="SAMLRequest" value="PHg+"><button id="go">go</button></form>`, origin)
-		}
-	})
+	sp := startSP(t, https, origin, acs)
 	login := &scriptedLogin{t: t, acs: sp.URL + "/acs"}
 	login.install(room.logins)
 	if !scripts {
@@ -307,22 +336,7 @@ func loginInChromium(t *testing.T, https, scripts bool) {
 
 	act(t, ctx, chromedp.Navigate(sp.URL))
 	follow(t, ctx, chromedp.Click("#go"))
-	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "wrong"+kb.Enter))
-	act(t, ctx, chromedp.WaitVisible(".notice.error"))
-	follow(t, ctx, chromedp.Reload()) // must not send the password again
-	act(t, ctx, chromedp.WaitVisible(".notice.error"))
-	follow(t, ctx, chromedp.Click(".langs a[lang=en]"))
-	if got, err := chromedp.Run(ctx, chromedp.Text("#notice")); err != nil || got != textsEN["notice.credentials"] {
-		t.Errorf("notice in English %q, %v", got, err)
-	}
-	follow(t, ctx, chromedp.Click(".langs a[lang=it]"))
-	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "right èà+"), chromedp.Click("button[value=password]"))
-	follow(t, ctx, chromedp.Click("button[value=method]"))
-	act(t, ctx, chromedp.WaitVisible(".notice.success"))
-	follow(t, ctx, chromedp.SendKeys("#code", "000000"), chromedp.Click("button[value=code]"))
-	follow(t, ctx, chromedp.Reload())
-	follow(t, ctx, chromedp.SendKeys("#code", "123 456"), chromedp.Click("button[value=code]"))
-	act(t, ctx, chromedp.WaitVisible("button[value=consent]"))
+	answerPages(t, ctx)
 	if scripts {
 		act(t, ctx, chromedp.Click("button[value=consent]"))
 	} else {
