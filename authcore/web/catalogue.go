@@ -115,7 +115,7 @@ var textsIT = map[string]string{
 	"notice.expired":           "Il codice è scaduto. Chiedine uno nuovo.",
 	"notice.used":              "Il codice non è più valido. Chiedine uno nuovo.",
 	"notice.malformed":         "Il codice è composto da 6 cifre.",
-	"notice.sent":              "Ti stiamo inviando un nuovo codice. Quelli precedenti non valgono più.",
+	"notice.sent":              "Ti stiamo inviando un codice. Se ne avevi ricevuti altri, non valgono più.",
 	"notice.toomany":           "Per ora non possiamo inviarti altri messaggi. Usa l'ultimo codice ricevuto o riprova più tardi.",
 	"notice.busy":              "Ci sono molte richieste in questo momento. Riprova fra qualche secondo.",
 	"attribute.spidCode":       "Codice identificativo SPID",

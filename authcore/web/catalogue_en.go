@@ -107,7 +107,7 @@ var textsEN = map[string]string{
 	"notice.expired":           "The code expired. Ask for a new one.",
 	"notice.used":              "The code is no longer valid. Ask for a new one.",
 	"notice.malformed":         "The code has 6 digits.",
-	"notice.sent":              "We are sending you a new code. Earlier ones are no longer valid.",
+	"notice.sent":              "We are sending you a code. If you had received others, they are no longer valid.",
 	"notice.toomany":           "We cannot send you more messages for now. Use the last code you received or try again later.",
 	"notice.busy":              "There are many requests at the moment. Try again in a few seconds.",
 	"attribute.spidCode":       "SPID identification code",

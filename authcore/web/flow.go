@@ -37,6 +37,7 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
 	}
+	out.View.Flow = flow // paths, tokens and marks are made of it
 	if f, err := parseForm(r.query); err == nil {
 		k.applyMark(string(f["n"]), out.View, s.cfg.Now())
 	}
@@ -85,6 +86,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
+	out.View.Flow = flow
 	if m := k.mark(out.View, s.cfg.Now()); m != "" {
 		path += "?n=" + m
 	}

@@ -147,11 +147,13 @@ func peerOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// peerListener closes connections beyond the limit of a peer. fasthttp's
-// MaxConnsPerIP counts IPv4 peers only and answers without our headers.
+// peerListener closes connections beyond the limits. fasthttp's MaxConnsPerIP
+// counts IPv4 peers only, and what it answers beyond its limits lacks our
+// headers and is written in the accepting loop.
 type peerListener struct {
 	net.Listener
-	limit int
+	total int // connections of all peers
+	limit int // of one peer; not positive: none
 	log   *slog.Logger
 
 	mu    sync.Mutex
@@ -178,10 +180,10 @@ func (l *peerListener) admit(c net.Conn) net.Conn {
 	p := network(peerOf(c.RemoteAddr()))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.limit > 0 && l.open[p] >= l.limit {
+	if len(l.conns) >= l.total || (l.limit > 0 && l.open[p] >= l.limit) {
 		if now := time.Now(); now.Sub(l.told) > time.Minute { // real time: only paces the log
 			l.told = now
-			l.log.Warn("too many connections of one peer", "peer", p.String(), "limit", l.limit)
+			l.log.Warn("too many connections", "open", len(l.conns), "peer", p.String(), "of the peer", l.open[p])
 		}
 		return nil
 	}

@@ -191,9 +191,9 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 		for _, m := range v.Methods {
 			p.Method = p.Method || m == authcore.MethodSMS
 		}
-		p.Phone = v.Phone
+		p.Phone = unbroken(v.Phone)
 	case authcore.StepCode:
-		p.Phone, p.Resend = v.Phone, v.CanResend
+		p.Phone, p.Resend = unbroken(v.Phone), v.CanResend
 		p.Deliver = deliveryKey(v.Delivery)
 	case authcore.StepConsent:
 		p.setAttributes(v.Attributes)
@@ -204,6 +204,9 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 	}
 	return s.render(p, http.StatusOK)
 }
+
+// unbroken keeps a masked number on one line.
+func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
 
 // displayName is the SP's name in the page's language, else in Italian, else in
 // any, else its entityID.

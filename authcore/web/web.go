@@ -204,7 +204,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.cfg.DevelopmentHTTP && !s.https && !isLoopback(ln.Addr()) {
 		return fault.Newf(fault.Invalid, "serve on "+ln.Addr().String(), "development over http is for loopback addresses only")
 	}
-	limited := &peerListener{Listener: ln, limit: s.cfg.Limits.ConnsPerPeer, open: map[netip.Prefix]int{}, log: s.cfg.Log}
+	limited := &peerListener{Listener: ln, total: s.cfg.Limits.Conns, limit: s.cfg.Limits.ConnsPerPeer, open: map[netip.Prefix]int{}, log: s.cfg.Log}
 	var serveOn net.Listener = limited
 	if s.cfg.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(s.cfg.CertFile, s.cfg.KeyFile)
@@ -250,12 +250,15 @@ func (s *Server) fasthttp(base context.Context) *fasthttp.Server {
 		NoDefaultServerHeader: true,
 		NoDefaultContentType:  true,
 		CloseOnShutdown:       true,
-		Concurrency:           l.Conns,
-		ReadBufferSize:        l.Header,
-		MaxRequestBodySize:    l.Body,
-		ReadTimeout:           l.Read,
-		WriteTimeout:          l.Write,
-		IdleTimeout:           l.Idle,
+		// The listener counts connections; fasthttp must never reach its own
+		// limit, because it then answers within the accepting loop, where a TLS
+		// handshake that never ends would stop the server.
+		Concurrency:        2 * l.Conns,
+		ReadBufferSize:     l.Header,
+		MaxRequestBodySize: l.Body,
+		ReadTimeout:        l.Read,
+		WriteTimeout:       l.Write,
+		IdleTimeout:        l.Idle,
 		// A multipart body is never wanted: do not parse one.
 		DisablePreParseMultipartForm: true,
 	}
