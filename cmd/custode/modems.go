@@ -18,9 +18,9 @@ func (modemListCmd) Run(c *cli) error { return c.ask("modem/list", nil) }
 // newPool builds the modem pool over the outbox in the database. opener unwraps
 // message texts just before they are sent.
 func (a *appliance) newPool(opener modem.Opener) (*modem.Pool, error) {
-	bays := make([]modem.Bay, len(a.machine.Modems))
+	bays := make([]modem.BayConfig, len(a.machine.Modems))
 	for i, m := range a.machine.Modems {
-		bays[i] = modem.Bay{Name: m.Name, Device: m.Device, Baud: m.Baud, SIMPINFile: m.SIMPINFile}
+		bays[i] = modem.BayConfig{Name: m.Name, Device: m.Device, Baud: m.Baud, SIMPIN: m.SIMPINFile}
 	}
 	return modem.New(modem.Config{Bays: bays, Journal: a.db, Opener: opener, Now: time.Now, Log: a.log, AllowSimulated: a.machine.AllowSimulatedModems})
 }
