@@ -99,7 +99,8 @@ type Flows interface {
 	// the request (SP, request ID) for this answer and keeps the record of the
 	// transaction register. When a success is recorded it also sets the
 	// identity's LastLogin. fault.Conflict when the flow moved or the request
-	// was answered before: then nothing may leave.
+	// was answered before, fault.Denied when a success is to be recorded for an
+	// identity that is not active any more: then nothing may leave.
 	FinishFlow(ctx context.Context, f Flow, a Answered) error
 }
 
@@ -192,7 +193,8 @@ type (
 	ConsentAnswer struct{}
 	// RefuseAnswer refuses consent (anomaly 22).
 	RefuseAnswer struct{}
-	// CancelAnswer cancels the login (anomaly 25); possible before consent only.
+	// CancelAnswer cancels the login (anomaly 25), at any step, the consent
+	// page included.
 	CancelAnswer struct{}
 )
 

@@ -83,7 +83,7 @@ func (m *Machine) Validate() error {
 }
 
 func (m *Machine) validateModems(p *problems) {
-	p.check(len(m.Modems) <= 64, "modems: at most 64")
+	p.check(len(m.Modems) >= 1 && len(m.Modems) <= 64, "modems: 1 to 64")
 	names, devices := map[string]bool{}, map[string]bool{}
 	for i := range m.Modems {
 		b := &m.Modems[i]

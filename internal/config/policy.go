@@ -92,7 +92,7 @@ func (c *Policy) Validate() error {
 	p.check(within(c.Codes.Lifetime, time.Second, 9*time.Minute), "codes.lifetime: up to 9m")
 	p.check(c.Codes.PerSubject >= 1 && c.Codes.PerSubject <= 1000, "codes.per_subject: 1 to 1000")
 	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
-	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 1<<20, "passwords.memory_kib: 8 to 1048576")
+	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	return p.err()

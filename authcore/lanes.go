@@ -1,0 +1,65 @@
+package authcore
+
+import (
+	"context"
+	"sync"
+
+	"custode/authcore/saml"
+	"custode/internal/fault"
+)
+
+// lanes lets one caller at a time work under a key, the others waiting in the
+// order they came. It is what makes a double click harmless on one node and
+// what keeps parallel guesses at one username from overtaking its tally; across
+// nodes the version of the flow does the first and each node its own second.
+type lanes struct {
+	mu      sync.Mutex
+	byKey   map[string]*lane
+	waiting int // most callers waiting under one key
+}
+
+// lane is the queue of one key; it exists while somebody is in it.
+type lane struct {
+	turn  chan struct{} // holds one element while somebody works
+	users int           // working and waiting; guarded by lanes.mu
+	// answered is the Response the work under this key ended with, for those
+	// who were already waiting: a second click on the last button makes the
+	// browser drop the answer to the first. Held by whoever has the turn.
+	answered *saml.Signed
+}
+
+func newLanes(waiting int) *lanes { return &lanes{byKey: map[string]*lane{}, waiting: waiting} }
+
+// enter waits for the key's turn. Its only error is fault.Busy: too many wait,
+// or ctx ended.
+// The caller must call leave, once.
+func (l *lanes) enter(ctx context.Context, key string) (ln *lane, leave func(), err error) {
+	l.mu.Lock()
+	ln = l.byKey[key]
+	if ln == nil {
+		ln = &lane{turn: make(chan struct{}, 1)}
+		l.byKey[key] = ln
+	}
+	if ln.users > l.waiting {
+		l.mu.Unlock()
+		return nil, nil, fault.Newf(fault.Busy, "wait for a turn", "%d are waiting", l.waiting)
+	}
+	ln.users++
+	l.mu.Unlock()
+
+	select {
+	case ln.turn <- struct{}{}:
+		return ln, func() { <-ln.turn; l.drop(key, ln) }, nil
+	case <-ctx.Done():
+		l.drop(key, ln)
+		return nil, nil, fault.New(fault.Busy, "wait for a turn", ctx.Err())
+	}
+}
+
+func (l *lanes) drop(key string, ln *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ln.users--; ln.users == 0 {
+		delete(l.byKey, key)
+	}
+}

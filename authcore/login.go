@@ -1,0 +1,261 @@
+package authcore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"time"
+
+	"custode/authcore/saml"
+	"custode/internal/fault"
+	"custode/internal/id"
+)
+
+// Config is what New needs. Everything but Policy is required.
+type Config struct {
+	Flows      Flows
+	Identities Identities
+	Tallies    Tallies
+	Codes      Codes
+	Deliveries Deliveries
+	Responses  Responses
+	Passwords  *Passwords
+	Random     io.Reader        // flow identifiers and session indexes
+	Now        func() time.Time // wall clock
+	Log        *slog.Logger     // the audit lines of each login; never a secret or an attribute value
+	Policy     Policy
+}
+
+// Login drives flows. It keeps nothing between calls but turns: any process
+// with the same store can take the next step. Safe for concurrent use.
+type Login struct {
+	flows      Flows
+	identities Identities
+	tallies    Tallies
+	codes      Codes
+	deliveries Deliveries
+	responses  Responses
+	passwords  *Passwords
+	random     io.Reader
+	now        func() time.Time
+	log        *slog.Logger
+	policy     Policy
+	turns      *lanes // by flow
+	guesses    *lanes // by username
+}
+
+const (
+	// A person clicks two or three times; more waiting is an attack.
+	waitPerFlow = 3
+	// Attempts at one username wait for each other, so that each sees the
+	// failures of the one before.
+	waitPerUsername = 8
+	// settleTime bounds recording what was decided, once the person's
+	// connection no longer matters.
+	settleTime = 15 * time.Second
+)
+
+// New checks the configuration; fault.Invalid.
+func New(c Config) (*Login, error) {
+	const op = "configure login"
+	for name, missing := range map[string]bool{
+		"flows": c.Flows == nil, "identities": c.Identities == nil, "tallies": c.Tallies == nil,
+		"codes": c.Codes == nil, "deliveries": c.Deliveries == nil, "responses": c.Responses == nil,
+		"passwords": c.Passwords == nil, "random": c.Random == nil, "now": c.Now == nil, "log": c.Log == nil,
+	} {
+		if missing {
+			return nil, fault.Newf(fault.Invalid, op, "no %s", name)
+		}
+	}
+	policy, err := c.Policy.complete()
+	if err != nil {
+		return nil, err
+	}
+	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
+		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
+		now: c.Now, log: c.Log, policy: policy,
+		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername)}, nil
+}
+
+// Begin stores a new flow for a verified request, bound to the visitor's
+// browser. fault.Invalid for a zero request, fault.Denied for a visitor without
+// a cookie.
+func (l *Login) Begin(ctx context.Context, vr saml.VerifiedRequest, v Visitor) (id.FlowID, error) {
+	if vr.SP() == nil {
+		return id.FlowID{}, fault.Newf(fault.Invalid, "begin login", "no verified request")
+	}
+	return l.begin(ctx, vr.Request(), vr.SP().DisplayName, v)
+}
+
+func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]string, v Visitor) (id.FlowID, error) {
+	const op = "begin login"
+	switch {
+	case r.ID == "" || r.SP.IsZero() || r.ACS == "" || r.Level < saml.L1 || r.Level > saml.L3:
+		return id.FlowID{}, fault.Newf(fault.Invalid, op, "incomplete request")
+	case v.Browser == [32]byte{}:
+		return id.FlowID{}, fault.Newf(fault.Denied, op, "visitor without a cookie")
+	}
+	flow, err := id.NewFlowID(l.random)
+	if err != nil {
+		return id.FlowID{}, err
+	}
+	r.Attributes = distinct(r) // metadata may name one twice; it is sent once
+	now := l.now()
+	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
+		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
+	if err := l.flows.CreateFlow(ctx, f); err != nil {
+		return id.FlowID{}, err
+	}
+	l.log.InfoContext(ctx, "login begun", "flow", flow.String(), "sp", r.SP.String(), "request", r.ID,
+		"level", r.Level, "comparison", r.Comparison)
+	return flow, nil
+}
+
+// View returns the page of the flow's current step, or the Response with
+// anomaly 21 when its time is over (23 when the identity was suspended
+// meanwhile). fault.NotFound: unknown; fault.Denied: another browser's;
+// fault.Conflict: answered already.
+func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, error) {
+	f, err := l.open(ctx, flow, v)
+	if err != nil {
+		return Outcome{}, err
+	}
+	who, err := l.subject(ctx, f)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if !f.due(l.now()) && who.State == Active {
+		return l.show(ctx, f, who, note{}), nil
+	}
+	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+		return l.show(ctx, f, who, note{}), nil
+	})
+}
+
+// Answer takes what the subject did on the page of the current step and returns
+// the next page or the Response. An answer to another step than the current
+// one (a stale page, a double click) changes nothing and gets the current page.
+// Errors as View; a request that was answered before is fault.Conflict and
+// nothing leaves.
+func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer) (Outcome, error) {
+	f, err := l.open(ctx, flow, v)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+		return l.answer(ctx, f, who, v, a)
+	})
+}
+
+// Refuse signs the error Response to a request that was refused before a flow
+// began. fault.Invalid when the refusal is to be told to the person only.
+func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error) {
+	if r == nil || r.Reply == nil || r.Code == saml.Success {
+		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
+	}
+	signed, err := l.responses.Anomaly(r.Code, *r.Reply, l.now())
+	if err != nil {
+		return saml.Signed{}, err
+	}
+	l.log.WarnContext(ctx, "request refused", "code", r.Code, "sp", r.Reply.SP.String(),
+		"request", r.Reply.InResponseTo, "response", signed.ID, "cause", fmt.Sprint(r.Err))
+	return signed, nil
+}
+
+// open loads a flow that the visitor may go on with.
+func (l *Login) open(ctx context.Context, flow id.FlowID, v Visitor) (Flow, error) {
+	op := "open flow " + flow.String()
+	if flow.IsZero() {
+		return Flow{}, fault.Newf(fault.NotFound, op, "no flow")
+	}
+	f, err := l.flows.Flow(ctx, flow)
+	if err != nil {
+		return Flow{}, err
+	}
+	if !f.openBy(v) {
+		return Flow{}, fault.Newf(fault.Denied, op, "another browser's")
+	}
+	if f.Step == StepDone {
+		return Flow{}, fault.Newf(fault.Conflict, op, "answered already")
+	}
+	return f, nil
+}
+
+// subject loads the flow's subject; before the password nobody, who is Active
+// in the sense that nothing is held against them.
+func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
+	if f.Subject.IsZero() {
+		return Identity{State: Active}, nil
+	}
+	who, err := l.identities.Identity(ctx, f.Subject)
+	if fault.Is(err, fault.NotFound) {
+		// Identities are revoked, never removed; it is not the flow that is unknown.
+		return Identity{}, fault.New(fault.Internal, "read subject of flow "+f.ID.String(), err)
+	}
+	return who, err
+}
+
+// inTurn runs work on the flow when the callers before it have finished, unless
+// they moved the flow on: then work was meant for a page that is gone, and the
+// caller gets what they got. It also ends a flow whose time is over or whose
+// subject may no longer log in.
+func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
+	turn, leave, err := l.turns.enter(ctx, seen.ID.String())
+	if err != nil {
+		who, e := l.subject(ctx, seen)
+		if e != nil {
+			return Outcome{}, e
+		}
+		return l.show(ctx, seen, who, note{notice: NoticeBusy}), nil
+	}
+	defer leave()
+	if turn.answered != nil {
+		return Outcome{Response: turn.answered}, nil
+	}
+	out, err := l.inOrder(ctx, seen, work)
+	if err == nil {
+		turn.answered = out.Response
+	}
+	return out, err
+}
+
+func (l *Login) inOrder(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
+	f, err := l.flows.Flow(ctx, seen.ID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if f.Version != seen.Version {
+		return l.current(ctx, f)
+	}
+	who, err := l.subject(ctx, f)
+	if err != nil {
+		return Outcome{}, err
+	}
+	now := l.now()
+	switch {
+	case f.due(now), who.State != Active:
+		// next lets the deadline win.
+		return l.apply(ctx, f, who, act{event: notActive, at: now}, note{})
+	}
+	return work(ctx, f, who)
+}
+
+// current shows a flow that somebody else moved on.
+func (l *Login) current(ctx context.Context, f Flow) (Outcome, error) {
+	if f.Step == StepDone {
+		return Outcome{}, fault.Newf(fault.Conflict, "continue flow "+f.ID.String(), "answered already")
+	}
+	who, err := l.subject(ctx, f)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return l.show(ctx, f, who, note{}), nil
+}
+
+// settle keeps a decision from being lost, or kept from being counted, because
+// the person who asked for it hung up.
+func settle(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+}

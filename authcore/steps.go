@@ -1,0 +1,357 @@
+package authcore
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"custode/authcore/saml"
+	"custode/internal/fault"
+	"custode/internal/id"
+)
+
+// answer dispatches on the answer; f is the caller's to move.
+func (l *Login) answer(ctx context.Context, f Flow, who Identity, v Visitor, a Answer) (Outcome, error) {
+	if a, ok := a.(PasswordAnswer); ok {
+		if f.Step != StepCredentials {
+			return l.show(ctx, f, who, note{}), nil
+		}
+		return l.answerPassword(ctx, f, v, a)
+	}
+	ctx, cancel := settle(ctx)
+	defer cancel()
+	switch a := a.(type) {
+	case MethodAnswer:
+		if a.Method != MethodSMS {
+			return Outcome{}, fault.Newf(fault.Invalid, "choose method in flow "+f.ID.String(), "method %d is not offered", a.Method)
+		}
+		if f.Step != StepMethod {
+			return l.show(ctx, f, who, note{}), nil
+		}
+		return l.issueCode(ctx, f, who)
+	case ResendAnswer:
+		if f.Step != StepCode {
+			return l.show(ctx, f, who, note{}), nil
+		}
+		return l.issueCode(ctx, f, who)
+	case CodeAnswer:
+		return l.answerCode(ctx, f, who, a)
+	case ConsentAnswer:
+		return l.consent(ctx, f, who)
+	case RefuseAnswer:
+		return l.apply(ctx, f, who, act{event: refused, at: l.now()}, note{})
+	case CancelAnswer:
+		return l.apply(ctx, f, who, act{event: cancelled, at: l.now()}, note{})
+	}
+	return Outcome{}, fault.Newf(fault.Invalid, "answer flow "+f.ID.String(), "no such answer")
+}
+
+// answerPassword is the credentials page. Nothing before the comparison of the
+// hashes depends on whether the username exists: the same reads, the same
+// hash, the same writes.
+func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a PasswordAnswer) (Outcome, error) {
+	nobody := Identity{State: Active}
+	key := usernameKey(a.Username)
+	_, leave, err := l.guesses.enter(ctx, string(key[:]))
+	if fault.Is(err, fault.Busy) {
+		return l.show(ctx, f, nobody, note{notice: NoticeBusy}), nil
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer leave()
+	g, wait, err := l.readTallies(ctx, a.Username, v.Address)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if wait > 0 {
+		l.log.InfoContext(ctx, "password not looked at", "flow", f.ID.String(), "wait", wait)
+		return l.show(ctx, f, nobody, note{notice: NoticeWait, retryAfter: wait}), nil
+	}
+	who, err := l.lookup(ctx, a.Username)
+	if err != nil {
+		return Outcome{}, err
+	}
+	err = l.passwords.Check(ctx, who.Subject, who.Password, a.Password)
+	ctx, cancel := settle(ctx)
+	defer cancel()
+	switch {
+	case err == nil:
+		return l.passwordRight(ctx, f, who, g)
+	case fault.Is(err, fault.Denied):
+		return l.passwordWrong(ctx, f, who, g)
+	case fault.Is(err, fault.Busy):
+		return l.show(ctx, f, nobody, note{notice: NoticeBusy}), nil
+	}
+	return Outcome{}, err
+}
+
+// lookup returns the identity of a typed username, the zero one when there is
+// none. What cannot be a username is looked up like one that is nobody's.
+func (l *Login) lookup(ctx context.Context, typed string) (Identity, error) {
+	u, err := id.ParseUsername(typed)
+	if err != nil {
+		u, err = id.ParseUsername("nobody")
+		if err != nil {
+			return Identity{}, err
+		}
+		if _, err := l.identities.IdentityByUsername(ctx, u); err != nil && !fault.Is(err, fault.NotFound) {
+			return Identity{}, err
+		}
+		return Identity{}, nil
+	}
+	who, err := l.identities.IdentityByUsername(ctx, u)
+	if fault.Is(err, fault.NotFound) {
+		return Identity{}, nil
+	}
+	return who, err
+}
+
+func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge) (Outcome, error) {
+	nobody := Identity{State: Active} // whoever it was, they did not identify themselves
+	// Logged by subject, never by what was typed: people type passwords there.
+	l.log.WarnContext(ctx, "password wrong", "flow", f.ID.String(), "subject", who.Subject.String())
+	n, err := f.next(act{event: passwordWrong, at: l.now(), policy: l.policy})
+	if err != nil {
+		return Outcome{}, err
+	}
+	out, err := l.commit(ctx, n, nobody, note{notice: NoticeWrongCredentials})
+	if fault.Is(err, fault.Conflict) {
+		// Somebody else moved the flow; theirs is the attempt that counts.
+		return l.overtaken(ctx, f, err)
+	}
+	if e := l.countFailure(ctx, g); e != nil {
+		return Outcome{}, e
+	}
+	return out, err
+}
+
+func (l *Login) passwordRight(ctx context.Context, f Flow, who Identity, g gauge) (Outcome, error) {
+	l.log.InfoContext(ctx, "password right", "flow", f.ID.String(), "subject", who.Subject.String())
+	out, err := l.apply(ctx, f, who, act{event: passwordRight, at: l.now(), who: who}, note{})
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := l.clearFailures(ctx, g); err != nil {
+		// The tally stays: the next attempt is slower than it need be.
+		l.log.ErrorContext(ctx, "failures not cleared", "flow", f.ID.String(), "error", err)
+	}
+	return out, nil
+}
+
+// issueCode has a code sent and goes to the code page. The code is counted in
+// the flow, durably, before it is issued: of two nodes that are asked at the
+// same time only one sends, and a crash costs a code of the limit, not an SMS.
+func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	if who.Phone.IsZero() {
+		return l.apply(ctx, f, who, act{event: phoneGone, at: l.now()}, note{})
+	}
+	if f.CodesIssued >= l.policy.Codes {
+		return l.show(ctx, f, who, note{notice: NoticeTooManyCodes}), nil
+	}
+	n, err := f.next(act{event: codeReserved, at: l.now(), policy: l.policy, method: MethodSMS})
+	if err != nil {
+		return Outcome{}, err
+	}
+	if n.Step == StepDone { // time is over
+		return l.commit(ctx, n, who, note{})
+	}
+	if err := l.flows.SaveFlow(ctx, n); fault.Is(err, fault.Conflict) {
+		return l.overtaken(ctx, f, err)
+	} else if err != nil {
+		return Outcome{}, err
+	}
+	n.Version++
+	challenge, err := l.codes.Issue(ctx, n.ID, who.Subject, who.Phone, n.spName())
+	if err != nil {
+		return l.codeNotIssued(ctx, n, who, err)
+	}
+	l.log.InfoContext(ctx, "code issued", "flow", n.ID.String(), "subject", who.Subject.String(),
+		"challenge", challenge.String(), "number", n.CodesIssued)
+	return l.apply(ctx, n, who, act{event: codeIssued, at: l.now(), challenge: challenge}, note{notice: NoticeCodeSent})
+}
+
+// codeNotIssued takes the reservation of a code back; the count stays.
+func (l *Login) codeNotIssued(ctx context.Context, f Flow, who Identity, cause error) (Outcome, error) {
+	l.log.WarnContext(ctx, "code not issued", "flow", f.ID.String(), "subject", who.Subject.String(), "error", cause)
+	n := note{}
+	switch fault.KindOf(cause) {
+	case fault.Exhausted:
+		n.notice = NoticeTooManyCodes
+	case fault.Busy:
+		n.notice = NoticeBusy
+	}
+	out, err := l.apply(ctx, f, who, act{event: codeNotIssued, at: l.now()}, n)
+	if err == nil && n.notice == NoticeNone && out.Response == nil {
+		return Outcome{}, cause
+	}
+	return out, err
+}
+
+// answerCode has the code checked. The vault burns a right one before it says
+// so; the flow moves after that. A crash between the two costs the subject one
+// code, never a second use of it.
+func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnswer) (Outcome, error) {
+	if f.Step != StepCode {
+		return l.show(ctx, f, who, note{}), nil
+	}
+	if f.Challenge.IsZero() { // still being issued, or its issuer crashed
+		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
+	}
+	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
+	with := act{at: l.now(), policy: l.policy, challenge: f.Challenge, subject: f.Subject}
+	if err == nil {
+		with.event = codeRight
+		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
+		return l.apply(ctx, f, who, with, note{})
+	}
+	switch kind := fault.KindOf(err); kind {
+	case fault.Denied, fault.Exhausted:
+		with.event = codeWrong
+		if kind == fault.Exhausted {
+			with.event = codeExhausted
+		}
+		l.log.WarnContext(ctx, "code wrong", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
+		return l.apply(ctx, f, who, with, note{notice: NoticeWrongCode, left: min(left, l.policy.WrongCodes-f.WrongCode-1)})
+	case fault.Expired:
+		return l.show(ctx, f, who, note{notice: NoticeExpiredCode}), nil
+	case fault.Invalid:
+		return l.show(ctx, f, who, note{notice: NoticeMalformedCode}), nil
+	case fault.Conflict, fault.NotFound:
+		// Used: perhaps by the same click on another node.
+		l.log.WarnContext(ctx, "code not open", "flow", f.ID.String(), "challenge", f.Challenge.String(), "kind", kind.String())
+		now, err := l.flows.Flow(ctx, f.ID)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if now.Version != f.Version {
+			return l.current(ctx, now)
+		}
+		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
+	}
+	return Outcome{}, err
+}
+
+// consent is the last page's positive answer.
+func (l *Login) consent(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	if f.Step != StepConsent {
+		return l.show(ctx, f, who, note{}), nil
+	}
+	n, passed, err := f.authorise(l.now(), l.policy)
+	if err != nil {
+		return Outcome{}, err
+	}
+	var out Outcome
+	if n.Outcome == saml.Success {
+		out, err = l.succeed(ctx, n, who, passed)
+	} else {
+		out, err = l.commit(ctx, n, who, note{})
+	}
+	switch {
+	case fault.Is(err, fault.Conflict):
+		return l.overtaken(ctx, f, err)
+	case fault.Is(err, fault.Denied):
+		// The store refuses a success for who is not active any more.
+		who, e := l.subject(ctx, f)
+		if e == nil && who.State != Active {
+			return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
+		}
+	}
+	return out, err
+}
+
+// apply moves the flow by one event and commits. An event the step does not
+// take, and a flow that somebody else moved, get the current page.
+func (l *Login) apply(ctx context.Context, f Flow, who Identity, a act, n note) (Outcome, error) {
+	a.policy = l.policy
+	next, err := f.next(a)
+	if fault.Is(err, fault.Invalid) {
+		return l.show(ctx, f, who, note{}), nil
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	out, err := l.commit(ctx, next, who, n)
+	if fault.Is(err, fault.Conflict) {
+		return l.overtaken(ctx, f, err)
+	}
+	return out, err
+}
+
+// overtaken answers after a lost compare-and-swap: with the page the winner
+// led to, or with the conflict itself when the flow is answered or did not
+// move (then it is the request that was answered before, in another flow).
+func (l *Login) overtaken(ctx context.Context, was Flow, lost error) (Outcome, error) {
+	f, err := l.flows.Flow(ctx, was.ID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if f.Version == was.Version {
+		return Outcome{}, lost
+	}
+	return l.current(ctx, f)
+}
+
+// commit makes the next flow durable and shows it, or finishes it with its
+// anomaly. It never finishes with success: that takes a Passed.
+func (l *Login) commit(ctx context.Context, next Flow, who Identity, n note) (Outcome, error) {
+	if next.Step != StepDone {
+		if err := l.flows.SaveFlow(ctx, next); err != nil {
+			return Outcome{}, err
+		}
+		next.Version++
+		return l.show(ctx, next, who, n), nil
+	}
+	if next.Outcome <= saml.Success {
+		return Outcome{}, fault.Newf(fault.Internal, "finish flow "+next.ID.String(), "outcome %d without a proof", next.Outcome)
+	}
+	signed, err := l.responses.Anomaly(next.Outcome, next.Request.Reply(), l.now())
+	if err != nil {
+		return Outcome{}, err
+	}
+	return l.finish(ctx, next, who, signed)
+}
+
+// succeed redeems the proof for a Response with an assertion.
+func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) (Outcome, error) {
+	op := "finish flow " + done.ID.String()
+	if !p.admits(done, who) {
+		return Outcome{}, fault.Newf(fault.Internal, op, "the proof is not for this flow and subject")
+	}
+	attributes, empty := who.assemble(done.Request)
+	if len(empty) > 0 {
+		l.log.InfoContext(ctx, "attributes sent empty", "flow", done.ID.String(), "names", empty)
+	}
+	s := saml.Statement{Request: done.Request, Level: p.level, AuthnInstant: p.at, Attributes: attributes}
+	// By the level requested, not the one performed (Avviso 3).
+	if done.Request.Level == saml.L1 {
+		var b [16]byte
+		if _, err := io.ReadFull(l.random, b[:]); err != nil {
+			return Outcome{}, fault.New(fault.Unavailable, op, err)
+		}
+		s.SessionIndex = "_" + hex.EncodeToString(b[:])
+	}
+	signed, err := l.responses.Success(s, l.now())
+	if err != nil {
+		return Outcome{}, err
+	}
+	return l.finish(ctx, done, who, signed)
+}
+
+// finish lets a Response leave only after the store took the flow's end, the
+// claim of the request and the register's record in one transaction.
+func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml.Signed) (Outcome, error) {
+	if signed.Code != done.Outcome {
+		return Outcome{}, fault.Newf(fault.Internal, "finish flow "+done.ID.String(), "the Response says %d, the flow %d", signed.Code, done.Outcome)
+	}
+	err := l.flows.FinishFlow(ctx, done, Answered{SPIDCode: who.SPIDCode, Response: signed, At: l.now()})
+	if err != nil {
+		l.log.ErrorContext(ctx, "login not finished", "flow", done.ID.String(), "code", done.Outcome, "error", err)
+		return Outcome{}, err
+	}
+	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
+		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
+		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed))
+	return Outcome{Response: &signed}, nil
+}

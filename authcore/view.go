@@ -1,0 +1,77 @@
+package authcore
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"custode/authcore/saml"
+	"custode/internal/fault"
+)
+
+// note is what a page tells about the previous answer.
+type note struct {
+	notice     Notice
+	retryAfter time.Duration
+	left       int
+}
+
+// show builds the page of the flow's step for its subject. Before the password
+// who is nobody and nothing of an identity is shown.
+func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome {
+	v := View{Flow: f.ID, Step: f.Step, SP: f.Request.SP, SPName: maps.Clone(f.SPName), Level: f.shownLevel(who),
+		Deadline: f.Deadline, Notice: n.notice, RetryAfter: n.retryAfter, AttemptsLeft: n.left}
+	switch f.Step {
+	case StepMethod:
+		v.Methods, v.Phone = []Method{MethodSMS}, who.Phone.Masked()
+	case StepCode:
+		v.Phone = who.Phone.Masked()
+		v.CanResend = f.CodesIssued < l.policy.Codes
+		v.Delivery = l.delivery(ctx, f)
+	case StepConsent:
+		v.Attributes, _ = who.assemble(f.Request)
+		v.LastLogin = who.LastLogin
+	}
+	return Outcome{View: &v}
+}
+
+// delivery is for information only: a code page must come up even when nobody
+// can tell how the message fares.
+func (l *Login) delivery(ctx context.Context, f Flow) Delivery {
+	if f.Challenge.IsZero() {
+		return DeliveryUnknown
+	}
+	d, err := l.deliveries.Delivery(ctx, f.Challenge)
+	if err != nil {
+		if !fault.Is(err, fault.NotFound) {
+			l.log.WarnContext(ctx, "delivery unknown", "flow", f.ID.String(), "challenge", f.Challenge.String(), "error", err)
+		}
+		return DeliveryUnknown
+	}
+	return d
+}
+
+// shownLevel is the level the page announces: the one performed, else the one
+// that will be, as far as it is known before the subject is.
+func (f Flow) shownLevel(who Identity) saml.Level {
+	if f.Performed != 0 {
+		return f.Performed
+	}
+	available := strongest
+	if !f.Subject.IsZero() {
+		available = who.available()
+	}
+	level, _ := levelFor(f.Request.Level, f.Request.Comparison, available)
+	return min(level, saml.L3)
+}
+
+// spName is the service provider's name for a message text: Italian, else
+// English, else its entityID.
+func (f Flow) spName() string {
+	for _, lang := range []string{"it", "en"} {
+		if n := f.SPName[lang]; n != "" {
+			return n
+		}
+	}
+	return f.Request.SP.String()
+}

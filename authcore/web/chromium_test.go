@@ -1,0 +1,374 @@
+package web
+
+import (
+	"context"
+	"encoding/base64"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/valyala/fasthttp"
+
+	"custode/authcore"
+	"custode/authcore/saml"
+	"custode/internal/id"
+)
+
+var screenshots = flag.String("screenshots", "", "directory for screenshots of the pages")
+
+// chromium starts a browser with a fresh profile.
+func chromium(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("drives a browser: not with -short")
+	}
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatal("no chromium: install the Debian package chromium")
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.IgnoreCertErrors, chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("accept-lang", "it-IT,it"))
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, opts...)
+	t.Cleanup(cancel)
+	ctx, _ = chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Logf("end the browser: %v", err)
+		}
+	})
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+		t.Fatalf("start chromium: %v", err)
+	}
+	return ctx
+}
+
+func act(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eval[T any](t *testing.T, ctx context.Context, expression string, opts ...chromedp.EvaluateOption) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, opts...))
+	if err != nil {
+		t.Fatalf("%.80s: %v", expression, err)
+	}
+	return v
+}
+
+// follow does steps that load a page and waits until it is there.
+func follow(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	loaded := chromedp.Events(ctx, cdppage.LoadEventFired)
+	act(t, ctx, steps...)
+	for _, err := range loaded {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+}
+
+// pageServer serves /page/<name>/<lang> as the Server would.
+func pageServer(t *testing.T) *httptest.Server {
+	room := newRoom(t, nil)
+	pages := map[string]shownPage{}
+	for _, p := range allPages() {
+		pages[p.name] = p
+	}
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var a answer
+		if f := strings.Split(r.URL.Path, "/"); f[1] == "page" {
+			a = pages[f[2]].show(t, room, f[3])
+			// Held back, or the hand-over would be gone before it is audited.
+			a.csp = strings.ReplaceAll(a.csp, "script-src 'nonce-", "script-src 'nonce-not-")
+		} else {
+			_, a = room.route(r.Context(), request{method: "GET", path: r.URL.Path})
+		}
+		var h fasthttp.ResponseHeader
+		room.setHeaders(&h, a)
+		for k, v := range h.All() {
+			if len(v) > 0 && string(k) != "Content-Length" {
+				w.Header().Set(string(k), string(v))
+			}
+		}
+		w.Header().Set("Content-Type", a.contentType)
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body)
+	}))
+}
+
+// TestPagesInChromium audits every page with axe-core, in both languages, on a
+// phone and on a desk, with the headers it is served with.
+func TestPagesInChromium(t *testing.T) {
+	ctx := chromium(t, 4*time.Minute)
+	axe, err := os.ReadFile("../../node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("no axe-core: install the npm package named in testdata/package.json into node_modules at the module's root: %v", err)
+	}
+	srv := pageServer(t)
+	defer srv.Close()
+	audits := 0
+	for _, size := range []struct{ w, h int64 }{{360, 740}, {1280, 800}} {
+		act(t, ctx, chromedp.EmulateViewport(size.w, size.h))
+		for _, p := range allPages() {
+			for _, lang := range []string{italian, english} {
+				if size.w != 360 && lang == english {
+					continue
+				}
+				name := fmt.Sprintf("%s.%s.%d", p.name, lang, size.w)
+				act(t, ctx, chromedp.Navigate(srv.URL+"/page/"+p.name+"/"+lang))
+				if over := eval[int](t, ctx, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
+					t.Errorf("%s: %d pixels too wide", name, over)
+				}
+				if small := eval[string](t, ctx, `[...document.querySelectorAll("button, .langs a, input:not([type=hidden]):not([type=radio])")]
+					.filter(e => e.getBoundingClientRect().height < 44).map(e => e.outerHTML).join()`); small != "" {
+					t.Errorf("%s: lower than 44 pixels: %s", name, small)
+				}
+				act(t, ctx, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+					_, err := chromedp.Run(ctx, chromedp.Evaluate[bool](string(axe)+";true"))
+					return err
+				}))
+				found := eval[string](t, ctx, `axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+					.then(r => [...r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.map(n => n.html).join(" | ")),
+						...(r.passes.length < 10 ? ["only " + r.passes.length + " rules ran"] : [])].join("\n"))`, chromedp.EvalAwaitPromise)
+				if found != "" {
+					t.Errorf("%s: %s", name, found)
+				}
+				audits++
+				if *screenshots != "" {
+					png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), png, 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d audits", audits)
+}
+
+// scriptedLogin is a fake of the login: wrong password once, wrong code once.
+type scriptedLogin struct {
+	mu      sync.Mutex
+	t       testing.TB
+	view    authcore.View
+	browser [32]byte
+	answers []string
+	acs     string
+}
+
+func (s *scriptedLogin) install(f *fakeLogins) {
+	f.begin = func(v authcore.Visitor) (id.FlowID, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.view, s.browser, s.answers = *testView(s.t, authcore.StepCredentials), v.Browser, nil
+		return s.view.Flow, nil
+	}
+	f.view = func(_ context.Context, _ id.FlowID, v authcore.Visitor) (authcore.Outcome, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if v.Browser != s.browser {
+			s.t.Error("another browser")
+		}
+		view := *testView(s.t, s.view.Step)
+		return authcore.Outcome{View: &view}, nil
+	}
+	f.answer = func(_ id.FlowID, v authcore.Visitor, a authcore.Answer) (authcore.Outcome, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if v.Browser != s.browser {
+			s.t.Error("another browser")
+		}
+		s.answers = append(s.answers, fmt.Sprintf("%T%v", a, a))
+		notice := authcore.NoticeNone
+		switch a := a.(type) {
+		case authcore.PasswordAnswer:
+			if notice = authcore.NoticeWrongCredentials; a.Password == "right èà+" {
+				notice, s.view.Step = 0, authcore.StepMethod
+			}
+		case authcore.MethodAnswer:
+			notice, s.view.Step = authcore.NoticeCodeSent, authcore.StepCode
+		case authcore.CodeAnswer:
+			if notice = authcore.NoticeWrongCode; a.Code == "123456" {
+				notice, s.view.Step = 0, authcore.StepConsent
+			}
+		default:
+			r := testSigned(saml.Success)
+			r.ACS = s.acs
+			return authcore.Outcome{Response: r}, nil
+		}
+		view := *testView(s.t, s.view.Step)
+		view.Notice, view.AttemptsLeft = notice, 2
+		return authcore.Outcome{View: &view}, nil
+	}
+}
+
+// received is what the service provider's ACS was sent.
+type received struct {
+	form            map[string][]string
+	origin, referer string
+}
+
+// TestLoginInChromium goes the whole way with a service provider on another
+// site, over https as in production and over http://localhost as in
+// development, with and without scripts.
+func TestLoginInChromium(t *testing.T) {
+	for _, https := range []bool{true, false} {
+		for _, scripts := range []bool{true, false} {
+			t.Run(fmt.Sprintf("https=%v scripts=%v", https, scripts), func(t *testing.T) { loginInChromium(t, https, scripts) })
+		}
+	}
+}
+
+// startSP starts a service provider: a page with the request, an ACS, and (over
+// https) another host of its own to which the ACS redirects.
+func startSP(t *testing.T, https bool, origin string, acs chan<- received) *httptest.Server {
+	start := func(h http.HandlerFunc) *httptest.Server {
+		srv := httptest.NewUnstartedServer(h)
+		if https {
+			srv.StartTLS()
+		} else {
+			srv.Start()
+		}
+		t.Cleanup(srv.Close)
+		return srv
+	}
+	inside := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `<!DOCTYPE html><p id="in">inside</p>`) }
+	after := "/in"
+	if https {
+		after = start(inside).URL
+	}
+	return start(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/acs":
+			if err := r.ParseForm(); err != nil {
+				t.Error(err)
+			}
+			acs <- received{r.PostForm, r.Header.Get("Origin"), r.Header.Get("Referer")}
+			http.Redirect(w, r, after, http.StatusFound)
+		case "/in":
+			inside(w, r)
+		default:
+			fmt.Fprintf(w, `<!DOCTYPE html><form method="post" action="%s/sso/post"><input type="hidden" name="SAMLRequest" value="PHg+"><button id="go">go</button></form>`, origin)
+		}
+	})
+}
+
+// answerPages goes from the first page to the consent, with a mistake and a
+// reload on the way.
+func answerPages(t *testing.T, ctx context.Context) {
+	t.Helper()
+	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "wrong"+kb.Enter))
+	act(t, ctx, chromedp.WaitVisible(".notice.error"))
+	follow(t, ctx, chromedp.Reload()) // must not send the password again
+	act(t, ctx, chromedp.WaitVisible(".notice.error"))
+	follow(t, ctx, chromedp.Click(".langs a[lang=en]"))
+	if got, err := chromedp.Run(ctx, chromedp.Text("#notice")); err != nil || got != textsEN["notice.credentials"] {
+		t.Errorf("notice in English %q, %v", got, err)
+	}
+	follow(t, ctx, chromedp.Click(".langs a[lang=it]"))
+	follow(t, ctx, chromedp.SendKeys("#username", "mario"), chromedp.SendKeys("#password", "right èà+"), chromedp.Click("button[value=password]"))
+	follow(t, ctx, chromedp.Click("button[value=method]"))
+	act(t, ctx, chromedp.WaitVisible(".notice.success"))
+	follow(t, ctx, chromedp.SendKeys("#code", "000000"), chromedp.Click("button[value=code]"))
+	follow(t, ctx, chromedp.Reload())
+	follow(t, ctx, chromedp.SendKeys("#code", "123 456"), chromedp.Click("button[value=code]"))
+	act(t, ctx, chromedp.WaitVisible("button[value=consent]"))
+}
+
+func loginInChromium(t *testing.T, https, scripts bool) {
+	ctx := chromium(t, time.Minute)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	origin := map[bool]string{true: "https", false: "http"}[https] + "://localhost:" + port
+	room := newRoom(t, func(c *Config) {
+		c.PublicURL, c.DevelopmentHTTP = origin, !https
+		if https {
+			c.CertFile, c.KeyFile, _ = selfSigned(t, t.TempDir())
+		}
+	})
+	serving, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- room.Serve(serving, ln) }()
+	defer func() {
+		stop()
+		<-done
+		if t.Failed() {
+			t.Log(room.log.String())
+		}
+	}()
+
+	acs := make(chan received, 4)
+	sp := startSP(t, https, origin, acs)
+	login := &scriptedLogin{t: t, acs: sp.URL + "/acs"}
+	login.install(room.logins)
+	if !scripts {
+		if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	act(t, ctx, chromedp.Navigate(sp.URL))
+	follow(t, ctx, chromedp.Click("#go"))
+	answerPages(t, ctx)
+	if scripts {
+		act(t, ctx, chromedp.Click("button[value=consent]"))
+	} else {
+		follow(t, ctx, chromedp.Click("button[value=consent]"))
+		act(t, ctx, chromedp.WaitVisible("#handover button"))
+		select {
+		case <-acs:
+			t.Fatal("sent without a click and without scripts")
+		default:
+		}
+		act(t, ctx, chromedp.Click("#handover button"))
+	}
+	act(t, ctx, chromedp.WaitVisible("#in")) // CSP let the redirect pass
+
+	got := <-acs
+	if rs := got.form["RelayState"]; len(rs) != 1 || rs[0] != relayStateSample {
+		t.Errorf("RelayState %q, want %q", rs, relayStateSample)
+	}
+	if xml, err := base64.StdEncoding.DecodeString(got.form["SAMLResponse"][0]); err != nil || string(xml) != string(testSigned(1).XML) || len(got.form) != 2 {
+		t.Errorf("form %q, %v", got.form, err)
+	}
+	if got.origin != origin || got.referer != origin+"/" {
+		t.Errorf("Origin %q, Referer %q", got.origin, got.referer)
+	}
+	want := []string{"authcore.PasswordAnswer{mario wrong}", "authcore.PasswordAnswer{mario right èà+}", "authcore.MethodAnswer{1}",
+		"authcore.CodeAnswer{000000}", "authcore.CodeAnswer{123456}", "authcore.ConsentAnswer{}"}
+	if strconv.Quote(strings.Join(login.answers, "\n")) != strconv.Quote(strings.Join(want, "\n")) {
+		t.Errorf("answers:\n%s", strings.Join(login.answers, "\n"))
+	}
+	// The flow's cookie went with the hand-over.
+	act(t, ctx, chromedp.Navigate(origin+"/flow/"+testFlowText))
+	if got, err := chromedp.Run(ctx, chromedp.Text("h1")); err != nil || got != textsIT["message.browser.title"] {
+		t.Errorf("after the hand-over: %q, %v", got, err)
+	}
+}

@@ -1,0 +1,177 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"net/url"
+
+	"custode/authcore"
+	"custode/authcore/saml"
+	"custode/internal/fault"
+	"custode/internal/id"
+)
+
+// maxFlowForm bounds the body of our own forms, well under Limits.Body.
+const maxFlowForm = 16 << 10
+
+// flowPage shows the page of the step where the flow stands.
+func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer {
+	path := "/flow/" + flow.String()
+	if a, ok := s.switchLanguage(r, path); ok {
+		return a
+	}
+	k, ok := secretOf(r.cookies, flow)
+	if !ok {
+		return s.message(r, http.StatusForbidden, "browser")
+	}
+	out, err := s.cfg.Logins.View(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer})
+	if err != nil {
+		return s.failure(ctx, r, err)
+	}
+	if out.Response != nil {
+		return s.handOver(ctx, r, flow, out.Response)
+	}
+	if out.View == nil {
+		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
+	}
+	out.View.Flow = flow // paths, tokens and marks are made of it
+	if f, err := parseForm(r.query); err == nil {
+		k.applyMark(string(f["n"]), out.View, s.cfg.Now())
+	}
+	return s.stepPage(r, k, out.View)
+}
+
+// flowAnswer takes what the person did on a page. The answer is a redirect to
+// the page of the step reached, or the Response on its way to the SP.
+func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answer {
+	if !s.fromOurPages(r) {
+		return s.message(r, http.StatusForbidden, "forged")
+	}
+	if !isForm(r.contentType) {
+		return s.message(r, http.StatusUnsupportedMediaType, "bad")
+	}
+	if len(r.body) > maxFlowForm {
+		return s.message(r, http.StatusRequestEntityTooLarge, "bad")
+	}
+	f, err := parseForm(r.body)
+	if err != nil {
+		return s.message(r, http.StatusBadRequest, "bad")
+	}
+	k, ok := secretOf(r.cookies, flow)
+	if !ok {
+		return s.message(r, http.StatusForbidden, "browser")
+	}
+	if !k.checkFormToken(flow, f["token"]) {
+		return s.message(r, http.StatusForbidden, "forged")
+	}
+	a, ok := parseAnswer(f)
+	if !ok {
+		return s.message(r, http.StatusBadRequest, "bad")
+	}
+	path := "/flow/" + flow.String()
+	out, err := s.cfg.Logins.Answer(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
+	switch {
+	case fault.Is(err, fault.Conflict), fault.Is(err, fault.Invalid):
+		// An answer to a page that is past, or a double click: show where the
+		// flow stands now.
+		s.cfg.Log.Info("answer out of turn", "flow", flow.String(), "error", err)
+		return answer{status: http.StatusSeeOther, location: path}
+	case err != nil:
+		return s.failure(ctx, r, err)
+	case out.Response != nil:
+		return s.handOver(ctx, r, flow, out.Response)
+	case out.View == nil:
+		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
+	}
+	out.View.Flow = flow
+	if m := k.mark(out.View, s.cfg.Now()); m != "" {
+		path += "?n=" + m
+	}
+	return answer{status: http.StatusSeeOther, location: path}
+}
+
+// fromOurPages is the first of the two guards against forged posts (the other
+// is the form's token): what the browser says of the page that sends. A request
+// that says neither is refused; browsers say one of them since 2020.
+func (s *Server) fromOurPages(r request) bool {
+	if r.site != "" && r.site != "same-origin" {
+		return false
+	}
+	if r.origin != "" && r.origin != s.origin {
+		return false
+	}
+	return r.site != "" || r.origin != ""
+}
+
+// parseAnswer reads the form of a page. Codes lose the blanks that people type
+// or paste; passwords lose nothing.
+func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
+	switch string(f["action"]) {
+	case "password":
+		return authcore.PasswordAnswer{Username: string(f["username"]), Password: string(f["password"])}, true
+	case "method":
+		if string(f["method"]) == "sms" {
+			return authcore.MethodAnswer{Method: authcore.MethodSMS}, true
+		}
+		return nil, false
+	case "resend":
+		return authcore.ResendAnswer{}, true
+	case "code":
+		return authcore.CodeAnswer{Code: string(bytes.Join(bytes.Fields(f["code"]), nil))}, true
+	case "consent":
+		return authcore.ConsentAnswer{}, true
+	case "refuse":
+		return authcore.RefuseAnswer{}, true
+	case "cancel":
+		return authcore.CancelAnswer{}, true
+	}
+	return nil, false
+}
+
+// handOver sends the Response to the SP through the browser: a form that
+// submits itself, or after a button when the table prescribes a page first. A
+// flow is over then, and so is its cookie.
+func (s *Server) handOver(ctx context.Context, r request, flow id.FlowID, resp *saml.Signed) answer {
+	u, err := url.Parse(resp.ACS)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		s.cfg.Log.Error("response without a usable address", "response", resp.ID)
+		return s.anomaly(r, saml.SystemError)
+	}
+	acsOrigin := ""
+	if u.Scheme == "http" {
+		acsOrigin = "http://" + u.Host
+	}
+	row := anomalies[resp.Code]
+	name := "handover"
+	if row.temporary {
+		name = "temporary"
+	}
+	p := s.newPage(r, name)
+	p.ACS, p.ACSHost = resp.ACS, u.Hostname()
+	p.SAMLResponse = base64.StdEncoding.EncodeToString(resp.XML)
+	p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState
+	if row.temporary {
+		p.setAnomaly(resp.Code, row, r.lang)
+	} else {
+		var b [16]byte
+		if _, err := io.ReadFull(s.cfg.Random, b[:]); err != nil {
+			return s.failure(ctx, r, fault.New(fault.Unavailable, "draw nonce", err))
+		}
+		p.Nonce = base64.RawURLEncoding.EncodeToString(b[:])
+	}
+	a := s.render(p, http.StatusOK)
+	if a.status != http.StatusOK {
+		return a
+	}
+	a.csp = handOverPolicy(p.Nonce, acsOrigin)
+	// Some service providers refuse "Origin: null", which no-referrer and
+	// same-origin cause across sites; the path stays private.
+	a.referrer = "strict-origin"
+	if !flow.IsZero() {
+		a.cookies = []string{setCookie(flowCookieName(flow), "", -1)}
+	}
+	return a
+}

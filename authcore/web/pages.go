@@ -1,0 +1,341 @@
+package web
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+	"time"
+	_ "time/tzdata" // dates are shown in Italian time on boxes without tzdata
+
+	"custode/authcore"
+	"custode/authcore/saml"
+	"custode/internal/fault"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+// pageNames are the templates; each fills in templates/layout.html.
+var pageNames = []string{"credentials", "method", "code", "consent", "handover", "temporary", "anomaly", "message", "home"}
+
+// pages renders. It is read-only after newPages.
+type pages struct {
+	byName map[string]*template.Template
+	assets map[string]string // file name -> path in URLs
+	rome   *time.Location
+}
+
+func newPages(assets map[string]asset) (*pages, error) {
+	rome, err := time.LoadLocation("Europe/Rome")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "load time zone Europe/Rome", err)
+	}
+	p := &pages{byName: map[string]*template.Template{}, assets: map[string]string{}, rome: rome}
+	for key, a := range assets {
+		p.assets[a.name] = "/static/" + key
+	}
+	for _, name := range pageNames {
+		t, err := template.New("layout.html").Option("missingkey=error").
+			ParseFS(templateFiles, "templates/layout.html", "templates/"+name+".html")
+		if err != nil {
+			return nil, fault.New(fault.Internal, "parse template "+name, err)
+		}
+		p.byName[name] = t
+	}
+	return p, nil
+}
+
+// page is what templates see. Each template uses its part.
+type page struct {
+	Name     string // template
+	Lang     string
+	Path     string // of this page, when it can be shown again with GET
+	Mark     string // notice mark in Path's query
+	EntityID string // home
+
+	Title   string // key of the catalogue
+	SPName  string
+	Level   int
+	Steps   []stepItem
+	Until   string // wall clock time by which the login must end
+	Token   string
+	Cancel  bool
+	Notice  *notice
+	Wrong   bool   // the notice is about a field
+	Method  bool   // SMS is offered
+	Phone   string // masked
+	Deliver string // key of the delivery's text
+	Resend  bool
+
+	Attributes []attributeItem
+	LastLogin  string
+
+	ACS, ACSHost, SAMLResponse, RelayState, Nonce string
+	HasRelayState                                 bool
+
+	Code                       int // anomaly
+	Sentence, Advice, Official string
+
+	texts  map[string]string
+	assets map[string]string
+}
+
+type stepItem struct {
+	Number int
+	Label  string
+	State  string // "done", "current", "ahead"
+}
+
+type notice struct {
+	Kind string // "error", "success", "info"
+	Text string
+}
+
+type attributeItem struct{ Label, Value string }
+
+// T returns a text of the catalogue; args fill in its verbs. An unknown key
+// fails the page, which tests see.
+func (p *page) T(key string, args ...any) (string, error) {
+	t, ok := p.texts[key]
+	if !ok {
+		return "", fmt.Errorf("no text %q in %s", key, p.Lang)
+	}
+	if len(args) == 0 {
+		return t, nil
+	}
+	return fmt.Sprintf(t, args...), nil
+}
+
+// Asset returns the path of an embedded file.
+func (p *page) Asset(name string) (string, error) {
+	a, ok := p.assets[name]
+	if !ok {
+		return "", fmt.Errorf("no embedded file %q", name)
+	}
+	return a, nil
+}
+
+// text is T for code; its keys are constants that tests cover.
+func (p *page) text(key string, args ...any) string {
+	t, err := p.T(key, args...)
+	if err != nil {
+		return key
+	}
+	return t
+}
+
+func (s *Server) newPage(r request, name string) *page {
+	return &page{Name: name, Lang: r.lang, Title: name + ".title", texts: catalogue(r.lang), assets: s.pages.assets}
+}
+
+// render executes the template of p into memory, so that a failing page is a
+// whole answer too and not half a page.
+func (s *Server) render(p *page, status int) answer {
+	var b bytes.Buffer
+	b.Grow(8 << 10)
+	if err := s.pages.byName[p.Name].Execute(&b, p); err != nil {
+		s.cfg.Log.Error("render page", "page", p.Name, "error", err)
+		return answer{status: http.StatusInternalServerError, contentType: "text/plain; charset=utf-8", body: []byte(unavailable + "\n")}
+	}
+	return answer{status: status, contentType: "text/html; charset=utf-8", body: b.Bytes()}
+}
+
+// message is a page with a title, a text and no form; key names them.
+func (s *Server) message(r request, status int, key string) answer {
+	p := s.newPage(r, "message")
+	p.Title = "message." + key + ".title"
+	p.Sentence = p.text("message." + key + ".text")
+	return s.render(p, status)
+}
+
+func (p *page) setAnomaly(code saml.Code, row anomalyRow, lang string) {
+	p.Code, p.Official = int(code), row.sentence
+	p.Advice = row.advice
+	if lang == english {
+		p.Sentence, p.Advice = row.english, row.adviceEN
+	}
+}
+
+// stepPage renders the page of the step that v is in.
+func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
+	names := map[authcore.Step]string{
+		authcore.StepCredentials: "credentials", authcore.StepMethod: "method",
+		authcore.StepCode: "code", authcore.StepConsent: "consent",
+	}
+	name, ok := names[v.Step]
+	if !ok {
+		return s.message(r, http.StatusGone, "finished")
+	}
+	p := s.newPage(r, name)
+	p.Path = "/flow/" + v.Flow.String()
+	p.Token = k.formToken(v.Flow)
+	p.SPName = displayName(v, r.lang)
+	p.Level = int(v.Level)
+	p.Cancel = true
+	if !v.Deadline.IsZero() {
+		p.Until = v.Deadline.In(s.pages.rome).Format("15:04")
+	}
+	p.setSteps(v)
+	p.setNotice(v)
+	if v.Notice != authcore.NoticeNone {
+		f, err := parseForm(r.query)
+		if m := string(f["n"]); err == nil && isMark(m) {
+			p.Mark = m
+		}
+	}
+	switch v.Step {
+	case authcore.StepMethod:
+		for _, m := range v.Methods {
+			p.Method = p.Method || m == authcore.MethodSMS
+		}
+		p.Phone = unbroken(v.Phone)
+	case authcore.StepCode:
+		p.Phone, p.Resend = unbroken(v.Phone), v.CanResend
+		p.Deliver = deliveryKey(v.Delivery)
+	case authcore.StepConsent:
+		p.setAttributes(v.Attributes)
+		if !v.LastLogin.IsZero() {
+			t := v.LastLogin.In(s.pages.rome)
+			p.LastLogin = p.text("consent.last", p.date(t), t.Format("15:04"))
+		}
+	}
+	return s.render(p, http.StatusOK)
+}
+
+// unbroken keeps a masked number on one line.
+func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
+
+// displayName is the SP's name in the page's language, else in Italian, else in
+// any, else its entityID.
+func displayName(v *authcore.View, lang string) string {
+	for _, l := range []string{lang, italian, english} {
+		if n := v.SPName[l]; n != "" {
+			return n
+		}
+	}
+	least := ""
+	for l, n := range v.SPName {
+		if n != "" && (least == "" || l < least) {
+			least = l
+		}
+	}
+	if least != "" {
+		return v.SPName[least]
+	}
+	return v.SP.String()
+}
+
+func (p *page) setSteps(v *authcore.View) {
+	steps := []authcore.Step{authcore.StepCredentials, authcore.StepMethod, authcore.StepCode, authcore.StepConsent}
+	if v.Level == saml.L1 {
+		steps = []authcore.Step{authcore.StepCredentials, authcore.StepConsent}
+	}
+	for i, st := range steps {
+		state := "ahead"
+		switch {
+		case st == v.Step:
+			state = "current"
+		case st < v.Step:
+			state = "done"
+		}
+		p.Steps = append(p.Steps, stepItem{Number: i + 1, Label: p.text(fmt.Sprintf("step.%d", st)), State: state})
+	}
+}
+
+func (p *page) setNotice(v *authcore.View) {
+	say := func(kind, key string, args ...any) { p.Notice = &notice{Kind: kind, Text: p.text(key, args...)} }
+	switch v.Notice {
+	case authcore.NoticeNone:
+	case authcore.NoticeWrongCredentials:
+		say("error", "notice.credentials")
+	case authcore.NoticeWait:
+		secs := int((v.RetryAfter + time.Second - 1) / time.Second)
+		switch {
+		case secs <= 1:
+			say("error", "notice.wait.one")
+		case secs < 120:
+			say("error", "notice.wait.seconds", secs)
+		default:
+			say("error", "notice.wait.minutes", (secs+59)/60)
+		}
+	case authcore.NoticeWrongCode:
+		key := "notice.code.many"
+		if v.AttemptsLeft == 1 {
+			key = "notice.code.one"
+		}
+		p.Notice = &notice{Kind: "error", Text: p.text("notice.code") + " " + plural(p, key, v.AttemptsLeft)}
+	case authcore.NoticeExpiredCode:
+		say("error", "notice.expired")
+	case authcore.NoticeUsedCode:
+		say("error", "notice.used")
+	case authcore.NoticeMalformedCode:
+		say("error", "notice.malformed")
+	case authcore.NoticeCodeSent:
+		say("success", "notice.sent")
+	case authcore.NoticeTooManyCodes:
+		say("error", "notice.toomany")
+	default: // NoticeBusy and any to come
+		say("info", "notice.busy")
+	}
+	switch v.Notice {
+	case authcore.NoticeWrongCredentials, authcore.NoticeWrongCode, authcore.NoticeExpiredCode, authcore.NoticeUsedCode, authcore.NoticeMalformedCode:
+		p.Wrong = true
+	}
+}
+
+// plural fills the number in only where the text has a place for it.
+func plural(p *page, key string, n int) string {
+	if strings.HasSuffix(key, ".one") {
+		return p.text(key)
+	}
+	return p.text(key, n)
+}
+
+func deliveryKey(d authcore.Delivery) string {
+	switch d {
+	case authcore.DeliveryQueued:
+		return "delivery.queued"
+	case authcore.DeliverySent:
+		return "delivery.sent"
+	case authcore.DeliveryDelivered:
+		return "delivery.delivered"
+	case authcore.DeliveryFailed:
+		return "delivery.failed"
+	case authcore.DeliveryUncertain:
+		return "delivery.uncertain"
+	}
+	return "delivery.unknown"
+}
+
+func (p *page) setAttributes(list []saml.Attribute) {
+	for _, a := range list {
+		label, ok := p.texts["attribute."+a.Name]
+		if !ok {
+			label = a.Name
+		}
+		p.Attributes = append(p.Attributes, attributeItem{Label: label, Value: p.attributeValue(a)})
+	}
+}
+
+// attributeValue shows a value as a person writes it: dates in words, fiscal
+// codes without their SAML prefix; everything else as it is sent.
+func (p *page) attributeValue(a saml.Attribute) string {
+	switch a.Name {
+	case "dateOfBirth", "expirationDate":
+		if t, err := time.Parse(time.DateOnly, a.Value); err == nil {
+			return p.date(t)
+		}
+	case "fiscalNumber", "companyFiscalNumber":
+		return strings.TrimPrefix(a.Value, "TINIT-")
+	case "ivaCode":
+		return strings.TrimPrefix(a.Value, "VATIT-")
+	}
+	return a.Value
+}
+
+func (p *page) date(t time.Time) string {
+	return fmt.Sprintf("%d %s %d", t.Day(), p.text(fmt.Sprintf("month.%d", t.Month())), t.Year())
+}

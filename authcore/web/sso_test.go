@@ -1,0 +1,208 @@
+package web
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"custode/authcore"
+	"custode/authcore/saml"
+	"custode/internal/fault"
+	"custode/internal/id"
+)
+
+func TestRedirectBeginsAFlow(t *testing.T) {
+	room := serve(t, nil)
+	flow := mustFlow(t, testFlowText)
+	var seen authcore.Visitor
+	room.logins.begin = func(v authcore.Visitor) (id.FlowID, error) { seen = v; return flow, nil }
+	const query = "SAMLRequest=a%2fb%2Fc+d%20e&RelayState=&SigAlg=x&Signature=%3d"
+	resp, _ := do(t, newReq(t, "GET", room.url+"/sso/redirect?"+query, ""))
+	if resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/flow/"+testFlowText {
+		t.Fatalf("%d, Location %q", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	if got := string(room.requests.query); got != query {
+		t.Errorf("query %q, want it as sent", got)
+	}
+	set := resp.Header.Values("Set-Cookie")
+	if len(set) != 1 || !strings.HasPrefix(set[0], "__Host-flow-0123456789abcdef=") ||
+		!strings.HasSuffix(set[0], "; Path=/; Max-Age=540; Secure; HttpOnly; SameSite=Lax") {
+		t.Fatalf("Set-Cookie %q", set)
+	}
+	value := resp.Cookies()[0].Value
+	raw, err := base64.RawURLEncoding.DecodeString(value)
+	if err != nil || len(raw) != 32 {
+		t.Fatalf("cookie value %q: %v", value, err)
+	}
+	if seen.Browser != sha256.Sum256(raw) {
+		t.Error("the visitor is not the hash of the cookie's secret")
+	}
+	if seen.Address.String() != "127.0.0.1" {
+		t.Errorf("visitor's address %v", seen.Address)
+	}
+}
+
+func TestPostHandsValuesOver(t *testing.T) {
+	room := serve(t, nil)
+	room.logins.begin = func(authcore.Visitor) (id.FlowID, error) { return mustFlow(t, testFlowText), nil }
+	// A cross-site post: no Origin check here.
+	resp, _ := do(t, newReq(t, "POST", room.url+"/sso/post", "SAMLRequest=PHg%2BPC94Pg%3D%3D%0D%0A&RelayState=%22%C3%A8%26+%2B%00&submit=x",
+		"Origin", "https://sp.example.it", "Sec-Fetch-Site", "cross-site"))
+	if resp.StatusCode != http.StatusSeeOther {
+		t.Fatal(resp.StatusCode)
+	}
+	r := room.requests
+	if string(r.samlRequest) != "PHg+PC94Pg==\r\n" || string(r.relayState) != "\"è& +\x00" || !r.hasRelayState {
+		t.Errorf("%q %q %v", r.samlRequest, r.relayState, r.hasRelayState)
+	}
+	do(t, newReq(t, "POST", room.url+"/sso/post", "SAMLRequest=x"))
+	if r.hasRelayState || r.relayState != nil {
+		t.Errorf("relay state %q from nowhere", r.relayState)
+	}
+}
+
+// TestAnomalyPages compares the pages with the table of anomalies.
+func TestAnomalyPages(t *testing.T) {
+	table, err := os.ReadFile("testdata/anomalies.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := newRoom(t, nil)
+	pages := 0
+	for line := range strings.Lines(string(table)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(f) < 11 || f[0] == "code" {
+			continue
+		}
+		n, _ := strconv.Atoi(f[0])
+		code := saml.Code(n)
+		row, has := anomalies[code]
+		switch {
+		case f[4] == "page":
+			pages++
+			room.requests.err = &saml.Refusal{Code: code, Err: errors.New("cause")}
+			for _, lang := range []string{italian, english} {
+				_, a := room.route(t.Context(), request{method: "GET", path: "/sso/redirect", lang: lang, peer: testPeer})
+				body := strings.ReplaceAll(string(a.body), "&#39;", "'")
+				if strconv.Itoa(a.status) != f[5] || !strings.Contains(body, ">"+f[9]+"<") ||
+					!strings.Contains(body, fmt.Sprintf(map[string]string{italian: "Anomalia n. %d", english: "Anomaly no. %d"}[lang], n)) {
+					t.Errorf("code %d in %s: %d\n%s", n, lang, a.status, body)
+				}
+				if lang == italian && !strings.Contains(body, ">"+f[10]+"<") {
+					t.Errorf("code %d: advice %q is missing", n, f[10])
+				}
+			}
+		case strings.HasPrefix(f[9], "("), f[9] == "":
+			if has {
+				t.Errorf("code %d has a sentence and the table has none", n)
+			}
+		case row.sentence != f[9] || !row.temporary:
+			t.Errorf("code %d: %+v, want the temporary sentence %q", n, row, f[9])
+		}
+	}
+	if pages != 7 {
+		t.Errorf("%d page rows in the table, want 7", pages)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	room := newRoom(t, nil)
+	reply := &saml.Reply{ACS: "https://sp.example.it/acs"}
+	post := request{method: "POST", path: "/sso/post", contentType: "application/x-www-form-urlencoded", body: []byte("SAMLRequest=x"), lang: italian}
+	room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
+
+	room.requests.err = fmt.Errorf("wrapped: %w", &saml.Refusal{Code: saml.BadIssueInstant, Reply: reply, Err: errors.New("x")})
+	_, a := room.route(t.Context(), post)
+	if a.status != 200 || !strings.Contains(string(a.body), "handover-") || !strings.Contains(a.csp, "script-src 'nonce-") {
+		t.Errorf("13 must be handed over: %d %s", a.status, a.csp)
+	}
+	if len(a.cookies) != 0 {
+		t.Errorf("cookies %q without a flow", a.cookies)
+	}
+
+	room.requests.err = &saml.Refusal{Code: saml.BadAuthnContext, Reply: reply, Err: errors.New("x")}
+	_, a = room.route(t.Context(), post)
+	if a.status != 200 || strings.Contains(string(a.body), "<script") || strings.Contains(a.csp, "script-src 'nonce-A") ||
+		!strings.Contains(string(a.body), "Autenticazione SPID non conforme o non specificata") || !strings.Contains(string(a.body), `name="SAMLResponse"`) {
+		t.Errorf("12 must show its sentence and a button only: %d\n%s", a.status, a.body)
+	}
+
+	// Signing the refusal fails: a page, whatever the error.
+	for err, want := range map[error]int{
+		fault.New(fault.Unavailable, "sign", nil):           503,
+		fault.New(fault.Busy, "sign", nil):                  503,
+		&saml.Refusal{Code: saml.BadID, Reply: reply}:       500,
+		errors.New("anything"):                              500,
+		fault.New(fault.Fatal, "sign", errors.New("a pin")): 500,
+	} {
+		room.logins.refuse = func(*saml.Refusal) (saml.Signed, error) { return saml.Signed{}, err }
+		if _, a := room.route(t.Context(), post); a.status != want {
+			t.Errorf("%v: %d, want %d", err, a.status, want)
+		}
+	}
+
+	// Begin may refuse as well: a request answered before.
+	room.requests.err = nil
+	room.logins.begin = func(authcore.Visitor) (id.FlowID, error) {
+		return id.FlowID{}, &saml.Refusal{Code: saml.BadID, Reply: reply, Err: errors.New("replayed")}
+	}
+	room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
+	if _, a := room.route(t.Context(), post); a.status != 200 || !strings.Contains(string(a.body), `name="SAMLResponse"`) {
+		t.Errorf("refusal of Begin: %d", a.status)
+	}
+}
+
+func TestWrongWaysIntoSSO(t *testing.T) {
+	room := newRoom(t, nil) // no function of the fakes may be reached
+	form := "application/x-www-form-urlencoded; charset=UTF-8"
+	for name, c := range map[string]struct {
+		r    request
+		want saml.Code
+	}{
+		"post to redirect": {request{method: "POST", path: "/sso/redirect"}, saml.WrongMethod},
+		"head":             {request{method: "HEAD", path: "/sso/redirect"}, saml.WrongMethod},
+		"get to post":      {request{method: "GET", path: "/sso/post", query: []byte("SAMLRequest=x")}, saml.WrongMethod},
+		"put":              {request{method: "PUT", path: "/sso/post"}, saml.WrongMethod},
+		"no form":          {request{method: "POST", path: "/sso/post", contentType: "text/xml", body: []byte("<x/>")}, saml.BadBinding},
+		"multipart":        {request{method: "POST", path: "/sso/post", contentType: "multipart/form-data; boundary=x"}, saml.BadBinding},
+		"twice":            {request{method: "POST", path: "/sso/post", contentType: form, body: []byte("SAMLRequest=x&SAMLRequest=y")}, saml.BadBinding},
+		"twice, escaped":   {request{method: "POST", path: "/sso/post", contentType: form, body: []byte("SAMLRequest=x&SAMLReques%74=y")}, saml.BadBinding},
+		"broken escape":    {request{method: "POST", path: "/sso/post", contentType: form, body: []byte("SAMLRequest=%4")}, saml.BadBinding},
+	} {
+		_, a := room.route(t.Context(), c.r)
+		if want := fmt.Sprintf("n. %d<", c.want); a.status != 403 || !strings.Contains(string(a.body), want) {
+			t.Errorf("%s: %d, want anomaly %d", name, a.status, c.want)
+		}
+	}
+}
+
+func TestBeginFails(t *testing.T) {
+	room := newRoom(t, nil)
+	r := request{method: "GET", path: "/sso/redirect", lang: italian}
+	for kind, want := range map[fault.Kind]int{
+		fault.Busy: 503, fault.Unavailable: 503, fault.Retry: 503, fault.Reopen: 503, fault.Fatal: 500, fault.Internal: 500,
+		fault.Conflict: 409, fault.Exhausted: 429, fault.Denied: 403, fault.NotFound: 404, fault.Expired: 410, fault.Invalid: 400,
+	} {
+		room.logins.begin = func(authcore.Visitor) (id.FlowID, error) {
+			return id.FlowID{}, fault.New(kind, "begin", errors.New("private cause"))
+		}
+		_, a := room.route(t.Context(), r)
+		if a.status != want || len(a.cookies) != 0 || strings.Contains(string(a.body), "private cause") {
+			t.Errorf("%v: %d with cookies %q, want %d", kind, a.status, a.cookies, want)
+		}
+		if (want == 503 || want == 429) != (a.retryAfter > 0) {
+			t.Errorf("%v: Retry-After %d", kind, a.retryAfter)
+		}
+	}
+	// No randomness, no flow.
+	room = newRoom(t, func(c *Config) { c.Random = strings.NewReader("short") })
+	if _, a := room.route(t.Context(), r); a.status != 503 {
+		t.Errorf("without randomness: %d, want 503", a.status)
+	}
+}

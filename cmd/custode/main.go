@@ -1,0 +1,72 @@
+// Command custode is the appliance: the authentication node of a SPID identity
+// provider. `custode serve` runs it; the other subcommands are the operator's
+// tools. This package is wiring only: flags, configuration, open the hardware,
+// connect the rooms, run. Rules live in the packages it connects.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"custode/internal/fault"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+type cli struct {
+	Machine string `type:"path" default:"/etc/custode/machine.yaml" help:"File of machine facts."`
+	Policy  string `type:"path" default:"/etc/custode/policy.yaml" help:"File of decisions."`
+
+	Serve       serveCmd    `cmd:"" help:"Run the appliance."`
+	Migrate     migrateCmd  `cmd:"" help:"Create or update the database schema."`
+	CheckConfig checkCmd    `cmd:"" help:"Check both configuration files and exit."`
+	Ceremony    ceremonyCmd `cmd:"" help:"Key ceremonies."`
+	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Version     versionCmd  `cmd:"" help:"Print the version."`
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run() error {
+	fmt.Println("custode", version)
+	return nil
+}
+
+func main() {
+	var c cli
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError())
+	if err := k.Run(&c); err != nil {
+		fmt.Fprintln(os.Stderr, "custode:", err)
+		os.Exit(exitStatus(err))
+	}
+}
+
+// exitStatus is the one table from kinds to exit statuses (sysexits.h).
+func exitStatus(err error) int {
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return 1
+	}
+	switch f.Kind {
+	case fault.Invalid:
+		return 65 // EX_DATAERR
+	case fault.NotFound:
+		return 67 // EX_NOUSER
+	case fault.Unavailable, fault.Busy, fault.Retry, fault.Reopen:
+		return 75 // EX_TEMPFAIL
+	case fault.Conflict:
+		return 73 // EX_CANTCREAT
+	case fault.Denied:
+		return 77 // EX_NOPERM
+	case fault.Fatal:
+		return 78 // EX_CONFIG: an operator must act, do not restart at once
+	default:
+		return 70 // EX_SOFTWARE
+	}
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"custode/authcore"
+	"custode/authcore/registry"
+	"custode/authcore/saml"
+	"custode/authcore/web"
+	"custode/hsm/pkcs11"
+	"custode/internal/admin"
+	"custode/internal/config"
+	"custode/internal/store"
+	"custode/modem"
+	"custode/otpvault"
+)
+
+type serveCmd struct{}
+
+// Run runs the appliance until SIGINT or SIGTERM.
+func (serveCmd) Run(c *cli) error {
+	machine, policy, err := c.load()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
+	defer a.close()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	if err := a.wire(); err != nil {
+		return err
+	}
+	err = a.run(ctx)
+	a.log.Info("custode stops", "error", err)
+	return err
+}
+
+// appliance holds what `custode serve` opened and built.
+type appliance struct {
+	machine *config.Machine
+	policy  *config.Policy
+	log     *slog.Logger
+
+	token *pkcs11.Token
+	db    *store.DB
+
+	issuer    *saml.Issuer
+	metadata  atomic.Pointer[[]byte]
+	passwords *authcore.Passwords
+	pool      *modem.Pool
+	web       *web.Server
+	admin     *admin.Server
+}
+
+// databaseFile is the database's name in the state directory.
+const databaseFile = "custode.db"
+
+// open acquires the token and the database.
+func (a *appliance) open(ctx context.Context) (err error) {
+	a.token, err = pkcs11.Open(ctx, pkcs11.Config{URI: a.machine.HSM.URI, MaxSessions: a.machine.HSM.Sessions, Log: a.log, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Log: a.log})
+	return err
+}
+
+func (a *appliance) close() {
+	if a.db != nil {
+		if err := a.db.Close(); err != nil {
+			a.log.Error("database not closed", "error", err)
+		}
+	}
+	if a.token != nil {
+		if err := a.token.Close(); err != nil {
+			a.log.Error("token not closed", "error", err)
+		}
+	}
+}
+
+// wire builds every room from what open acquired.
+func (a *appliance) wire() error {
+	keys := a.policy.Keys
+	signer, err := a.token.Signer(keys.Sign)
+	if err != nil {
+		return err
+	}
+	certificate, err := a.token.Certificate(keys.Sign)
+	if err != nil {
+		return err
+	}
+	pepper, err := a.token.MAC(keys.Pepper)
+	if err != nil {
+		return err
+	}
+	codeKey, err := a.token.MAC(keys.Codes)
+	if err != nil {
+		return err
+	}
+	outbox, err := a.token.Wrapper(keys.Outbox)
+	if err != nil {
+		return err
+	}
+	random := a.token.Random()
+	if a.issuer, err = saml.NewIssuer(saml.IssuerConfig{EntityID: a.policy.EntityID, Signer: signer, Certificate: certificate, Random: random}); err != nil {
+		return err
+	}
+	if err := a.publishMetadata(); err != nil {
+		return err
+	}
+	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	if err != nil {
+		return err
+	}
+	if a.pool, err = a.newPool(outbox); err != nil {
+		return err
+	}
+	codes, err := otpvault.New(otpvault.Config{
+		MAC: codeKey, Wrapper: outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
+		Lifetime: a.policy.Codes.Lifetime, Attempts: a.policy.Flow.WrongCodes, Template: a.policy.Codes.Text,
+		Limit: otpvault.Limit{Messages: a.policy.Codes.PerSubject, Window: a.policy.Codes.PerSubjectWindow}, Accepted: a.pool.Wake,
+	})
+	if err != nil {
+		return err
+	}
+	login, err := authcore.New(authcore.Config{
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
+		Random: random, Now: time.Now, Log: a.log,
+		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes},
+	})
+	if err != nil {
+		return err
+	}
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.methods(random), a.log)
+	return a.newWeb(login, random)
+}
+
+// The published locations, below the public URL.
+const (
+	pathSSORedirect = "/sso/redirect"
+	pathSSOPost     = "/sso/post"
+	pathSLORedirect = "/slo/redirect"
+	pathSLOPost     = "/slo/post"
+)
+
+func (a *appliance) publishMetadata() error {
+	url, org := a.policy.PublicURL, a.policy.Organization
+	italian := func(s string) map[string]string { return map[string]string{"it": s} }
+	doc, err := a.issuer.Metadata(saml.MetadataConfig{
+		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
+		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
+		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
+		Attributes:   authcore.AttributeNames(),
+	})
+	if err != nil {
+		return err
+	}
+	a.metadata.Store(&doc)
+	return nil
+}
+
+func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
+	sps, report, err := registry.Load(a.machine.RegistryDirectory, registry.Options{})
+	if err != nil {
+		return err
+	}
+	for _, r := range report.Rejected {
+		a.log.Warn("registry: file left out", "file", r.File, "error", r.Err)
+	}
+	a.log.Info("registry loaded", "service providers", report.Loaded)
+	verifier, err := saml.NewVerifier(saml.VerifierConfig{
+		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
+		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
+		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: sps,
+	})
+	if err != nil {
+		return err
+	}
+	a.web, err = web.New(web.Config{
+		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
+		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
+		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: a.health,
+		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
+	})
+	return err
+}
+
+// health is nil when logins can be served: the token answers and the database
+// takes reads. Modems are not part of it: level 1 needs none.
+func (a *appliance) health() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return errors.Join(a.token.Health(), a.db.Ping(ctx))
+}
+
+// run serves until ctx is cancelled or a part fails for good.
+func (a *appliance) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.token.Run(ctx) })
+	g.Go(func() error { return a.pool.Run(ctx) })
+	g.Go(func() error { return a.web.Run(ctx) })
+	g.Go(func() error { return a.admin.Run(ctx) })
+	g.Go(func() error { return a.sweep(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sweep deletes what is over, every minute.
+func (a *appliance) sweep(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				a.log.Error("sweep failed; next try in a minute", "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"custode/hsm/pkcs11/ceremony"
+	"custode/internal/config"
+	"custode/internal/fault"
+	"custode/internal/store"
+)
+
+// load reads both configuration files.
+func (c *cli) load() (*config.Machine, *config.Policy, error) {
+	machine, err := config.Load[config.Machine](c.Machine)
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := config.Load[config.Policy](c.Policy)
+	return machine, policy, err
+}
+
+func newLog(w io.Writer, l config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		level = slog.LevelInfo // config.Validate refused everything unknown
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if l.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+type checkCmd struct{}
+
+// Run checks the configuration files.
+func (checkCmd) Run(c *cli) error {
+	machine, policy, err := c.load()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ok: %s on %s, %d modem(s)\n", policy.EntityID, machine.Listen, len(machine.Modems))
+	return nil
+}
+
+type migrateCmd struct{}
+
+// Run creates or updates the database schema.
+func (migrateCmd) Run(c *cli) error {
+	machine, _, err := c.load()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(machine.StateDirectory, databaseFile)
+	if err := store.Migrate(context.Background(), path, newLog(os.Stderr, machine.Log)); err != nil {
+		return err
+	}
+	fmt.Println("ok:", path)
+	return nil
+}
+
+type ceremonyCmd struct {
+	Run ceremonyRunCmd `cmd:"" help:"Make the keys of a reviewed plan in the token."`
+}
+
+type ceremonyRunCmd struct {
+	Plan string `arg:"" type:"existingfile" help:"The reviewed plan (YAML)."`
+	Out  string `type:"path" required:"" help:"Folder for the certificate and the report; made if missing."`
+	URI  string `help:"PKCS#11 URI of the token; default: hsm.uri of the machine file."`
+}
+
+// maxPlan bounds a plan file, in octets; the plan's own parser is stricter.
+const maxPlan = 1 << 20
+
+// Run holds a ceremony: one reviewed file in; keys, certificate and report out.
+func (r *ceremonyRunCmd) Run(c *cli) error {
+	uri := r.URI
+	if uri == "" {
+		machine, err := config.Load[config.Machine](c.Machine)
+		if err != nil {
+			return err
+		}
+		uri = machine.HSM.URI
+	}
+	f, err := os.Open(r.Plan)
+	if err != nil {
+		return fault.New(fault.Unavailable, "read ceremony plan", err)
+	}
+	defer f.Close()
+	plan, err := io.ReadAll(io.LimitReader(f, maxPlan))
+	if err != nil {
+		return fault.New(fault.Unavailable, "read ceremony plan", err)
+	}
+	if err := os.MkdirAll(r.Out, 0o700); err != nil {
+		return fault.New(fault.Unavailable, "make output folder", err)
+	}
+	report, err := ceremony.Run(context.Background(), plan, uri, r.Out, time.Now)
+	if err != nil {
+		return err
+	}
+	fmt.Print(report.Text)
+	return nil
+}

@@ -1,0 +1,48 @@
+package store
+
+// Names for the tests, which are in package store_test because storetest
+// imports this package.
+var (
+	CheckSQLiteVersion = checkSQLiteVersion
+	KindOf             = kindOf
+)
+
+// Settings returns pragmas as every connection of the pools has them.
+func (db *DB) Settings(pragma string) ([]string, error) {
+	var all []string
+	var s string
+	if err := db.writer.QueryRow("PRAGMA " + pragma).Scan(&s); err != nil {
+		return nil, err
+	}
+	all = append(all, s)
+	for range 8 {
+		if err := db.reader.QueryRow("PRAGMA " + pragma).Scan(&s); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// WriteThroughReader tries to write on a reading connection.
+func (db *DB) WriteThroughReader() error {
+	_, err := db.reader.Exec("DELETE FROM tally")
+	return err
+}
+
+// SealedText returns the stored text of every message.
+func (db *DB) SealedText() (all [][]byte, err error) {
+	rows, err := db.reader.Query("SELECT sealed FROM outbox ORDER BY created")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var b []byte
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		all = append(all, b)
+	}
+	return all, rows.Err()
+}

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+
+	"custode/authcore"
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/store/sqlite"
+)
+
+var _ authcore.Identities = (*DB)(nil)
+
+// What an IdentityEvent records. Appended to, never renumbered: they are stored.
+type What uint8
+
+// The events.
+const (
+	IdentityAdded   What = 1
+	StateChanged    What = 2
+	PasswordChanged What = 3
+)
+
+// Change says who changes an identity, why and when. All three are required.
+type Change struct {
+	Actor  string // who: an operator's name, "subject", "system"
+	Reason string
+	At     time.Time
+}
+
+func (c Change) check(op string) error {
+	if c.Actor == "" || c.Reason == "" || c.At.IsZero() {
+		return fault.Newf(fault.Invalid, op, "a change needs an actor, a reason and a time")
+	}
+	return nil
+}
+
+// IdentityEvent is an entry of an identity's history, which is only ever added to.
+type IdentityEvent struct {
+	What     What
+	From, To authcore.State // zero when the state did not change
+	Change
+}
+
+// IdentityByUsername implements authcore.Identities.
+func (db *DB) IdentityByUsername(ctx context.Context, u id.Username) (authcore.Identity, error) {
+	// The name is not repeated in errors: people type passwords into its field.
+	const op = "find identity by username"
+	row, err := db.read().GetIdentityByUsername(ctx, u.String())
+	if err != nil {
+		return authcore.Identity{}, mapError(op, err)
+	}
+	return decodeIdentity(op, row)
+}
+
+// Identity implements authcore.Identities.
+func (db *DB) Identity(ctx context.Context, s id.Subject) (authcore.Identity, error) {
+	op := "find identity " + s.String()
+	row, err := db.read().GetIdentity(ctx, s.String())
+	if err != nil {
+		return authcore.Identity{}, mapError(op, err)
+	}
+	return decodeIdentity(op, row)
+}
+
+// ListIdentities returns at most limit identities in the order of usernames,
+// beginning after the given one (zero: from the start).
+func (db *DB) ListIdentities(ctx context.Context, after id.Username, limit int) ([]authcore.Identity, error) {
+	const op = "list identities"
+	if limit < 1 { // SQL takes a negative limit for none
+		return nil, fault.Newf(fault.Invalid, op, "limit %d", limit)
+	}
+	rows, err := db.read().ListIdentities(ctx, sqlite.ListIdentitiesParams{After: after.String(), Most: int64(limit)})
+	if err != nil {
+		return nil, mapError(op, err)
+	}
+	list := make([]authcore.Identity, 0, len(rows))
+	for _, row := range rows {
+		i, err := decodeIdentity(op, row)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, i)
+	}
+	return list, nil
+}
+
+// AddIdentity stores a new identity; fault.Conflict when its subject, username
+// or SPID code is taken.
+func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) error {
+	op := "add identity " + i.Subject.String()
+	if err := c.check(op); err != nil {
+		return err
+	}
+	if i.Subject.IsZero() || i.Username.IsZero() || i.SPIDCode.IsZero() || i.State < authcore.Active || i.State > authcore.Revoked || i.Password == "" {
+		return fault.Newf(fault.Invalid, op, "subject, username, SPID code, state or password missing")
+	}
+	for name, value := range i.Attributes {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) { // JSON would mend it
+			return fault.Newf(fault.Invalid, op, "an attribute is not UTF-8")
+		}
+	}
+	attributes, err := encode(op, i.Attributes)
+	if err != nil {
+		return err
+	}
+	return db.write(ctx, op, func(q *sqlite.Queries) error {
+		if err := q.InsertIdentity(ctx, sqlite.InsertIdentityParams{
+			Subject: i.Subject.String(), Username: i.Username.String(), SpidCode: i.SPIDCode.String(), State: int64(i.State),
+			Reason: i.Reason, Phone: i.Phone.String(), Attributes: attributes, Password: i.Password,
+			Created: nanos(i.Created), LastLogin: nanos(i.LastLogin),
+		}); err != nil {
+			return err
+		}
+		return insertEvent(ctx, q, i.Subject.String(), IdentityEvent{What: IdentityAdded, To: i.State, Change: c})
+	})
+}
+
+// SetIdentityState moves an identity from one state to another. fault.NotFound,
+// fault.Conflict when its state is not from, fault.Denied when from is Revoked,
+// which is final.
+func (db *DB) SetIdentityState(ctx context.Context, u id.Username, from, to authcore.State, c Change) error {
+	const op = "set identity state"
+	if err := c.check(op); err != nil {
+		return err
+	}
+	if from < authcore.Active || from > authcore.Revoked || to < authcore.Active || to > authcore.Revoked || from == to {
+		return fault.Newf(fault.Invalid, op, "from %d to %d is no change of state", from, to)
+	}
+	if from == authcore.Revoked {
+		return fault.Newf(fault.Denied, op, "a revoked identity stays revoked")
+	}
+	// authcore.Identity.Reason says why an identity is not active.
+	reason := c.Reason
+	if to == authcore.Active {
+		reason = ""
+	}
+	return db.write(ctx, op, func(q *sqlite.Queries) error {
+		row, err := q.GetIdentityByUsername(ctx, u.String())
+		if err != nil {
+			return err
+		}
+		n, err := q.UpdateIdentityState(ctx, sqlite.UpdateIdentityStateParams{
+			ToState: int64(to), Reason: reason, Subject: row.Subject, FromState: int64(from),
+		})
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fault.Newf(fault.Conflict, op, "identity %s is in state %d, not %d", row.Subject, row.State, from)
+		}
+		return insertEvent(ctx, q, row.Subject, IdentityEvent{What: StateChanged, From: from, To: to, Change: c})
+	})
+}
+
+// SetPassword replaces the password's encoding; fault.NotFound.
+func (db *DB) SetPassword(ctx context.Context, u id.Username, encoded string, c Change) error {
+	const op = "set password"
+	if err := c.check(op); err != nil {
+		return err
+	}
+	if encoded == "" {
+		return fault.Newf(fault.Invalid, op, "empty encoding")
+	}
+	return db.write(ctx, op, func(q *sqlite.Queries) error {
+		row, err := q.GetIdentityByUsername(ctx, u.String())
+		if err != nil {
+			return err
+		}
+		if _, err := q.UpdateIdentityPassword(ctx, sqlite.UpdateIdentityPasswordParams{Password: encoded, Subject: row.Subject}); err != nil {
+			return err
+		}
+		return insertEvent(ctx, q, row.Subject, IdentityEvent{What: PasswordChanged, Change: c})
+	})
+}
+
+// IdentityEvents returns the history of an identity, oldest first; empty when
+// the identity is unknown.
+func (db *DB) IdentityEvents(ctx context.Context, s id.Subject) ([]IdentityEvent, error) {
+	rows, err := db.read().ListIdentityEvents(ctx, s.String())
+	if err != nil {
+		return nil, mapError("read history of identity "+s.String(), err)
+	}
+	events := make([]IdentityEvent, 0, len(rows))
+	for _, r := range rows {
+		events = append(events, IdentityEvent{
+			What: What(r.What), From: authcore.State(r.FromState), To: authcore.State(r.ToState),
+			Change: Change{Actor: r.Actor, Reason: r.Reason, At: instant(r.At)},
+		})
+	}
+	return events, nil
+}
+
+func insertEvent(ctx context.Context, q *sqlite.Queries, subject string, e IdentityEvent) error {
+	return q.InsertIdentityEvent(ctx, sqlite.InsertIdentityEventParams{
+		Subject: subject, What: int64(e.What), FromState: int64(e.From), ToState: int64(e.To), Actor: e.Actor, Reason: e.Reason, At: nanos(e.At),
+	})
+}
+
+func decodeIdentity(op string, row sqlite.Identity) (authcore.Identity, error) {
+	i := authcore.Identity{
+		State: authcore.State(row.State), Reason: row.Reason, Password: row.Password, Created: instant(row.Created), LastLogin: instant(row.LastLogin),
+	}
+	err := parseAll(field{&i.Subject, row.Subject}, field{&i.Username, row.Username}, field{&i.SPIDCode, row.SpidCode}, field{&i.Phone, row.Phone})
+	if err == nil {
+		err = json.Unmarshal([]byte(row.Attributes), &i.Attributes)
+	}
+	if err != nil {
+		return authcore.Identity{}, fault.New(fault.Internal, op, err)
+	}
+	return i, nil
+}

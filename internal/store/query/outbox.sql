@@ -1,0 +1,38 @@
+-- name: InsertMessage :exec
+INSERT INTO outbox (id, recipient, sealed, class, state, created, expires, attempts, recovered, bay, detail, changed)
+VALUES (sqlc.arg(id), sqlc.arg(recipient), sqlc.arg(sealed), sqlc.arg(class), sqlc.arg(state), sqlc.arg(created), sqlc.arg(expires),
+    0, 0, '', '', sqlc.arg(created));
+
+-- name: ListMessages :many
+SELECT id, recipient, sealed, class, created, expires, attempts
+FROM outbox
+WHERE state = sqlc.arg(state) AND recovered = sqlc.arg(recovered)
+ORDER BY class, expires
+LIMIT sqlc.arg(most);
+
+-- name: GetMessageState :one
+SELECT state, recovered FROM outbox WHERE id = sqlc.arg(id);
+
+-- name: GetChallengeMessageState :one
+SELECT o.state FROM challenge c JOIN outbox o ON o.id = c.message_id WHERE c.id = sqlc.arg(id);
+
+-- name: UpdateMessage :execrows
+UPDATE outbox
+SET state = sqlc.arg(to_state), attempts = attempts + sqlc.arg(more_attempts), recovered = 0, bay = sqlc.arg(bay),
+    detail = sqlc.arg(detail), changed = sqlc.arg(changed)
+WHERE id = sqlc.arg(id) AND state = sqlc.arg(from_state);
+
+-- name: SetMessageRecovered :exec
+UPDATE outbox SET recovered = sqlc.arg(recovered) WHERE id = sqlc.arg(id);
+
+-- name: EraseMessageText :exec
+UPDATE outbox SET sealed = sqlc.arg(sealed) WHERE id = sqlc.arg(id);
+
+-- name: ListMessagesInState :many
+SELECT id, bay, expires, recovered FROM outbox WHERE state = sqlc.arg(state) ORDER BY class, expires;
+
+-- name: SweepMessages :execrows
+DELETE FROM outbox
+WHERE id IN (SELECT o.id FROM outbox o
+    WHERE o.expires < sqlc.arg(before) AND NOT EXISTS (SELECT 1 FROM challenge c WHERE c.message_id = o.id)
+    ORDER BY o.expires LIMIT sqlc.arg(most));

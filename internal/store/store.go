@@ -1,0 +1,210 @@
+// Package store is all the SQL of the house: everything that must survive a
+// restart or be shared between processes.
+//
+// [DB] implements the small interfaces that the consumers declare, one file per
+// consumer: authcore.Flows, Identities, Tallies and Deliveries, otpvault.Store
+// and modem.Journal. It imports those packages for their types; they never import
+// it (docs/adr/0002-store-imports-consumers.md). Methods speak the consumers'
+// vocabulary; row structs stay inside.
+//
+// The engine is SQLite in WAL mode with synchronous=FULL: what a method wrote is
+// on the disk when it returned nil. There is one writing connection, whose
+// transactions take the write lock at once (BEGIN IMMEDIATE), and a pool of
+// reading ones. Several processes may have the same file open.
+//
+// The schema (schema/NNN_*.sql) is migrated only by [Migrate]; [Open] refuses a
+// file of another version. No secret is readable in it: codes are MACs, message
+// texts are sealed by the HSM, passwords are opaque encodings. Personal data is
+// readable: the file has mode 0600 and belongs on an encrypted disk.
+//
+// It is not a cache, not a queue server, and it decides nothing: limits and
+// policy come in as parameters. Only cmd may import it.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/store/sqlite"
+)
+
+// Config is what Open needs. Path is required.
+type Config struct {
+	// Path of the database file; its folder must be writable (WAL).
+	Path string
+	// Issuer is the entityID of this identity provider, kept with every answer in
+	// the transaction register. FinishFlow fails without it.
+	Issuer id.EntityID
+	// Readers is the number of reading connections; 0 means 4.
+	Readers int
+	// BusyTimeout is how long a statement waits for another process's write
+	// lock before fault.Retry; 0 means 5 s.
+	BusyTimeout time.Duration
+	Log         *slog.Logger // optional
+}
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	writer *sql.DB // exactly one connection
+	reader *sql.DB // query_only connections
+	path   string
+	issuer id.EntityID
+	log    *slog.Logger
+}
+
+// Open opens a migrated database. It fails with fault.Fatal when an operator
+// must act: no file, not migrated, migrated by another version, readable by
+// others, damaged, or an SQLite that can damage it.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	op := "open database " + cfg.Path
+	cfg = cfg.withDefaults()
+	if err := checkFile(cfg.Path); err != nil {
+		return nil, err
+	}
+	db := &DB{path: cfg.Path, issuer: cfg.Issuer, log: cfg.Log}
+	db.writer = sql.OpenDB(newConnector(cfg.Path, cfg.BusyTimeout, false))
+	db.writer.SetMaxOpenConns(1)
+	db.writer.SetMaxIdleConns(1)
+	db.reader = sql.OpenDB(newConnector(cfg.Path, cfg.BusyTimeout, true))
+	db.reader.SetMaxOpenConns(cfg.Readers)
+	db.reader.SetMaxIdleConns(cfg.Readers)
+	if err := db.check(ctx); err != nil {
+		_ = db.Close()
+		return nil, fault.New(fault.KindOf(err), op, err)
+	}
+	db.log.InfoContext(ctx, "database open", "path", cfg.Path, "schema", latestSchema())
+	return db, nil
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Readers <= 0 {
+		cfg.Readers = 4
+	}
+	if cfg.BusyTimeout <= 0 {
+		cfg.BusyTimeout = 5 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// checkFile refuses what Open must not touch. It never creates the file.
+func checkFile(path string) error {
+	op := "open database " + path
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fault.Newf(fault.Fatal, op, "migrate first: %w", err)
+	case !info.Mode().IsRegular():
+		return fault.Newf(fault.Fatal, op, "not a regular file")
+	case info.Mode().Perm()&0o077 != 0:
+		return fault.Newf(fault.Fatal, op, "mode %v lets others in; want 0600", info.Mode().Perm())
+	}
+	return nil
+}
+
+// check opens the first connection of each pool, which verifies its settings,
+// and compares the schema version.
+func (db *DB) check(ctx context.Context) error {
+	if err := db.reader.PingContext(ctx); err != nil {
+		return mapError("connect for reading", err)
+	}
+	if err := db.writer.PingContext(ctx); err != nil {
+		return mapError("connect for writing", err)
+	}
+	return checkSchema(ctx, db.reader)
+}
+
+// Close releases the file. Calls under way finish first.
+func (db *DB) Close() error {
+	err := db.reader.Close()
+	if werr := db.writer.Close(); werr != nil {
+		err = werr
+	}
+	if err != nil {
+		return mapError("close database", err)
+	}
+	return nil
+}
+
+// Ping reports whether the database can be read and the write lock be had. It
+// writes nothing.
+func (db *DB) Ping(ctx context.Context) error {
+	if err := checkSchema(ctx, db.reader); err != nil {
+		return err
+	}
+	tx, err := db.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return mapError("take write lock", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		return mapError("release write lock", err)
+	}
+	return nil
+}
+
+// Backup writes a consistent copy of the database to path, which must not
+// exist, with mode 0600, while the database is in use. Nothing is left at path
+// when it fails.
+func (db *DB) Backup(ctx context.Context, path string) error {
+	op := "back up database to " + path
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fault.New(fault.Unavailable, op, err)
+	}
+	defer f.Close()
+	// A connection of its own: the readers may not write even elsewhere, and the
+	// writer must stay free. The statement holds no lock that writers wait for.
+	copier := sql.OpenDB(newConnector(db.path, time.Second, false))
+	defer copier.Close()
+	_, err = copier.ExecContext(ctx, "VACUUM INTO ?", path)
+	if err != nil {
+		_ = os.Remove(path)
+		return mapError(op, err)
+	}
+	if err := errors.Join(f.Sync(), syncFolder(path)); err != nil {
+		_ = os.Remove(path)
+		return fault.New(fault.Unavailable, op, err)
+	}
+	return nil
+}
+
+// syncFolder makes the name of a new file durable.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Sync()
+}
+
+// read returns the queries on the reading pool.
+func (db *DB) read() *sqlite.Queries { return sqlite.New(db.reader) }
+
+// write runs do in one transaction that holds the write lock from its start, and
+// commits it when do returns nil. do's own *fault.Error passes unchanged; every
+// other error is mapped.
+func (db *DB) write(ctx context.Context, op string, do func(q *sqlite.Queries) error) error {
+	tx, err := db.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return mapError(op, err)
+	}
+	if err := do(sqlite.New(tx)); err != nil {
+		// The transaction is void either way; the cause is what matters.
+		_ = tx.Rollback()
+		return mapError(op, err)
+	}
+	if err := tx.Commit(); err != nil {
+		return mapError(op, err)
+	}
+	return nil
+}

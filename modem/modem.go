@@ -1,0 +1,215 @@
+// Package modem sends SMS through a pool of GSM modems.
+//
+// One central queue (class, then deadline, then arrival) and one goroutine per
+// modem position (Bay): an idle bay pulls the best message it may take. The
+// outbox itself is a Journal the caller provides; the pool is told of new rows
+// with Wake and records every step, "Sending" before the PDU leaves, so that a
+// crash knows which messages are in doubt. A message text reaches the pool
+// wrapped and is opened only when a modem takes it.
+//
+// What becomes of a message: Sent means that the network accepted it (receipt),
+// Delivered that the phone has it (status report, best effort: never wait for
+// it). When the modem falls silent after the PDU left, nobody knows: that is
+// MaybeSent, a state of its own; a one-time code is then tried once more on
+// another modem. A message past its deadline is Expired, never sent late. A
+// refusal by the network is classified (verdict.go): the number, the network,
+// the modem or the SIM is to blame, and only the first fails the message.
+//
+// A modem that stops answering is resynchronised; if that fails its port is
+// reopened with a growing pause, for ever and without disturbing the others.
+//
+// The package is a leaf: cmd wires it to the store and the HSM. It logs bay
+// names, message identifiers and codes; never numbers, texts or PINs.
+package modem
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/modem/at"
+	"custode/modem/port"
+)
+
+// Class is what a message is for. Lower values go first.
+type Class uint8
+
+// The classes.
+const (
+	OTP   Class = iota // somebody waits in front of a page
+	Alert              // a notice to a person, or to an operator
+	Bulk               // may never delay the others
+)
+
+// State is where a message is.
+type State uint8
+
+// The states. Queued and MaybeSent may still change; see record for which
+// changes are allowed.
+const (
+	Queued State = iota
+	Sending
+	Sent      // accepted by the network (receipt)
+	Delivered // with the phone (report)
+	Failed
+	Expired
+	MaybeSent // the PDU left and no answer came
+)
+
+var stateNames = [...]string{"queued", "sending", "sent", "delivered", "failed", "expired", "maybe-sent"}
+
+// String returns the lower-case name.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// Message is a row of the outbox. Sealed is the text wrapped by its issuer with
+// the message identifier as associated data. Attempts counts sendings so far.
+type Message struct {
+	ID       id.MessageID
+	To       id.Phone
+	Sealed   []byte
+	Class    Class
+	Created  time.Time
+	Expires  time.Time
+	Attempts int
+}
+
+// Event is one step of a message. Detail holds neither text nor number.
+type Event struct {
+	ID     id.MessageID
+	State  State
+	Bay    string
+	Detail string
+	At     time.Time
+}
+
+// Journal is the durable outbox.
+type Journal interface {
+	// Queued returns messages accepted and not finished, nearest deadline first
+	// (with many bulk rows waiting, class before deadline).
+	// A row in state MaybeSent may be among them only after Recover put it there;
+	// the pool then retries it if it is an OTP. Rows the pool already has are
+	// skipped, so limit must exceed what is usually waiting.
+	Queued(ctx context.Context, limit int) ([]Message, error)
+	// Record makes e durable before it returns. Sending counts an attempt.
+	Record(ctx context.Context, e Event) error
+	// Recover is called once, before anything else: what a dead process left in
+	// Sending becomes MaybeSent, what is past its deadline Expired.
+	Recover(ctx context.Context, now time.Time) ([]Event, error)
+}
+
+// Opener unwraps a message text; aad is the message identifier. Errors of kind
+// Invalid, Denied, NotFound or Conflict fail the message, others postpone it.
+type Opener interface {
+	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
+}
+
+// BayConfig is one modem position: machine facts. Device is a stable path
+// (/dev/serial/by-path/...). SIMPIN is a file with the card's PIN, or "".
+type BayConfig struct {
+	Name         string
+	Device       string
+	Baud         int // 0 means 115200
+	HardwareFlow bool
+	SIMPIN       string
+}
+
+// Timing holds every wait. Zero fields take the default in parentheses.
+type Timing struct {
+	Prompt    time.Duration // AT+CMGS to ">" (10 s)
+	Hedge     time.Duration // Ctrl-Z to a second try of an OTP elsewhere (12 s)
+	Receipt   time.Duration // Ctrl-Z to doubt (60 s)
+	Listen    time.Duration // doubt to resynchronisation, listening for a late receipt (240 s)
+	ListenOne time.Duration // the same when no other modem is ready (10 s)
+	KeepAlive time.Duration // idle check of signal and registration (30 s)
+	Register  time.Duration // pause between looks for a network (5 s)
+	Busy      time.Duration // how long a SIM may be busy at start (60 s)
+	ReopenMin time.Duration // first pause before reopening a port (500 ms)
+	ReopenMax time.Duration // longest pause (30 s)
+	Retry     time.Duration // first pause before a message meets the same modem again (2 s)
+	Poll      time.Duration // safety look into the journal (5 s)
+	Drain     time.Duration // what shutdown grants a transaction in progress (20 s)
+	Record    time.Duration // bound of one Journal or Opener call (5 s)
+}
+
+func (t Timing) withDefaults() Timing {
+	for _, d := range []struct {
+		field *time.Duration
+		def   time.Duration
+	}{
+		{&t.Prompt, 10 * time.Second}, {&t.Hedge, 12 * time.Second}, {&t.Receipt, 60 * time.Second},
+		{&t.Listen, 240 * time.Second}, {&t.ListenOne, 10 * time.Second}, {&t.KeepAlive, 30 * time.Second},
+		{&t.Register, 5 * time.Second}, {&t.Busy, 60 * time.Second}, {&t.ReopenMin, 500 * time.Millisecond},
+		{&t.ReopenMax, 30 * time.Second}, {&t.Retry, 2 * time.Second}, {&t.Poll, 5 * time.Second},
+		{&t.Drain, 20 * time.Second}, {&t.Record, 5 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.def
+		}
+	}
+	return t
+}
+
+// Config builds a Pool. Journal, Opener, Log and at least one bay are required.
+type Config struct {
+	Bays           []BayConfig
+	Journal        Journal
+	Opener         Opener
+	Log            *slog.Logger
+	Now            func() time.Time // nil means time.Now
+	Timing         Timing
+	MaxAttempts    int  // refusals before a message fails (6)
+	MaxParts       int  // parts of an alert or bulk text (4); an OTP is always one
+	QueueLimit     int  // rows held in memory (1000)
+	AllowSimulated bool // accept a modem whose manufacturer is SIMULATOR
+	// OpenPort opens a bay's line; nil means modem/port. Tests replace it.
+	OpenPort func(BayConfig) (at.Port, error)
+}
+
+func (c Config) validate() (Config, error) {
+	bad := func(what string) (Config, error) {
+		return Config{}, fault.Newf(fault.Invalid, "modem pool configuration", "%s", what)
+	}
+	if c.Journal == nil || c.Opener == nil || c.Log == nil || len(c.Bays) == 0 {
+		return bad("journal, opener, log and a bay are required")
+	}
+	names, devices := map[string]bool{}, map[string]bool{}
+	for _, b := range c.Bays {
+		if b.Name == "" || b.Device == "" || names[b.Name] || devices[b.Device] {
+			return bad("bay names and devices must be present and distinct")
+		}
+		names[b.Name], devices[b.Device] = true, true
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.OpenPort == nil {
+		c.OpenPort = openSerial
+	}
+	c.Timing = c.Timing.withDefaults()
+	c.MaxAttempts = positive(c.MaxAttempts, 6)
+	c.MaxParts = positive(c.MaxParts, 4)
+	c.QueueLimit = positive(c.QueueLimit, 1000)
+	return c, nil
+}
+
+func positive(n, def int) int {
+	if n > 0 {
+		return n
+	}
+	return def
+}
+
+func openSerial(b BayConfig) (at.Port, error) {
+	p, err := port.Open(port.Config{Device: b.Device, Baud: b.Baud, HardwareFlow: b.HardwareFlow})
+	if err != nil {
+		return nil, err // not p: a nil *Port in the interface would not be nil
+	}
+	return p, nil
+}

@@ -1,0 +1,414 @@
+package modem
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"custode/internal/fault"
+	"custode/internal/id"
+)
+
+// Pool is the modems and their queue.
+type Pool struct {
+	cfg   Config
+	bays  []*bay
+	wake  chan struct{} // look into the journal
+	nudge chan struct{} // look at the queue
+
+	unrecorded atomic.Int32 // jobs with a pending step
+
+	mu      sync.Mutex
+	running bool
+	jobs    map[id.MessageID]*job
+	queue   jobHeap
+	seq     uint64
+	inDoubt map[id.MessageID]bool // what Recover found
+}
+
+// New builds a pool; nothing is opened and no goroutine started before Run.
+// It fails with fault.Invalid.
+func New(cfg Config) (*Pool, error) {
+	cfg, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{
+		cfg: cfg, wake: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
+		jobs: map[id.MessageID]*job{}, inDoubt: map[id.MessageID]bool{},
+	}
+	for _, b := range cfg.Bays {
+		p.bays = append(p.bays, newBay(p, b))
+	}
+	return p, nil
+}
+
+// Wake tells the pool that the journal has new messages. It never blocks.
+func (p *Pool) Wake() { poke(p.wake) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Bays returns the state of every bay, in configuration order.
+func (p *Pool) Bays() []BayStatus {
+	out := make([]BayStatus, len(p.bays))
+	for i, b := range p.bays {
+		out[i] = b.snapshot()
+	}
+	return out
+}
+
+// Run recovers the journal and serves until ctx ends; then it lets transactions
+// in progress finish (Timing.Drain) and returns nil. It fails when the journal
+// cannot be recovered, and may be called once.
+func (p *Pool) Run(ctx context.Context) error {
+	p.mu.Lock()
+	again := p.running
+	p.running = true
+	p.mu.Unlock()
+	if again {
+		return fault.Newf(fault.Conflict, "run modem pool", "already run")
+	}
+	events, err := p.cfg.Journal.Recover(ctx, p.cfg.Now())
+	if err != nil {
+		return fault.New(fault.KindOf(err), "recover SMS outbox", err)
+	}
+	for _, e := range events {
+		if e.State == MaybeSent {
+			p.inDoubt[e.ID] = true
+		}
+	}
+	if len(events) > 0 {
+		p.cfg.Log.Warn("outbox recovered", "changed", len(events), "in_doubt", len(p.inDoubt))
+	}
+	var actors sync.WaitGroup
+	for _, b := range p.bays {
+		actors.Go(func() { b.run(ctx) })
+	}
+	p.clerk(ctx)
+	actors.Wait()
+	p.flush(context.WithoutCancel(ctx))
+	return nil
+}
+
+// clerk moves messages between journal and queue. It waits for events; the poll
+// is only a safety net.
+func (p *Pool) clerk(ctx context.Context) {
+	load := true
+	for {
+		pause := p.cfg.Timing.Poll
+		if load && !p.load(ctx) {
+			pause = min(pause, time.Second)
+		}
+		p.signal() // first: what follows may wait for the journal
+		p.expire(ctx)
+		p.flush(ctx)
+		p.mu.Lock()
+		now := p.cfg.Now()
+		p.forget(now)
+		if next, ok := p.nextMoment(now); ok {
+			pause = max(min(pause, next.Sub(now)), time.Millisecond)
+		}
+		p.mu.Unlock()
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-p.wake:
+			load = true
+		case <-timer.C:
+			load = true
+		case <-p.nudge:
+			load = false
+		}
+		timer.Stop()
+	}
+}
+
+// signal tells the bays to look at the queue.
+func (p *Pool) signal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return
+	}
+	for _, b := range p.bays {
+		if b.inService && !b.busy {
+			poke(b.wake)
+		}
+	}
+}
+
+// load takes new rows from the journal; it reports success.
+func (p *Pool) load(ctx context.Context) bool {
+	rctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
+	defer cancel()
+	rows, err := p.cfg.Journal.Queued(rctx, p.cfg.QueueLimit)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.cfg.Log.Error("outbox not read", "err", err)
+		}
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range rows {
+		if p.jobs[m.ID] != nil || m.ID.IsZero() || m.To.IsZero() {
+			continue
+		}
+		if len(p.queue) >= p.cfg.QueueLimit && m.Class == Bulk {
+			continue
+		}
+		p.seq++
+		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*bay]bool{}, refusals: m.Attempts}
+		p.jobs[m.ID] = j
+		if p.inDoubt[m.ID] {
+			delete(p.inDoubt, m.ID)
+			j.state, j.doubtful, j.hedged = MaybeSent, true, true
+			j.done = m.Class != OTP // sent twice an OTP is harmless, other texts are not
+		}
+		p.enqueue(j)
+	}
+	return true
+}
+
+// forget drops finished and recorded jobs once no snapshot of the journal can
+// hold them; p.mu is held.
+func (p *Pool) forget(now time.Time) {
+	for k, j := range p.jobs {
+		if !j.done || j.inFlight > 0 {
+			continue
+		}
+		if j.doneAt.IsZero() {
+			j.doneAt = now
+		}
+		if now.Sub(j.doneAt) < time.Minute || !j.rec.TryLock() {
+			continue
+		}
+		if j.pending == nil {
+			delete(p.jobs, k)
+		}
+		j.rec.Unlock()
+	}
+}
+
+// expire ends the messages whose deadline passed.
+func (p *Pool) expire(ctx context.Context) {
+	p.mu.Lock()
+	late := p.expired(p.cfg.Now())
+	for _, j := range late {
+		j.done = true
+	}
+	p.mu.Unlock()
+	for _, j := range late {
+		_ = p.record(ctx, j, Expired, "", "deadline passed")
+	}
+}
+
+// allowed says whether a message may go from one state to another. A receipt is
+// never taken back by the failure of a second copy.
+func allowed(from, to State) bool {
+	switch from {
+	case Delivered, Expired:
+		return false
+	case Failed:
+		return to == Delivered || to == Sent
+	case Sent:
+		return to == Delivered || to == Failed
+	case MaybeSent:
+		return to != Queued && to != Expired && to != MaybeSent
+	default:
+		return true
+	}
+}
+
+// errOvertaken stops a second copy whose first was accepted meanwhile.
+var errOvertaken = fault.Newf(fault.Conflict, "send SMS", "the other copy was accepted")
+
+// record makes a step durable. A step the journal refuses is kept and offered
+// again by the clerk, except Sending, on which the caller must not go on.
+func (p *Pool) record(ctx context.Context, j *job, to State, bay, detail string) error {
+	j.rec.Lock()
+	defer j.rec.Unlock()
+	if !allowed(j.state, to) {
+		if to == Sending {
+			return errOvertaken
+		}
+		return nil
+	}
+	e := Event{ID: j.msg.ID, State: to, Bay: bay, Detail: detail, At: p.cfg.Now()}
+	err := p.write(ctx, e)
+	switch {
+	case err == nil:
+		p.clearPending(j)
+	case to == Sending:
+		return err
+	default:
+		if j.pending == nil {
+			p.unrecorded.Add(1)
+		}
+		j.pending = &e
+		p.cfg.Log.Error("outbox not written, will try again", "message", e.ID.String(), "state", to.String(), "err", err)
+	}
+	j.state = to
+	p.cfg.Log.Info("sms", "message", e.ID.String(), "state", to.String(), "bay", bay, "detail", detail)
+	return err
+}
+
+func (p *Pool) write(ctx context.Context, e Event) error {
+	// A step that happened is written even while the pool shuts down.
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Timing.Record)
+	defer cancel()
+	return p.cfg.Journal.Record(rctx, e)
+}
+
+// clearPending forgets an unrecorded step; j.rec is held.
+func (p *Pool) clearPending(j *job) {
+	if j.pending != nil {
+		j.pending = nil
+		p.unrecorded.Add(-1)
+	}
+}
+
+// flush offers the journal what it refused.
+func (p *Pool) flush(ctx context.Context) {
+	if p.unrecorded.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	all := make([]*job, 0, len(p.jobs))
+	for _, j := range p.jobs {
+		all = append(all, j)
+	}
+	p.mu.Unlock()
+	for _, j := range all {
+		j.rec.Lock()
+		if j.pending != nil && p.write(ctx, *j.pending) == nil {
+			p.clearPending(j)
+		}
+		j.rec.Unlock()
+	}
+}
+
+// outcome is how one attempt of a bay ended.
+type outcome uint8
+
+const (
+	accepted  outcome = iota
+	refused           // the message is bad: final
+	unlikely          // refused for a passing reason that is mostly the number's: fewer tries
+	elsewhere         // refused here, or not sent at all: try on
+	postponed         // our own trouble: the attempt does not count
+	doubted           // the PDU left and no answer came
+)
+
+// settle ends an attempt of b on j: it records the step and, when the message
+// is to be tried again, puts it back. The record comes first, so that it cannot
+// overtake the next attempt's.
+func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail string) {
+	p.mu.Lock()
+	now := p.cfg.Now()
+	j.inFlight--
+	b.busy = false
+	if o != postponed {
+		j.tried[b] = true
+	}
+	again, to := false, Sent
+	switch o {
+	case accepted:
+	case doubted:
+		j.doubtful = true
+		to = MaybeSent
+		if j.msg.Class == OTP && !j.hedged && len(p.bays) > 1 {
+			j.hedged, again = true, true
+		}
+	case postponed:
+		again, to, j.retryAt = true, Queued, now.Add(time.Second)
+	case refused:
+		to = Failed
+	case unlikely, elsewhere:
+		j.refusals++
+		if o == unlikely {
+			j.refusals++
+		}
+		if j.refusals >= p.cfg.MaxAttempts {
+			to, detail = Failed, detail+", attempts used up"
+			break
+		}
+		again, to = true, Queued
+		if !p.otherCouldTry(b, j, p.cfg.Now()) {
+			j.retryAt = now.Add(min(p.cfg.Timing.Retry<<(j.refusals-1), time.Minute))
+		}
+	}
+	if (to == Failed || to == Queued) && j.doubtful {
+		to = MaybeSent // a copy may have arrived: the failure of the other proves nothing
+	}
+	if to == Sent || !again && j.index < 0 && j.inFlight == 0 {
+		j.done = true
+	}
+	p.mu.Unlock()
+	_ = p.record(ctx, j, to, b.cfg.Name, detail)
+	if again {
+		p.mu.Lock()
+		p.enqueue(j)
+		p.mu.Unlock()
+	}
+	p.signal()
+	poke(p.nudge)
+}
+
+// hedge grants an OTP that waits long for its receipt a second copy on another
+// bay; b goes on waiting.
+func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
+	p.mu.Lock()
+	grant := j.msg.Class == OTP && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
+	if grant {
+		j.tried[b], j.hedged, j.doubtful = true, true, true
+	}
+	p.mu.Unlock()
+	if !grant {
+		return
+	}
+	_ = p.record(ctx, j, MaybeSent, b.cfg.Name, "no receipt yet, second copy on another modem")
+	p.mu.Lock()
+	p.enqueue(j)
+	p.mu.Unlock()
+	p.signal()
+}
+
+// lateReceipt notes an acceptance that came after the doubt was recorded.
+func (p *Pool) lateReceipt(ctx context.Context, b *bay, j *job) {
+	p.mu.Lock()
+	j.done = true // a copy still waiting is dropped by take
+	p.mu.Unlock()
+	_ = p.record(ctx, j, Sent, b.cfg.Name, "late receipt")
+}
+
+// ready puts b in or out of service.
+func (p *Pool) ready(b *bay, on bool) {
+	p.mu.Lock()
+	changed := b.inService != on
+	b.inService = on
+	p.mu.Unlock()
+	if changed {
+		p.signal()
+	}
+}
+
+func (p *Pool) cool(b *bay, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.coolUntil = p.cfg.Now().Add(d)
+}
+
+func (p *Pool) alone(b *bay) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.othersInService(b) == 0
+}

@@ -1,0 +1,197 @@
+package modem
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// job is a message the pool knows: waiting, with a bay, or lately finished (kept
+// so that an old snapshot of the journal cannot bring it back). Fields are
+// guarded by Pool.mu, except those of the record.
+type job struct {
+	msg      Message
+	seq      uint64
+	index    int // in the heap, -1 outside
+	tried    map[*bay]bool
+	retryAt  time.Time
+	refusals int
+	inFlight int
+	hedged   bool // a second copy was granted
+	doubtful bool // a copy may be on its way
+	done     bool
+	doneAt   time.Time
+
+	rec     sync.Mutex // orders the records of this message
+	state   State
+	pending *Event // last one the journal did not take
+}
+
+// jobHeap orders by class, deadline, arrival.
+type jobHeap []*job
+
+func (h jobHeap) Len() int { return len(h) }
+func (h jobHeap) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if a.msg.Class != b.msg.Class {
+		return a.msg.Class < b.msg.Class
+	}
+	if !a.msg.Expires.Equal(b.msg.Expires) {
+		return a.msg.Expires.Before(b.msg.Expires)
+	}
+	return a.seq < b.seq
+}
+func (h jobHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push is for container/heap.
+func (h *jobHeap) Push(x any) {
+	j := x.(*job)
+	j.index = len(*h)
+	*h = append(*h, j)
+}
+
+// Pop is for container/heap.
+func (h *jobHeap) Pop() any {
+	old := *h
+	j := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	j.index = -1
+	return j
+}
+
+// enqueue puts j into the heap; p.mu is held.
+func (p *Pool) enqueue(j *job) {
+	if j.index < 0 && !j.done {
+		heap.Push(&p.queue, j)
+	}
+}
+
+// take gives b the best message it may send, or nil.
+func (p *Pool) take(b *bay) *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.cfg.Now()
+	var skipped []*job
+	var found *job
+	for found == nil && len(p.queue) > 0 {
+		j := heap.Pop(&p.queue).(*job)
+		if j.done {
+			continue
+		}
+		if p.eligible(b, j, now) {
+			found = j
+			break
+		}
+		skipped = append(skipped, j)
+	}
+	for _, j := range skipped {
+		heap.Push(&p.queue, j)
+	}
+	if found != nil {
+		found.inFlight++
+		b.busy = true
+	}
+	return found
+}
+
+// eligible says whether b may send j now; p.mu is held.
+func (p *Pool) eligible(b *bay, j *job, now time.Time) bool {
+	if now.Before(j.retryAt) || !now.Before(j.msg.Expires) || p.cooling(b, now) {
+		return false
+	}
+	if j.msg.Class == Bulk && !p.bulkAllowed() {
+		return false
+	}
+	if !j.tried[b] {
+		return true
+	}
+	// The second copy of a message in doubt never goes through the same modem;
+	// a refused one may come back when nobody else is left to try.
+	return !j.doubtful && !p.otherCouldTry(b, j, now)
+}
+
+// otherCouldTry reports that some bay fit to send has not tried j; p.mu is held.
+func (p *Pool) otherCouldTry(b *bay, j *job, now time.Time) bool {
+	for _, o := range p.bays {
+		if o != b && o.inService && !j.tried[o] && !now.Before(o.coolUntil) {
+			return true
+		}
+	}
+	return false
+}
+
+// cooling reports that b rests after a network failure while another bay is fit
+// to send; when all rest, nobody does. p.mu is held.
+func (p *Pool) cooling(b *bay, now time.Time) bool {
+	if !now.Before(b.coolUntil) {
+		return false
+	}
+	for _, o := range p.bays {
+		if o != b && o.inService && !now.Before(o.coolUntil) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Pool) othersInService(b *bay) int {
+	n := 0
+	for _, o := range p.bays {
+		if o != b && o.inService {
+			n++
+		}
+	}
+	return n
+}
+
+// bulkAllowed keeps a reserve of idle bays from bulk: one in six, at least one
+// when there is more than one; p.mu is held.
+func (p *Pool) bulkAllowed() bool {
+	serving, idle := 0, 0
+	for _, b := range p.bays {
+		if b.inService {
+			serving++
+			if !b.busy {
+				idle++
+			}
+		}
+	}
+	return serving < 2 || idle > (serving+5)/6
+}
+
+// nextMoment returns when a waiting job next needs attention (its deadline, the
+// end of its pause, or of a bay's rest); p.mu is held.
+func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
+	var next time.Time
+	sooner := func(at time.Time) {
+		if now.Before(at) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	for _, j := range p.queue {
+		sooner(j.retryAt)
+		sooner(j.msg.Expires)
+	}
+	if len(p.queue) > 0 {
+		for _, b := range p.bays {
+			sooner(b.coolUntil)
+		}
+	}
+	return next, !next.IsZero()
+}
+
+// expired removes and returns the waiting jobs past their deadline; p.mu is held.
+func (p *Pool) expired(now time.Time) []*job {
+	var out []*job
+	for _, j := range append([]*job(nil), p.queue...) {
+		if !now.Before(j.msg.Expires) {
+			heap.Remove(&p.queue, j.index)
+			out = append(out, j)
+		}
+	}
+	return out
+}
