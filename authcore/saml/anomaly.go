@@ -1,7 +1,5 @@
 package saml
 
-import "net/http"
-
 // The SAML status URIs of the anomaly table (SAML Core 3.2.2.2).
 const (
 	statusPrefix      = "urn:oasis:names:tc:SAML:2.0:status:"
@@ -46,7 +44,7 @@ const (
 // pageRow is an anomaly told to the person only.
 func pageRow(c Code, status int, it, en string) AnomalyRow {
 	r := AnomalyRow{Code: c, HTTP: status, PageIT: it, PageEN: en, AdviceIT: adviceManagerIT, AdviceEN: adviceManagerEN}
-	if status >= http.StatusInternalServerError {
+	if status >= 500 {
 		r.AdviceIT, r.AdviceEN = adviceLaterIT, adviceLaterEN
 	}
 	return r
@@ -54,7 +52,7 @@ func pageRow(c Code, status int, it, en string) AnomalyRow {
 
 // replyRow is an anomaly told to the SP in a signed Response.
 func replyRow(c Code, status, sub string) AnomalyRow {
-	return AnomalyRow{Code: c, HTTP: http.StatusOK, Response: true, Status: status, SubStatus: sub, Message: statusMessage(c)}
+	return AnomalyRow{Code: c, HTTP: 200, Response: true, Status: status, SubStatus: sub, Message: statusMessage(c)}
 }
 
 func statusMessage(c Code) string {
@@ -69,20 +67,20 @@ func (r AnomalyRow) advise(pageIT, pageEN, adviceIT, adviceEN string) AnomalyRow
 
 // anomalyRows is the table in the order of the codes.
 var anomalyRows = [...]AnomalyRow{
-	{Code: Success, HTTP: http.StatusOK, Response: true, Status: statusSuccess},
-	pageRow(SystemUnavailable, http.StatusServiceUnavailable, pageDownIT, pageDownEN),
-	pageRow(SystemError, http.StatusInternalServerError, pageDownIT, pageDownEN),
-	pageRow(BadBinding, http.StatusForbidden, pageFormatIT, pageFormatEN),
-	pageRow(BadRedirectSig, http.StatusForbidden,
+	{Code: Success, HTTP: 200, Response: true, Status: statusSuccess},
+	pageRow(SystemUnavailable, 503, pageDownIT, pageDownEN),
+	pageRow(SystemError, 500, pageDownIT, pageDownEN),
+	pageRow(BadBinding, 403, pageFormatIT, pageFormatEN),
+	pageRow(BadRedirectSig, 403,
 		"Impossibile stabilire l'autenticità della richiesta di autenticazione - Contattare il gestore del servizio",
 		"The authenticity of the authentication request cannot be established - Contact the provider of the service"),
-	pageRow(WrongMethod, http.StatusForbidden,
+	pageRow(WrongMethod, 403,
 		"Formato richiesta non ricevibile - Contattare il gestore del servizio",
 		"A request of this format cannot be received - Contact the provider of the service"),
-	pageRow(BadPostSig, http.StatusForbidden, pageFormatIT, pageFormatEN),
+	pageRow(BadPostSig, 403, pageFormatIT, pageFormatEN),
 	replyRow(NotConformant, statusRequester, ""),
 	replyRow(BadVersion, statusVersion, ""),
-	pageRow(BadIssuer, http.StatusForbidden, pageFormatIT, pageFormatEN),
+	pageRow(BadIssuer, 403, pageFormatIT, pageFormatEN),
 	replyRow(BadID, statusRequester, ""),
 	replyRow(BadAuthnContext, statusRequester, statusNoContext).advise(
 		"Autenticazione SPID non conforme o non specificata", "SPID authentication not conformant or not specified", "", ""),
