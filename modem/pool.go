@@ -25,6 +25,7 @@ type Pool struct {
 	queue   jobHeap
 	seq     uint64
 	inDoubt map[id.MessageID]bool // what Recover found
+	swept   time.Time             // last forget
 }
 
 // New builds a pool; nothing is opened and no goroutine started before Run.
@@ -181,6 +182,10 @@ func (p *Pool) load(ctx context.Context) bool {
 // forget drops finished and recorded jobs once no snapshot of the journal can
 // hold them; p.mu is held.
 func (p *Pool) forget(now time.Time) {
+	if now.Sub(p.swept) < 10*time.Second {
+		return
+	}
+	p.swept = now
 	for k, j := range p.jobs {
 		if !j.done || j.inFlight > 0 {
 			continue
