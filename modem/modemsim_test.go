@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -378,6 +379,42 @@ func TestShutdownRecordsDoubt(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("shutdown took %v", took)
 	}
+}
+
+func TestPINOnTheWire(t *testing.T) {
+	bank, err := modemsim.NewBank(modemsim.Config{Modems: 2, Dir: t.TempDir(), SIMPIN: "4321"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bank.Close()
+	cfg := Config{Timing: fast, AllowSimulated: true}
+	for i, pin := range []string{"4321", "1111"} {
+		file := filepath.Join(t.TempDir(), "pin")
+		if err := os.WriteFile(file, []byte(pin), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Bays = append(cfg.Bays, BayConfig{Name: pin, Device: bank.Device(i), SIMPIN: file})
+	}
+	r := start(t, cfg)
+	r.waitBay(t, 0, isReady)
+	r.waitBay(t, 1, func(s BayStatus) bool { return s.State == NeedsHand && s.Opens > 2 })
+	if n := bank.PINTries(1); n != 2 {
+		t.Errorf("%d tries left on the refused card, want 2", n)
+	}
+	m := r.submit(t, phone1, "uno")
+	r.journal.wait(t, m.ID, Delivered)
+	r.stop()
+}
+
+func TestHeldPortIsNamed(t *testing.T) {
+	r, bank := onSim(t, modemsim.Config{Modems: 1}, Config{})
+	ready(t, r, bank)
+	second := start(t, Config{Timing: fast, AllowSimulated: true, Bays: []BayConfig{{Name: "again", Device: bank.Device(0)}}})
+	second.waitBay(t, 0, func(s BayStatus) bool {
+		return strings.Contains(s.LastError, fmt.Sprintf("held by process %d", os.Getpid()))
+	})
+	m := r.submit(t, phone1, "uno")
+	r.journal.wait(t, m.ID, Delivered)
 }
 
 // TestIdleHandover measures wake to radio, one message at a time.

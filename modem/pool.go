@@ -170,7 +170,6 @@ func (p *Pool) load(ctx context.Context) bool {
 		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*bay]bool{}, refusals: m.Attempts}
 		p.jobs[m.ID] = j
 		if p.inDoubt[m.ID] {
-			delete(p.inDoubt, m.ID)
 			j.state, j.doubtful, j.hedged = MaybeSent, true, true
 			j.done = m.Class != OTP // sent twice an OTP is harmless, other texts are not
 		}
@@ -196,7 +195,8 @@ func (p *Pool) forget(now time.Time) {
 		if now.Sub(j.doneAt) < time.Minute || !j.rec.TryLock() {
 			continue
 		}
-		if j.pending == nil {
+		// A journal may offer what is in doubt until its deadline.
+		if j.pending == nil && (j.state != MaybeSent || now.Sub(j.msg.Expires) > time.Hour) {
 			delete(p.jobs, k)
 		}
 		j.rec.Unlock()

@@ -213,6 +213,29 @@ func TestCrash(t *testing.T) {
 	})
 }
 
+// TestCrashWithDoubtOffered: a journal may offer what is in doubt; a code is then
+// sent once more, other texts are not, and nothing is sent a third time.
+func TestCrashWithDoubtOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newFakeJournal()
+		j.offer = true
+		code, notice := message(t, phone1, "codice"), message(t, phone1, "avviso")
+		notice.Class = Alert
+		j.put(code, Sending)
+		j.put(notice, Sending)
+		r, ports := scripted(t, Config{Journal: j}, silent(), silent())
+		time.Sleep(10 * time.Minute)
+		got := append(sentTexts(t, ports(0)), sentTexts(t, ports(1))...)
+		if d := cmp.Diff([]string{"codice"}, got); d != "" {
+			t.Error(d)
+		}
+		if a, b := j.state(code.ID), j.state(notice.ID); a != MaybeSent || b != MaybeSent {
+			t.Errorf("states %v %v", a, b)
+		}
+		r.stop()
+	})
+}
+
 func TestRecoveryFailureStopsThePool(t *testing.T) {
 	pool, err := New(Config{Bays: []BayConfig{{Name: "a", Device: "/dev/a"}}, Journal: brokenJournal{}, Opener: fakeOpener{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
