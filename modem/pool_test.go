@@ -168,6 +168,42 @@ func TestHedge(t *testing.T) {
 	})
 }
 
+// TestHedgeBothRefused: doubt ends when both answers are in.
+func TestHedgeBothRefused(t *testing.T) {
+	for code, want := range map[int]State{1: Failed, 42: Sent} {
+		synctest.Test(t, func(t *testing.T) {
+			polite, first := modemtest.Polite(nil), true
+			slow := func(p *modemtest.Port, got string) {
+				if !strings.HasSuffix(got, "\x1a") || !first {
+					polite(p, got)
+					return
+				}
+				first = false
+				time.AfterFunc(20*time.Second, func() { p.Say(fmt.Sprintf("+CMS ERROR: %d", code)) })
+			}
+			// Bay 1 comes into service late, so that bay 0 has the first copy.
+			refuse := modemtest.Polite(map[string][]string{"PDU": {fmt.Sprintf("+CMS ERROR: %d", code)}})
+			began := time.Now()
+			r, ports := scripted(t, Config{}, slow, func(p *modemtest.Port, got string) {
+				if time.Since(began) > 5*time.Second {
+					refuse(p, got)
+				}
+			})
+			time.Sleep(2 * time.Second)
+			m := r.submit(t, phone1, "uno")
+			r.waitBay(t, 1, isReady)
+			time.Sleep(3 * time.Minute)
+			if s := r.journal.state(m.ID); s != want {
+				t.Errorf("code %d: %v, history %v", code, s, r.journal.states(m.ID))
+			}
+			if n := len(sentTexts(t, ports(1))); n == 0 {
+				t.Error("no second copy")
+			}
+			r.stop()
+		})
+	}
+}
+
 // TestDoubtIsSentOnceMore: never a third copy, and never for other classes.
 func TestDoubtIsSentOnceMore(t *testing.T) {
 	for class, copies := range map[Class]int{OTP: 2, Alert: 1} {
