@@ -93,30 +93,38 @@ func (b *bay) enter(s BayState) {
 }
 
 // run opens the port again and again until ctx ends. The pause grows while
-// nothing works and starts afresh after a session that did.
+// nothing works and starts afresh after a session that did. A bay that needs an
+// operator is looked at ever more rarely: each look of a barred card costs a
+// message one of its attempts.
 func (b *bay) run(ctx context.Context) {
 	t := b.pool.cfg.Timing
-	pause := t.ReopenMin
+	pause, hands := t.ReopenMin, t.ReopenMax
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := b.session(ctx)
+		worked := time.Since(began)
 		if ctx.Err() != nil {
 			break
 		}
 		state := Absent
+		wait := pause
 		if fault.Is(err, fault.Fatal) {
-			state, pause = NeedsHand, t.ReopenMax
+			state, wait = NeedsHand, hands
+			hands = min(2*hands, 20*t.ReopenMax)
 		}
 		b.update(func(st *BayStatus) { st.LastError = err.Error() })
 		b.enter(state)
-		b.pool.cfg.Log.Warn("modem lost", "bay", b.cfg.Name, "err", err, "pause", pause)
-		if time.Since(began) > t.ReopenMax {
-			pause = t.ReopenMin
-		}
-		if !sleep(ctx, pause) {
+		b.pool.cfg.Log.Warn("modem lost", "bay", b.cfg.Name, "err", err, "pause", wait)
+		if !sleep(ctx, wait) {
 			break
 		}
 		pause = min(2*pause, t.ReopenMax)
+		if worked > t.ReopenMax {
+			pause = t.ReopenMin
+		}
+		if worked > 20*t.ReopenMax {
+			hands = t.ReopenMax
+		}
 	}
 	b.enter(Absent)
 }

@@ -21,6 +21,7 @@ type fakeJournal struct {
 	rows    map[id.MessageID]*fakeRow
 	events  []Event
 	refuse  func(Event) error
+	offer   bool // Queued returns what Recover put in doubt, too
 	changed chan struct{}
 }
 
@@ -38,7 +39,7 @@ func (f *fakeJournal) Queued(_ context.Context, limit int) ([]Message, error) {
 	defer f.mu.Unlock()
 	var out []Message
 	for _, r := range f.rows {
-		if r.state == Queued {
+		if r.state == Queued || f.offer && r.state == MaybeSent {
 			out = append(out, r.msg)
 		}
 	}

@@ -93,8 +93,8 @@ type Event struct {
 type Journal interface {
 	// Queued returns messages accepted and not finished, nearest deadline first
 	// (with many bulk rows waiting, class before deadline).
-	// A row in state MaybeSent may be among them only after Recover put it there;
-	// the pool then retries it if it is an OTP. Rows the pool already has are
+	// A row in state MaybeSent may be among them, until its deadline, only if
+	// Recover put it there; the pool then retries it once if it is an OTP. Rows the pool already has are
 	// skipped, so limit must exceed what is usually waiting.
 	Queued(ctx context.Context, limit int) ([]Message, error)
 	// Record makes e durable before it returns. Sending counts an attempt.

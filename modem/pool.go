@@ -25,6 +25,7 @@ type Pool struct {
 	queue   jobHeap
 	seq     uint64
 	inDoubt map[id.MessageID]bool // what Recover found
+	swept   time.Time             // last forget
 }
 
 // New builds a pool; nothing is opened and no goroutine started before Run.
@@ -169,8 +170,7 @@ func (p *Pool) load(ctx context.Context) bool {
 		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*bay]bool{}, refusals: m.Attempts}
 		p.jobs[m.ID] = j
 		if p.inDoubt[m.ID] {
-			delete(p.inDoubt, m.ID)
-			j.state, j.doubtful, j.hedged = MaybeSent, true, true
+			j.state, j.doubts, j.hedged = MaybeSent, 1, true
 			j.done = m.Class != OTP // sent twice an OTP is harmless, other texts are not
 		}
 		p.enqueue(j)
@@ -181,6 +181,10 @@ func (p *Pool) load(ctx context.Context) bool {
 // forget drops finished and recorded jobs once no snapshot of the journal can
 // hold them; p.mu is held.
 func (p *Pool) forget(now time.Time) {
+	if now.Sub(p.swept) < 10*time.Second {
+		return
+	}
+	p.swept = now
 	for k, j := range p.jobs {
 		if !j.done || j.inFlight > 0 {
 			continue
@@ -191,7 +195,8 @@ func (p *Pool) forget(now time.Time) {
 		if now.Sub(j.doneAt) < time.Minute || !j.rec.TryLock() {
 			continue
 		}
-		if j.pending == nil {
+		// A journal may offer what is in doubt until its deadline.
+		if j.pending == nil && (j.state != MaybeSent || now.Sub(j.msg.Expires) > time.Hour) {
 			delete(p.jobs, k)
 		}
 		j.rec.Unlock()
@@ -319,11 +324,15 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 	if o != postponed {
 		j.tried[b] = true
 	}
+	if j.waiting == b { // its doubt was counted by hedge; o decides now
+		j.waiting = nil
+		j.doubts--
+	}
 	again, to := false, Sent
 	switch o {
 	case accepted:
 	case doubted:
-		j.doubtful = true
+		j.doubts++
 		to = MaybeSent
 		if j.msg.Class == OTP && !j.hedged && len(p.bays) > 1 {
 			j.hedged, again = true, true
@@ -346,9 +355,10 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 			j.retryAt = now.Add(min(p.cfg.Timing.Retry<<(j.refusals-1), time.Minute))
 		}
 	}
-	if (to == Failed || to == Queued) && j.doubtful {
+	if (to == Failed || to == Queued) && j.doubts > 0 {
 		to = MaybeSent // a copy may have arrived: the failure of the other proves nothing
 	}
+	again = again && j.inFlight == 0 // else the other copy's end decides
 	if to == Sent || !again && j.index < 0 && j.inFlight == 0 {
 		j.done = true
 	}
@@ -369,7 +379,8 @@ func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
 	p.mu.Lock()
 	grant := j.msg.Class == OTP && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
 	if grant {
-		j.tried[b], j.hedged, j.doubtful = true, true, true
+		j.tried[b], j.hedged, j.waiting = true, true, b
+		j.doubts++
 	}
 	p.mu.Unlock()
 	if !grant {

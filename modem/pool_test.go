@@ -168,6 +168,42 @@ func TestHedge(t *testing.T) {
 	})
 }
 
+// TestHedgeBothRefused: doubt ends when both answers are in.
+func TestHedgeBothRefused(t *testing.T) {
+	for code, want := range map[int]State{1: Failed, 42: Sent} {
+		synctest.Test(t, func(t *testing.T) {
+			polite, first := modemtest.Polite(nil), true
+			slow := func(p *modemtest.Port, got string) {
+				if !strings.HasSuffix(got, "\x1a") || !first {
+					polite(p, got)
+					return
+				}
+				first = false
+				time.AfterFunc(20*time.Second, func() { p.Say(fmt.Sprintf("+CMS ERROR: %d", code)) })
+			}
+			// Bay 1 comes into service late, so that bay 0 has the first copy.
+			refuse := modemtest.Polite(map[string][]string{"PDU": {fmt.Sprintf("+CMS ERROR: %d", code)}})
+			began := time.Now()
+			r, ports := scripted(t, Config{}, slow, func(p *modemtest.Port, got string) {
+				if time.Since(began) > 5*time.Second {
+					refuse(p, got)
+				}
+			})
+			time.Sleep(2 * time.Second)
+			m := r.submit(t, phone1, "uno")
+			r.waitBay(t, 1, isReady)
+			time.Sleep(3 * time.Minute)
+			if s := r.journal.state(m.ID); s != want {
+				t.Errorf("code %d: %v, history %v", code, s, r.journal.states(m.ID))
+			}
+			if n := len(sentTexts(t, ports(1))); n == 0 {
+				t.Error("no second copy")
+			}
+			r.stop()
+		})
+	}
+}
+
 // TestDoubtIsSentOnceMore: never a third copy, and never for other classes.
 func TestDoubtIsSentOnceMore(t *testing.T) {
 	for class, copies := range map[Class]int{OTP: 2, Alert: 1} {
@@ -208,6 +244,29 @@ func TestCrash(t *testing.T) {
 		}
 		if a, b, c := j.state(doubt.ID), j.state(late.ID), j.state(waiting.ID); a != MaybeSent || b != Expired || c != Sent {
 			t.Errorf("states %v %v %v", a, b, c)
+		}
+		r.stop()
+	})
+}
+
+// TestCrashWithDoubtOffered: a journal may offer what is in doubt; a code is then
+// sent once more, other texts are not, and nothing is sent a third time.
+func TestCrashWithDoubtOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newFakeJournal()
+		j.offer = true
+		code, notice := message(t, phone1, "codice"), message(t, phone1, "avviso")
+		notice.Class = Alert
+		j.put(code, Sending)
+		j.put(notice, Sending)
+		r, ports := scripted(t, Config{Journal: j}, silent(), silent())
+		time.Sleep(10 * time.Minute)
+		got := append(sentTexts(t, ports(0)), sentTexts(t, ports(1))...)
+		if d := cmp.Diff([]string{"codice"}, got); d != "" {
+			t.Error(d)
+		}
+		if a, b := j.state(code.ID), j.state(notice.ID); a != MaybeSent || b != MaybeSent {
+			t.Errorf("states %v %v", a, b)
 		}
 		r.stop()
 	})

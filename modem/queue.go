@@ -18,7 +18,8 @@ type job struct {
 	refusals int
 	inFlight int
 	hedged   bool // a second copy was granted
-	doubtful bool // a copy may be on its way
+	doubts   int  // copies whose fate is unknown
+	waiting  *bay // the bay whose slow attempt granted the second copy; counted in doubts
 	done     bool
 	doneAt   time.Time
 
@@ -111,7 +112,7 @@ func (p *Pool) eligible(b *bay, j *job, now time.Time) bool {
 	}
 	// The second copy of a message in doubt never goes through the same modem;
 	// a refused one may come back when nobody else is left to try.
-	return !j.doubtful && !p.otherCouldTry(b, j, now)
+	return j.doubts == 0 && !p.otherCouldTry(b, j, now)
 }
 
 // otherCouldTry reports that some bay fit to send has not tried j; p.mu is held.
