@@ -13,7 +13,7 @@ import (
 
 const (
 	handedLife = 30 * time.Second
-	maxHanded  = 1024
+	maxHanded  = 4096
 )
 
 // handed remembers for a moment which Response a flow ended with, for the same
@@ -27,6 +27,7 @@ const (
 type handed struct {
 	mu    sync.Mutex
 	flows map[id.FlowID]*handedFlow
+	swept time.Time
 }
 
 type handedFlow struct {
@@ -38,15 +39,12 @@ type handedFlow struct {
 }
 
 // enter waits for the flow's turn. The returned function must be called once;
-// false when ctx ended or too many flows are remembered to take one more.
+// false when ctx ended or too many flows are being answered.
 func (h *handed) enter(ctx context.Context, flow id.FlowID, now time.Time) (leave func(), ok bool) {
 	h.mu.Lock()
 	f := h.flows[flow]
 	if f == nil {
-		if len(h.flows) >= maxHanded {
-			h.sweep(now)
-		}
-		if len(h.flows) >= maxHanded {
+		if !h.room(now) {
 			h.mu.Unlock()
 			return nil, false
 		}
@@ -74,13 +72,27 @@ func (h *handed) enter(ctx context.Context, flow id.FlowID, now time.Time) (leav
 	}
 }
 
-// sweep forgets what is over; h.mu is held.
-func (h *handed) sweep(now time.Time) {
-	for flow, f := range h.flows {
-		if f.users == 0 && !now.Before(f.until) {
-			delete(h.flows, flow)
+// room forgets what is over, and in a rush something that is not, and reports
+// whether one more flow fits; h.mu is held.
+func (h *handed) room(now time.Time) bool {
+	if now.Sub(h.swept) >= time.Second || len(h.flows) >= maxHanded {
+		h.swept = now
+		for flow, f := range h.flows {
+			if f.users == 0 && !now.Before(f.until) {
+				delete(h.flows, flow)
+			}
 		}
 	}
+	if len(h.flows) < maxHanded {
+		return true
+	}
+	for flow, f := range h.flows {
+		if f.users == 0 {
+			delete(h.flows, flow)
+			return true
+		}
+	}
+	return false
 }
 
 func (h *handed) keep(flow id.FlowID, browser [32]byte, r *saml.Signed, now time.Time) {

@@ -90,10 +90,12 @@ func TestHandedIsBounded(t *testing.T) {
 		leave()
 	}
 	extra := flowOf(1 << 20)
-	if _, ok := h.enter(t.Context(), extra, testNow); ok {
-		t.Error("one more than the limit")
+	leave, ok := h.enter(t.Context(), extra, testNow)
+	if !ok || len(h.flows) != maxHanded {
+		t.Fatalf("in a rush an old one goes: %v, %d", ok, len(h.flows))
 	}
-	leave, ok := h.enter(t.Context(), extra, testNow.Add(handedLife))
+	leave()
+	leave, ok = h.enter(t.Context(), extra, testNow.Add(handedLife))
 	if !ok || len(h.flows) != 1 {
 		t.Fatalf("what is over was kept: %d", len(h.flows))
 	}
@@ -103,7 +105,20 @@ func TestHandedIsBounded(t *testing.T) {
 	if _, ok := h.enter(ctx, extra, testNow); ok {
 		t.Error("two answers at once")
 	}
-	leave()
+	var leaves []func()
+	for i := range maxHanded - 1 {
+		leave, ok := h.enter(t.Context(), flowOf(uint64(i)*2), testNow)
+		if !ok {
+			t.Fatalf("flow %d was refused", i)
+		}
+		leaves = append(leaves, leave)
+	}
+	if _, ok := h.enter(t.Context(), flowOf(1<<21), testNow); ok {
+		t.Error("more answers at once than the limit")
+	}
+	for _, l := range append(leaves, leave) {
+		l()
+	}
 	if len(h.flows) != 0 {
 		t.Errorf("%d flows are kept without a Response", len(h.flows))
 	}
