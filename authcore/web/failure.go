@@ -7,7 +7,6 @@ import (
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
-	"custode/internal/id"
 )
 
 // anomalyRow is what a person is shown for an anomaly (manual, Appendix A;
@@ -115,5 +114,5 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		}
 		return s.failure(ctx, r, err)
 	}
-	return s.handOver(ctx, r, id.FlowID{}, &resp)
+	return s.handOver(ctx, r, &resp)
 }

@@ -32,7 +32,7 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.handOver(ctx, r, flow, out.Response)
+		return s.handOver(ctx, r, out.Response)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
@@ -72,7 +72,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 		return s.message(r, http.StatusBadRequest, "bad")
 	}
 	path := "/flow/" + flow.String()
-	out, err := s.cfg.Logins.Answer(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
+	out, err := s.answerOnce(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
 	switch {
 	case fault.Is(err, fault.Conflict), fault.Is(err, fault.Invalid):
 		// An answer to a page that is past, or a double click: show where the
@@ -82,7 +82,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.handOver(ctx, r, flow, out.Response)
+		return s.handOver(ctx, r, out.Response)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
@@ -132,9 +132,10 @@ func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
 }
 
 // handOver sends the Response to the SP through the browser: a form that
-// submits itself, or after a button when the table prescribes a page first. A
-// flow is over then, and so is its cookie.
-func (s *Server) handOver(ctx context.Context, r request, flow id.FlowID, resp *saml.Signed) answer {
+// submits itself, or after a button when the table prescribes a page first.
+// The flow's cookie is left to expire: a flow that is over accepts nothing, and
+// a second click within the same moment still needs it.
+func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) answer {
 	u, err := url.Parse(resp.ACS)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		s.cfg.Log.Error("response without a usable address", "response", resp.ID)
@@ -170,8 +171,5 @@ func (s *Server) handOver(ctx context.Context, r request, flow id.FlowID, resp *
 	// Some service providers refuse "Origin: null", which no-referrer and
 	// same-origin cause across sites; the path stays private.
 	a.referrer = "strict-origin"
-	if !flow.IsZero() {
-		a.cookies = []string{setCookie(flowCookieName(flow), "", -1)}
-	}
 	return a
 }

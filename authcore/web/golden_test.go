@@ -61,7 +61,7 @@ func noted(n authcore.Notice) func(*authcore.View) {
 func allPages() []shownPage {
 	signed := func(code saml.Code) func(testing.TB, *testRoom, string) answer {
 		return func(t testing.TB, room *testRoom, lang string) answer {
-			return room.handOver(t.Context(), request{lang: lang}, mustFlow(t, testFlowText), testSigned(code))
+			return room.handOver(t.Context(), request{lang: lang}, testSigned(code))
 		}
 	}
 	at := func(method, path string) func(testing.TB, *testRoom, string) answer {

@@ -137,6 +137,7 @@ type Server struct {
 	https  bool
 	pages  *pages
 	assets map[string]asset
+	handed handed
 }
 
 // New checks cfg and parses every template; a defect is fault.Invalid. It

@@ -100,6 +100,8 @@ func TestHostileOctets(t *testing.T) {
 	}
 	if log := room.log.String(); strings.Contains(log, secretText) || strings.Contains(log, "password=") {
 		t.Errorf("request octets in the log:\n%s", log)
+	} else if !strings.Contains(log, "http connection") {
+		t.Errorf("fasthttp's logger is not ours:\n%s", log)
 	}
 }
 
@@ -161,6 +163,41 @@ func TestHeadersOnEveryAnswer(t *testing.T) {
 				t.Errorf("%s: %s", c.path, csp)
 			}
 		}
+	}
+}
+
+// TestNothingAliasesFasthttp keeps what two requests of one connection brought:
+// fasthttp reads the second into the memory of the first.
+func TestNothingAliasesFasthttp(t *testing.T) {
+	room := serve(t, nil)
+	room.logins.begin = func(authcore.Visitor) (id.FlowID, error) { return mustFlow(t, testFlowText), nil }
+	c := dial(t, room)
+	in := bufio.NewReader(c)
+	send := func(octets string) {
+		if _, err := io.WriteString(c, octets); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != http.StatusSeeOther {
+			t.Fatalf("%v %v", resp, err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(x string) {
+		send("GET /sso/redirect?SAMLRequest=" + strings.Repeat(x, 40) + " HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	post := func(x string) {
+		send("POST /sso/post HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 52\r\n\r\nSAMLRequest=" + strings.Repeat(x, 40))
+	}
+	get("a")
+	post("b")
+	query, form := room.requests.query, room.requests.samlRequest
+	get("c")
+	post("d")
+	if string(query) != "SAMLRequest="+strings.Repeat("a", 40) || string(form) != strings.Repeat("b", 40) {
+		t.Errorf("changed under the holder: %q, %q", query, form)
 	}
 }
 
