@@ -35,7 +35,7 @@ func TestVersionAndExamples(t *testing.T) {
 		t.Errorf("check-config on the examples: %q, %v", out, err)
 	}
 	out, err = exec.Command(custode, "--machine", filepath.Join(examples, "policy.yaml"), "check-config").CombinedOutput()
-	if status(t, err) != 65 || !strings.Contains(string(out), "entity_id") {
+	if status(t, err) != 65 || !strings.Contains(string(out), "unknown field") {
 		t.Errorf("check-config on the wrong file: %q, %v", out, err)
 	}
 }
