@@ -181,7 +181,7 @@ func NewFlow(t testing.TB, now time.Time) authcore.Flow {
 		Request: saml.Request{
 			SP: parse(t, id.ParseEntityID, "https://sp.example.it/metadata"), IssueInstant: now.Add(-time.Second),
 			Binding: saml.Post, Level: saml.L2, Comparison: saml.Minimum, ForceAuthn: true, ACS: "https://sp.example.it/acs",
-			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true,
+			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true, Purpose: "PX",
 			Raw: []byte("<samlp:AuthnRequest\x00\xff/>"),
 		},
 	}
