@@ -254,26 +254,29 @@ func TestBrowserServiceProviderErrors(t *testing.T) {
 			b.expect(outcome, "anomalia", "Anomalia SPID n. 25", "Hai annullato")
 			b.look("09-cancelled")
 
+			const forged = "AnAnswerThatNoIdentityProviderEverSigned" // wider than a phone
 			// A page of the same origin, so that the browser sends its cookie
 			// along with an answer that no identity provider gave.
 			b.do(chromedp.Navigate(l.SPURL + "/esito.json"))
 			if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[any](`{
 				const f = document.createElement("form"), i = document.createElement("input");
-				f.method = "post"; f.action = "/acs"; i.name = "SAMLResponse"; i.value = btoa("<forged xmlns='`+strings.Repeat("x", 200)+`'/>");
+				f.method = "post"; f.action = "/acs"; i.name = "SAMLResponse"; i.value = btoa("<`+forged+` xmlns='urn:x'/>");
 				f.append(i); document.body.append(f); f.submit(); 0
 			}`)); err != nil {
 				t.Fatal(err)
 			}
 			b.reach("/esito")
-			b.expect(outcome, "rifiuto", "Risposta rifiutata")
+			b.expect(outcome, "rifiuto", "Risposta rifiutata", forged)
 			b.look("10-refused")
 
-			for path, want := range map[string]string{
-				"/login?livello=9&metodo=post": "Scelta non riconosciuta", "/slo": "Uscita unica non disponibile", "/altro": "Pagina non trovata",
+			for _, page := range []struct{ name, path, want string }{
+				{"11-bad-choice", "/login?livello=9&metodo=post", "Scelta non riconosciuta"},
+				{"12-no-logout", "/slo", "Uscita unica non disponibile"},
+				{"13-not-found", "/altro", "Pagina non trovata"},
 			} {
-				b.do(chromedp.Navigate(l.SPURL+path), chromedp.WaitVisible(chromedp.CSS("main")))
-				b.expect(outcome, "", want)
-				b.look("11-" + strings.Trim(strings.SplitN(path, "?", 2)[0], "/"))
+				b.do(chromedp.Navigate(l.SPURL+page.path), chromedp.WaitVisible(chromedp.CSS("main")))
+				b.expect(outcome, "", page.want)
+				b.look(page.name)
 			}
 		})
 	}
