@@ -145,17 +145,19 @@ func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) ans
 	if u.Scheme == "http" {
 		acsOrigin = "http://" + u.Host
 	}
-	row := anomalies[resp.Code]
+	// A code without a row has no sentence either.
+	row, _ := saml.Anomaly(resp.Code)
+	temporary := row.Response && row.PageIT != ""
 	name := "handover"
-	if row.temporary {
+	if temporary {
 		name = "temporary"
 	}
 	p := s.newPage(r, name)
 	p.ACS, p.ACSHost = resp.ACS, u.Hostname()
 	p.SAMLResponse = base64.StdEncoding.EncodeToString(resp.XML)
 	p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState
-	if row.temporary {
-		p.setAnomaly(resp.Code, row, r.lang)
+	if temporary {
+		p.setAnomaly(row)
 	} else {
 		var b [16]byte
 		if _, err := io.ReadFull(s.cfg.Random, b[:]); err != nil {

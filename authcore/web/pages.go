@@ -138,7 +138,8 @@ func (s *Server) render(p *page, status int) answer {
 	b.Grow(8 << 10)
 	if err := s.pages.byName[p.Name].Execute(&b, p); err != nil {
 		s.cfg.Log.Error("render page", "page", p.Name, "error", err)
-		return answer{status: http.StatusInternalServerError, contentType: "text/plain; charset=utf-8", body: []byte(unavailable + "\n")}
+		row, _ := saml.Anomaly(saml.SystemError)
+		return answer{status: row.HTTP, contentType: "text/plain; charset=utf-8", body: []byte(row.PageIT + "\n")}
 	}
 	return answer{status: status, contentType: "text/html; charset=utf-8", body: b.Bytes()}
 }
@@ -151,11 +152,12 @@ func (s *Server) message(r request, status int, key string) answer {
 	return s.render(p, status)
 }
 
-func (p *page) setAnomaly(code saml.Code, row anomalyRow, lang string) {
-	p.Code, p.Official = int(code), row.sentence
-	p.Advice = row.advice
-	if lang == english {
-		p.Sentence, p.Advice = row.english, row.adviceEN
+// setAnomaly shows the prescribed Italian sentence in every language, and below
+// it what it means in the page's.
+func (p *page) setAnomaly(row saml.AnomalyRow) {
+	p.Code, p.Official, p.Advice = int(row.Code), row.PageIT, row.AdviceIT
+	if p.Lang == english {
+		p.Sentence, p.Advice = row.PageEN, row.AdviceEN
 	}
 }
 
