@@ -72,7 +72,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 		return s.message(r, http.StatusBadRequest, "bad")
 	}
 	path := "/flow/" + flow.String()
-	out, err := s.answerOnce(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
+	out, err := s.cfg.Logins.Answer(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
 	switch {
 	case fault.Is(err, fault.Conflict), fault.Is(err, fault.Invalid):
 		// An answer to a page that is past, or a double click: show where the

@@ -48,7 +48,8 @@ type Logins interface {
 	Begin(ctx context.Context, r saml.VerifiedRequest, v authcore.Visitor) (id.FlowID, error)
 	// View tells what the flow's current page shows.
 	View(ctx context.Context, flow id.FlowID, v authcore.Visitor) (authcore.Outcome, error)
-	// Answer takes one step.
+	// Answer takes one step. A second click on the last button gets the Response
+	// of the first.
 	Answer(ctx context.Context, flow id.FlowID, v authcore.Visitor, a authcore.Answer) (authcore.Outcome, error)
 	// Refuse signs the error Response to a request that broke a rule; it is
 	// asked only about a refusal with a Reply.
@@ -137,7 +138,6 @@ type Server struct {
 	https  bool
 	pages  *pages
 	assets map[string]asset
-	handed handed
 }
 
 // New checks cfg and parses every template; a defect is fault.Invalid. It
