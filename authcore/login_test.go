@@ -365,6 +365,28 @@ func TestViewOfExpiredFlow(t *testing.T) {
 	}
 }
 
+// TestResponseGoesWithNameAndLevel: the page that hands a Response over shows
+// what the pages before it showed.
+func TestResponseGoesWithNameAndLevel(t *testing.T) {
+	for _, c := range []struct {
+		requested saml.Level
+		answers   []Answer
+		code      saml.Code
+		shown     saml.Level
+	}{
+		{saml.L1, []Answer{right, ConsentAnswer{}}, saml.Success, saml.L1},
+		{saml.L2, []Answer{right, sms, code, ConsentAnswer{}}, saml.Success, saml.L2},
+		{saml.L2, []Answer{CancelAnswer{}}, saml.Cancelled, saml.L2},
+		{saml.L3, []Answer{right}, saml.NoCredentials, saml.L3},
+	} {
+		b := newBench(t)
+		out := b.do(b.started(c.requested, saml.Exact), c.answers...)
+		if out.Response == nil || out.Response.Code != c.code || out.Level != c.shown || out.SPName["en"] != spNames["en"] {
+			t.Errorf("level %d: %+v", c.requested, out)
+		}
+	}
+}
+
 // TestReplayedRequest: of two flows for one request only one is answered.
 func TestReplayedRequest(t *testing.T) {
 	b := newBench(t)
@@ -390,7 +412,7 @@ func TestNothingLeavesUnregistered(t *testing.T) {
 	flow := b.started(saml.L1, saml.Exact)
 	b.do(flow, right)
 	b.signer.fail = fault.Newf(fault.Unavailable, "sign", "token gone")
-	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Unavailable) || out != (Outcome{}) {
+	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Unavailable) || !out.empty() {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	b.signer.fail = nil

@@ -242,10 +242,10 @@ func TestLateSecondClick(t *testing.T) {
 		if again := b.response(flow, saml.Success, a); again.ID != first.ID {
 			t.Errorf("another Response: %s, %s", first.ID, again.ID)
 		}
-		if out, err := b.Answer(t.Context(), flow, other, a); !fault.Is(err, fault.Denied) || out != (Outcome{}) {
+		if out, err := b.Answer(t.Context(), flow, other, a); !fault.Is(err, fault.Denied) || !out.empty() {
 			t.Errorf("another browser: %+v, %v", out, err)
 		}
-		if out, err := b.Answer(t.Context(), flow, Visitor{}, a); !fault.Is(err, fault.Denied) || out != (Outcome{}) {
+		if out, err := b.Answer(t.Context(), flow, Visitor{}, a); !fault.Is(err, fault.Denied) || !out.empty() {
 			t.Errorf("no cookie: %+v, %v", out, err)
 		}
 		if _, err := b.node(Policy{}).Answer(t.Context(), flow, visitor, a); !fault.Is(err, fault.Conflict) {
@@ -259,7 +259,7 @@ func TestLateSecondClick(t *testing.T) {
 		t.Errorf("%d registered, %d signed", len(register), b.signer.made.Load())
 	}
 	b.advance(departureLife)
-	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Conflict) || out != (Outcome{}) {
+	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Conflict) || !out.empty() {
 		t.Errorf("later: %+v, %v", out, err)
 	}
 	if len(b.gone.byFlow)+len(b.gone.order) != 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -353,7 +354,7 @@ func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml
 	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
 		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
 		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed))
-	out := Outcome{Response: &signed}
+	out := Outcome{Response: &signed, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who)}
 	l.gone.keep(done.ID, out, l.now())
 	return out, nil
 }

@@ -72,5 +72,6 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		}
 		return s.failure(ctx, r, err)
 	}
-	return s.handOver(ctx, r, &resp)
+	// No flow, no name nor level: the request may have asked for none.
+	return s.handOver(ctx, r, &resp, refused.Reply.SP.String(), 0)
 }

@@ -32,7 +32,7 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.handOver(ctx, r, out.Response)
+		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
@@ -82,7 +82,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.handOver(ctx, r, out.Response)
+		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
@@ -135,7 +135,8 @@ func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
 // submits itself, or after a button when the table prescribes a page first.
 // The flow's cookie is left to expire: a flow that is over accepts nothing, and
 // a second click within the same moment still needs it.
-func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) answer {
+// service and level are shown as on the pages before; "" and 0 are not.
+func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, service string, level saml.Level) answer {
 	u, err := url.Parse(resp.ACS)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		s.cfg.Log.Error("response without a usable address", "response", resp.ID)
@@ -153,6 +154,7 @@ func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) ans
 		name = "temporary"
 	}
 	p := s.newPage(r, name)
+	p.SPName, p.Level = service, int(level)
 	p.ACS, p.ACSHost = resp.ACS, u.Hostname()
 	p.SAMLResponse = base64.StdEncoding.EncodeToString(resp.XML)
 	p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState

@@ -5,7 +5,9 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // dates are shown in Italian time on boxes without tzdata
@@ -174,7 +176,7 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 	p := s.newPage(r, name)
 	p.Path = "/flow/" + v.Flow.String()
 	p.Token = k.formToken(v.Flow)
-	p.SPName = displayName(v, r.lang)
+	p.SPName = displayName(v.SPName, r.lang, v.SP.String())
 	p.Level = int(v.Level)
 	p.Cancel = true
 	if !v.Deadline.IsZero() {
@@ -211,23 +213,14 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
 
 // displayName is the SP's name in the page's language, else in Italian, else in
-// any, else its entityID.
-func displayName(v *authcore.View, lang string) string {
-	for _, l := range []string{lang, italian, english} {
-		if n := v.SPName[l]; n != "" {
+// the first language there is, else what the caller has in its place.
+func displayName(names map[string]string, lang, otherwise string) string {
+	for _, l := range append([]string{lang, italian, english}, slices.Sorted(maps.Keys(names))...) {
+		if n := names[l]; n != "" {
 			return n
 		}
 	}
-	least := ""
-	for l, n := range v.SPName {
-		if n != "" && (least == "" || l < least) {
-			least = l
-		}
-	}
-	if least != "" {
-		return v.SPName[least]
-	}
-	return v.SP.String()
+	return otherwise
 }
 
 func (p *page) setSteps(v *authcore.View) {
