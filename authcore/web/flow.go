@@ -38,10 +38,11 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
 	}
 	out.View.Flow = flow // paths, tokens and marks are made of it
-	if f, err := parseForm(r.query); err == nil {
-		k.applyMark(string(f["n"]), out.View, s.cfg.Now())
+	mark := ""
+	if f, err := parseForm(r.query); err == nil && k.applyMark(string(f["n"]), out.View, s.cfg.Now()) {
+		mark = string(f["n"])
 	}
-	return s.stepPage(r, k, out.View)
+	return s.stepPage(r, k, out.View, mark)
 }
 
 // flowAnswer takes what the person did on a page. The answer is a redirect to

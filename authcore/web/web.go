@@ -25,6 +25,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
@@ -110,25 +111,15 @@ type Limits struct {
 }
 
 func (l *Limits) fill() {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	defD := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&l.Conns, 4096)
-	def(&l.ConnsPerPeer, 256)
-	def(&l.Body, 256<<10)
-	def(&l.Header, 32<<10)
-	defD(&l.Read, 10*time.Second)
-	defD(&l.Write, 20*time.Second)
-	defD(&l.Idle, 30*time.Second)
-	defD(&l.Handle, 20*time.Second)
-	defD(&l.Shutdown, 15*time.Second)
+	l.Conns = cmp.Or(l.Conns, 4096)
+	l.ConnsPerPeer = cmp.Or(l.ConnsPerPeer, 256)
+	l.Body = cmp.Or(l.Body, 256<<10)
+	l.Header = cmp.Or(l.Header, 32<<10)
+	l.Read = cmp.Or(l.Read, 10*time.Second)
+	l.Write = cmp.Or(l.Write, 20*time.Second)
+	l.Idle = cmp.Or(l.Idle, 30*time.Second)
+	l.Handle = cmp.Or(l.Handle, 20*time.Second)
+	l.Shutdown = cmp.Or(l.Shutdown, 15*time.Second)
 }
 
 // Server answers browsers. Make one with New.
