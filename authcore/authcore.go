@@ -246,4 +246,7 @@ type View struct {
 type Outcome struct {
 	View     *View
 	Response *saml.Signed
+	// What the page that hands the Response over shows besides; see View.
+	SPName map[string]string
+	Level  saml.Level
 }

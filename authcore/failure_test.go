@@ -113,7 +113,7 @@ func TestMalformedRow(t *testing.T) {
 	b := newBench(t)
 	b.mario.Password = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJCsgt3ub+b"
 	b.store.put(b.mario)
-	if out, err := b.Answer(t.Context(), b.started(saml.L1, saml.Exact), visitor, right); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+	if out, err := b.Answer(t.Context(), b.started(saml.L1, saml.Exact), visitor, right); !fault.Is(err, fault.Internal) || !out.empty() {
 		t.Errorf("%+v, %v", out, err)
 	}
 }
@@ -124,7 +124,7 @@ func TestResponseMustSayTheOutcome(t *testing.T) {
 	b := newBench(t)
 	flow := b.started(saml.L1, saml.Exact)
 	b.signer.lie = true
-	if out, err := b.Answer(t.Context(), flow, visitor, CancelAnswer{}); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+	if out, err := b.Answer(t.Context(), flow, visitor, CancelAnswer{}); !fault.Is(err, fault.Internal) || !out.empty() {
 		t.Errorf("%+v, %v", out, err)
 	}
 	if _, register := b.store.finished(); len(register) != 0 {
@@ -145,11 +145,11 @@ func TestSuccessTakesAProof(t *testing.T) {
 	_, foreign, err := b.store.flows[other].authorise(b.time(), b.policy)
 	must(t, foreign, err)
 	for name, p := range map[string]Passed{"none": {}, "another flow's": foreign} {
-		if out, err := b.succeed(t.Context(), done, b.mario, p); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+		if out, err := b.succeed(t.Context(), done, b.mario, p); !fault.Is(err, fault.Internal) || !out.empty() {
 			t.Errorf("proof %s: %+v, %v", name, out, err)
 		}
 	}
-	if out, err := b.commit(t.Context(), done, b.mario, note{}); !fault.Is(err, fault.Internal) || out != (Outcome{}) {
+	if out, err := b.commit(t.Context(), done, b.mario, note{}); !fault.Is(err, fault.Internal) || !out.empty() {
 		t.Errorf("committed without a proof: %+v, %v", out, err)
 	}
 	if len(b.signer.statements) != 0 || b.store.flows[flow].Step != StepConsent {

@@ -483,3 +483,5 @@ var (
 	code  = CodeAnswer{Code: rightCode}
 	miss  = CodeAnswer{Code: "000000"}
 )
+
+func (o Outcome) empty() bool { return o.View == nil && o.Response == nil }

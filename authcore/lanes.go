@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"custode/authcore/saml"
 	"custode/internal/fault"
 )
 
@@ -22,37 +21,32 @@ type lanes struct {
 type lane struct {
 	turn  chan struct{} // holds one element while somebody works
 	users int           // working and waiting; guarded by lanes.mu
-	// answered is the Response the work under this key ended with, for those
-	// who were already waiting: a second click on the last button makes the
-	// browser drop the answer to the first. Held by whoever has the turn.
-	answered *saml.Signed
 }
 
 func newLanes(waiting int) *lanes { return &lanes{byKey: map[string]*lane{}, waiting: waiting} }
 
 // enter waits for the key's turn. Its only error is fault.Busy: too many wait,
-// or ctx ended.
-// The caller must call leave, once.
-func (l *lanes) enter(ctx context.Context, key string) (ln *lane, leave func(), err error) {
+// or ctx ended. The caller must call leave, once.
+func (l *lanes) enter(ctx context.Context, key string) (leave func(), err error) {
 	l.mu.Lock()
-	ln = l.byKey[key]
+	ln := l.byKey[key]
 	if ln == nil {
 		ln = &lane{turn: make(chan struct{}, 1)}
 		l.byKey[key] = ln
 	}
 	if ln.users > l.waiting {
 		l.mu.Unlock()
-		return nil, nil, fault.Newf(fault.Busy, "wait for a turn", "%d are waiting", l.waiting)
+		return nil, fault.Newf(fault.Busy, "wait for a turn", "%d are waiting", l.waiting)
 	}
 	ln.users++
 	l.mu.Unlock()
 
 	select {
 	case ln.turn <- struct{}{}:
-		return ln, func() { <-ln.turn; l.drop(key, ln) }, nil
+		return func() { <-ln.turn; l.drop(key, ln) }, nil
 	case <-ctx.Done():
 		l.drop(key, ln)
-		return nil, nil, fault.New(fault.Busy, "wait for a turn", ctx.Err())
+		return nil, fault.New(fault.Busy, "wait for a turn", ctx.Err())
 	}
 }
 

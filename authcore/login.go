@@ -28,8 +28,8 @@ type Config struct {
 	Policy     Policy
 }
 
-// Login drives flows. It keeps nothing between calls but turns: any process
-// with the same store can take the next step. Safe for concurrent use.
+// Login drives flows. Between calls it keeps only turns and, for a moment, the
+// Responses that left: any process with the same store can take the next step. Safe for concurrent use.
 type Login struct {
 	flows      Flows
 	identities Identities
@@ -44,11 +44,12 @@ type Login struct {
 	policy     Policy
 	turns      *lanes // by flow
 	guesses    *lanes // by username
+	gone       departures
 }
 
 const (
-	// A person clicks two or three times; more waiting is an attack.
-	waitPerFlow = 3
+	// The impatient hammer a button that is slow; more waiting is an attack.
+	waitPerFlow = 8
 	// Attempts at one username wait for each other, so that each sees the
 	// failures of the one before.
 	waitPerUsername = 8
@@ -76,7 +77,8 @@ func New(c Config) (*Login, error) {
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
 		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
-		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername)}, nil
+		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername),
+		gone: departures{byFlow: map[id.FlowID]departure{}}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
@@ -122,6 +124,9 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
+	if f.Step == StepDone { // the way back is closed
+		return Outcome{}, fault.Newf(fault.Conflict, "view flow "+flow.String(), "answered already")
+	}
 	who, err := l.subject(ctx, f)
 	if err != nil {
 		return Outcome{}, err
@@ -136,13 +141,16 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 
 // Answer takes what the subject did on the page of the current step and returns
 // the next page or the Response. An answer to another step than the current
-// one (a stale page, a double click) changes nothing and gets the current page.
-// Errors as View; a request that was answered before is fault.Conflict and
+// one (a stale page, a double click) changes nothing and gets the current page,
+// or for a moment after the end the Response that left. Errors as View; a request that was answered before is fault.Conflict and
 // nothing leaves.
 func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer) (Outcome, error) {
 	f, err := l.open(ctx, flow, v)
 	if err != nil {
 		return Outcome{}, err
+	}
+	if f.Step == StepDone {
+		return l.current(ctx, f)
 	}
 	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
 		return l.answer(ctx, f, who, v, a)
@@ -164,7 +172,7 @@ func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error
 	return signed, nil
 }
 
-// open loads a flow that the visitor may go on with.
+// open loads a flow that began in the visitor's browser.
 func (l *Login) open(ctx context.Context, flow id.FlowID, v Visitor) (Flow, error) {
 	op := "open flow " + flow.String()
 	if flow.IsZero() {
@@ -176,9 +184,6 @@ func (l *Login) open(ctx context.Context, flow id.FlowID, v Visitor) (Flow, erro
 	}
 	if !f.openBy(v) {
 		return Flow{}, fault.Newf(fault.Denied, op, "another browser's")
-	}
-	if f.Step == StepDone {
-		return Flow{}, fault.Newf(fault.Conflict, op, "answered already")
 	}
 	return f, nil
 }
@@ -202,7 +207,7 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 // caller gets what they got. It also ends a flow whose time is over or whose
 // subject may no longer log in.
 func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
-	turn, leave, err := l.turns.enter(ctx, seen.ID.String())
+	leave, err := l.turns.enter(ctx, seen.ID.String())
 	if err != nil {
 		who, e := l.subject(ctx, seen)
 		if e != nil {
@@ -211,17 +216,6 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context
 		return l.show(ctx, seen, who, note{notice: NoticeBusy}), nil
 	}
 	defer leave()
-	if turn.answered != nil {
-		return Outcome{Response: turn.answered}, nil
-	}
-	out, err := l.inOrder(ctx, seen, work)
-	if err == nil {
-		turn.answered = out.Response
-	}
-	return out, err
-}
-
-func (l *Login) inOrder(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
 	f, err := l.flows.Flow(ctx, seen.ID)
 	if err != nil {
 		return Outcome{}, err
@@ -242,9 +236,12 @@ func (l *Login) inOrder(ctx context.Context, seen Flow, work func(context.Contex
 	return work(ctx, f, who)
 }
 
-// current shows a flow that somebody else moved on.
+// current shows a flow that somebody else moved on, or with what it ended.
 func (l *Login) current(ctx context.Context, f Flow) (Outcome, error) {
 	if f.Step == StepDone {
+		if out, ok := l.gone.recall(f.ID, l.now()); ok {
+			return out, nil
+		}
 		return Outcome{}, fault.Newf(fault.Conflict, "continue flow "+f.ID.String(), "answered already")
 	}
 	who, err := l.subject(ctx, f)

@@ -365,6 +365,28 @@ func TestViewOfExpiredFlow(t *testing.T) {
 	}
 }
 
+// TestResponseGoesWithNameAndLevel: the page that hands a Response over shows
+// what the pages before it showed.
+func TestResponseGoesWithNameAndLevel(t *testing.T) {
+	for _, c := range []struct {
+		requested saml.Level
+		answers   []Answer
+		code      saml.Code
+		shown     saml.Level
+	}{
+		{saml.L1, []Answer{right, ConsentAnswer{}}, saml.Success, saml.L1},
+		{saml.L2, []Answer{right, sms, code, ConsentAnswer{}}, saml.Success, saml.L2},
+		{saml.L2, []Answer{CancelAnswer{}}, saml.Cancelled, saml.L2},
+		{saml.L3, []Answer{right}, saml.NoCredentials, saml.L3},
+	} {
+		b := newBench(t)
+		out := b.do(b.started(c.requested, saml.Exact), c.answers...)
+		if out.Response == nil || out.Response.Code != c.code || out.Level != c.shown || out.SPName["en"] != spNames["en"] {
+			t.Errorf("level %d: %+v", c.requested, out)
+		}
+	}
+}
+
 // TestReplayedRequest: of two flows for one request only one is answered.
 func TestReplayedRequest(t *testing.T) {
 	b := newBench(t)
@@ -390,7 +412,7 @@ func TestNothingLeavesUnregistered(t *testing.T) {
 	flow := b.started(saml.L1, saml.Exact)
 	b.do(flow, right)
 	b.signer.fail = fault.Newf(fault.Unavailable, "sign", "token gone")
-	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Unavailable) || out != (Outcome{}) {
+	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Unavailable) || !out.empty() {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	b.signer.fail = nil
@@ -465,14 +487,14 @@ func TestLoginProperties(t *testing.T) {
 		level := saml.Level(rapid.IntRange(1, 3).Draw(r, "level"))
 		flow := b.started(level, saml.Comparison(rapid.IntRange(0, 3).Draw(r, "comparison")))
 		var password, factor, consent bool
-		responses := 0
+		responses := map[string]bool{} // by ID: a late second click gets the same one
 		for range rapid.IntRange(1, 25).Draw(r, "length") {
 			b.advance(rapid.SampledFrom([]time.Duration{0, time.Second, 40 * time.Second}).Draw(r, "pause"))
 			i := rapid.IntRange(0, len(answers)-1).Draw(r, "answer")
 			step := b.store.flows[flow].Step
 			out, err := b.Answer(t.Context(), flow, visitor, answers[i])
 			if err != nil {
-				if !fault.Is(err, fault.Conflict) || responses != 1 {
+				if !fault.Is(err, fault.Conflict) || len(responses) != 1 {
 					r.Fatalf("%T: %v", answers[i], err)
 				}
 				continue
@@ -483,7 +505,7 @@ func TestLoginProperties(t *testing.T) {
 			if out.Response == nil {
 				continue
 			}
-			responses++
+			responses[out.Response.ID] = true
 			if out.Response.Code == saml.Success {
 				performed := b.signer.statements[0].Level
 				if !password || !consent || (performed >= saml.L2 && !factor) {
@@ -491,8 +513,8 @@ func TestLoginProperties(t *testing.T) {
 				}
 			}
 		}
-		if _, register := b.store.finished(); responses > 1 || len(register) != responses || len(b.signer.statements) > 1 {
-			r.Fatalf("%d responses, %d registered, %d signed", responses, len(register), len(b.signer.statements))
+		if _, register := b.store.finished(); len(responses) > 1 || len(register) != len(responses) || len(b.signer.statements) > 1 {
+			r.Fatalf("%d responses, %d registered, %d signed", len(responses), len(register), len(b.signer.statements))
 		}
 	})
 }

@@ -2,6 +2,7 @@ package authcore
 
 import (
 	"context"
+	"crypto/rand"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -225,10 +226,67 @@ func TestSecondClickGetsTheResponse(t *testing.T) {
 		if _, register := b.store.finished(); len(register) != 1 {
 			t.Errorf("%d registered", len(register))
 		}
-		if _, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Conflict) {
-			t.Errorf("a later click: %v", err)
-		}
 	})
+}
+
+// TestLateSecondClick: the first answer may have left when the second click
+// comes. For a moment the same browser gets the same Response again, on the node
+// that signed it; nobody else does, nor anybody by asking for the page.
+func TestLateSecondClick(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(saml.L1, saml.Exact)
+	first := b.response(flow, saml.Success, right, ConsentAnswer{})
+	other := visitor
+	other.Browser[0]++
+	for _, a := range []Answer{ConsentAnswer{}, CancelAnswer{}} {
+		if again := b.response(flow, saml.Success, a); again.ID != first.ID {
+			t.Errorf("another Response: %s, %s", first.ID, again.ID)
+		}
+		if out, err := b.Answer(t.Context(), flow, other, a); !fault.Is(err, fault.Denied) || !out.empty() {
+			t.Errorf("another browser: %+v, %v", out, err)
+		}
+		if out, err := b.Answer(t.Context(), flow, Visitor{}, a); !fault.Is(err, fault.Denied) || !out.empty() {
+			t.Errorf("no cookie: %+v, %v", out, err)
+		}
+		if _, err := b.node(Policy{}).Answer(t.Context(), flow, visitor, a); !fault.Is(err, fault.Conflict) {
+			t.Errorf("another node: %v", err)
+		}
+		if _, err := b.View(t.Context(), flow, visitor); !fault.Is(err, fault.Conflict) {
+			t.Errorf("the page: %v", err)
+		}
+	}
+	if _, register := b.store.finished(); len(register) != 1 || b.signer.made.Load() != 1 {
+		t.Errorf("%d registered, %d signed", len(register), b.signer.made.Load())
+	}
+	b.advance(departureLife)
+	if out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{}); !fault.Is(err, fault.Conflict) || !out.empty() {
+		t.Errorf("later: %+v, %v", out, err)
+	}
+	if len(b.gone.byFlow)+len(b.gone.order) != 0 {
+		t.Error("what is over was kept")
+	}
+}
+
+func TestDeparturesAreBounded(t *testing.T) {
+	d := departures{byFlow: map[id.FlowID]departure{}}
+	var flows []id.FlowID
+	for range maxDepartures + 1 {
+		flow, err := id.NewFlowID(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flows = append(flows, flow)
+		d.keep(flow, Outcome{}, start)
+	}
+	if _, ok := d.recall(flows[0], start); ok || len(d.byFlow) != maxDepartures || len(d.order) != maxDepartures {
+		t.Errorf("%d and %d kept", len(d.byFlow), len(d.order))
+	}
+	if _, ok := d.recall(flows[1], start.Add(departureLife-1)); !ok {
+		t.Error("the second is gone")
+	}
+	if _, ok := d.recall(flows[1], start.Add(departureLife)); ok {
+		t.Error("kept too long")
+	}
 }
 
 // TestTooManyClicks: whoever clicks more than a person does is told at once
@@ -239,8 +297,8 @@ func TestTooManyClicks(t *testing.T) {
 		flow := b.started(saml.L1, saml.Exact)
 		hold := make(chan struct{})
 		b.pepper.gate = func() { <-hold }
-		results := make(chan result, 5)
-		for range 5 {
+		results := make(chan result, waitPerFlow+2)
+		for range waitPerFlow + 2 {
 			go func() {
 				out, err := b.Answer(t.Context(), flow, visitor, wrong)
 				results <- result{out, err}
@@ -252,7 +310,7 @@ func TestTooManyClicks(t *testing.T) {
 			t.Fatalf("%+v, %v", r.out, r.err)
 		}
 		close(hold)
-		for range 4 {
+		for range waitPerFlow + 1 {
 			<-results
 		}
 		if len(b.turns.byKey) != 0 || len(b.guesses.byKey) != 0 {

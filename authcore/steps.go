@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -53,7 +54,7 @@ func (l *Login) answer(ctx context.Context, f Flow, who Identity, v Visitor, a A
 func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a PasswordAnswer) (Outcome, error) {
 	nobody := Identity{State: Active}
 	key := usernameKey(a.Username)
-	_, leave, err := l.guesses.enter(ctx, string(key[:]))
+	leave, err := l.guesses.enter(ctx, string(key[:]))
 	if fault.Is(err, fault.Busy) {
 		return l.show(ctx, f, nobody, note{notice: NoticeBusy}), nil
 	}
@@ -363,5 +364,7 @@ func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml
 	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
 		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
 		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed))
-	return Outcome{Response: &signed}, nil
+	out := Outcome{Response: &signed, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who)}
+	l.gone.keep(done.ID, out, l.now())
+	return out, nil
 }

@@ -51,8 +51,8 @@ func (l *Login) delivery(ctx context.Context, f Flow) Delivery {
 	return d
 }
 
-// shownLevel is the level the page announces: the one performed, else the one
-// that will be, as far as it is known before the subject is.
+// shownLevel is the level a page announces: the one performed, else the one that
+// will or would be, as far as it is known before the subject is.
 func (f Flow) shownLevel(who Identity) saml.Level {
 	if f.Performed != 0 {
 		return f.Performed

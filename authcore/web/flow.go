@@ -32,16 +32,17 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.handOver(ctx, r, out.Response)
+		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
 	}
 	out.View.Flow = flow // paths, tokens and marks are made of it
-	if f, err := parseForm(r.query); err == nil {
-		k.applyMark(string(f["n"]), out.View, s.cfg.Now())
+	mark := ""
+	if f, err := parseForm(r.query); err == nil && k.applyMark(string(f["n"]), out.View, s.cfg.Now()) {
+		mark = string(f["n"])
 	}
-	return s.stepPage(r, k, out.View)
+	return s.stepPage(r, k, out.View, mark)
 }
 
 // flowAnswer takes what the person did on a page. The answer is a redirect to
@@ -72,7 +73,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 		return s.message(r, http.StatusBadRequest, "bad")
 	}
 	path := "/flow/" + flow.String()
-	out, err := s.answerOnce(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
+	out, err := s.cfg.Logins.Answer(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
 	switch {
 	case fault.Is(err, fault.Conflict), fault.Is(err, fault.Invalid):
 		// An answer to a page that is past, or a double click: show where the
@@ -82,7 +83,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.handOver(ctx, r, out.Response)
+		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
@@ -135,7 +136,8 @@ func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
 // submits itself, or after a button when the table prescribes a page first.
 // The flow's cookie is left to expire: a flow that is over accepts nothing, and
 // a second click within the same moment still needs it.
-func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) answer {
+// service and level are shown as on the pages before; "" and 0 are not.
+func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, service string, level saml.Level) answer {
 	u, err := url.Parse(resp.ACS)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		s.cfg.Log.Error("response without a usable address", "response", resp.ID)
@@ -145,17 +147,20 @@ func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed) ans
 	if u.Scheme == "http" {
 		acsOrigin = "http://" + u.Host
 	}
-	row := anomalies[resp.Code]
+	// A code without a row has no sentence either.
+	row, _ := saml.Anomaly(resp.Code)
+	temporary := row.Response && row.PageIT != ""
 	name := "handover"
-	if row.temporary {
+	if temporary {
 		name = "temporary"
 	}
 	p := s.newPage(r, name)
+	p.SPName, p.Level = service, int(level)
 	p.ACS, p.ACSHost = resp.ACS, u.Hostname()
 	p.SAMLResponse = base64.StdEncoding.EncodeToString(resp.XML)
 	p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState
-	if row.temporary {
-		p.setAnomaly(resp.Code, row, r.lang)
+	if temporary {
+		p.setAnomaly(row)
 	} else {
 		var b [16]byte
 		if _, err := io.ReadFull(s.cfg.Random, b[:]); err != nil {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"net/url"
 	"strings"
 
 	"custode/internal/fault"
@@ -25,55 +26,17 @@ func parseForm(b []byte) (map[string][]byte, error) {
 			continue
 		}
 		k, v, _ := bytes.Cut(part, []byte("="))
-		name, okName := unescape(k)
-		value, okValue := unescape(v)
-		if !okName || !okValue {
+		name, errName := url.QueryUnescape(string(k))
+		value, errValue := url.QueryUnescape(string(v))
+		if errName != nil || errValue != nil { // they quote the value
 			return nil, fault.Newf(fault.Invalid, op, "broken percent escape")
 		}
-		if _, twice := fields[string(name)]; twice {
+		if _, twice := fields[name]; twice {
 			return nil, fault.Newf(fault.Invalid, op, "a field comes twice")
 		}
-		fields[string(name)] = value
+		fields[name] = []byte(value)
 	}
 	return fields, nil
-}
-
-// unescape decodes "+" and %XX; false for a broken escape. The result is never
-// nil and never aliases b.
-func unescape(b []byte) ([]byte, bool) {
-	out := make([]byte, 0, len(b))
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '+':
-			out = append(out, ' ')
-		case '%':
-			if i+2 >= len(b) {
-				return nil, false
-			}
-			hi, ok1 := hexDigit(b[i+1])
-			lo, ok2 := hexDigit(b[i+2])
-			if !ok1 || !ok2 {
-				return nil, false
-			}
-			out = append(out, hi<<4|lo)
-			i += 2
-		default:
-			out = append(out, b[i])
-		}
-	}
-	return out, true
-}
-
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
 }
 
 // isForm reports whether a Content-Type is the one of HTML forms, with or

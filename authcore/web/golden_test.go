@@ -61,7 +61,8 @@ func noted(n authcore.Notice) func(*authcore.View) {
 func allPages() []shownPage {
 	signed := func(code saml.Code) func(testing.TB, *testRoom, string) answer {
 		return func(t testing.TB, room *testRoom, lang string) answer {
-			return room.handOver(t.Context(), request{lang: lang}, testSigned(code))
+			names := testView(t, authcore.StepConsent).SPName
+			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), displayName(names, lang, ""), saml.L2)
 		}
 	}
 	at := func(method, path string) func(testing.TB, *testRoom, string) answer {
@@ -89,6 +90,11 @@ func allPages() []shownPage {
 		viewPage("consent", authcore.StepConsent, nil),
 		viewPage("consent-first-none", authcore.StepConsent, func(v *authcore.View) { v.Attributes, v.LastLogin = nil, time.Time{} }),
 		{"handover", signed(saml.Success)}, {"temporary-12", signed(saml.BadAuthnContext)}, {"temporary-23", signed(saml.NotActive)},
+		{"temporary-refused", func(t testing.TB, room *testRoom, lang string) answer {
+			room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
+			return room.failure(t.Context(), request{lang: lang, peer: testPeer}, &saml.Refusal{Code: saml.BadAuthnContext,
+				Reply: &saml.Reply{SP: mustEntity(t, "https://sp.example.it")}, Err: errors.New("cause")})
+		}},
 		{"home", at("GET", "/")}, {"notfound", at("GET", "/x")}, {"method-not-allowed", at("POST", "/")},
 		{"forged", at("POST", "/flow/"+testFlowText)}, {"browser", at("GET", "/flow/"+testFlowText)},
 		failPage("unknown", fault.New(fault.NotFound, "x", nil)), failPage("finished", fault.New(fault.Conflict, "x", nil)),
@@ -148,8 +154,11 @@ func TestPagesKeepTheRules(t *testing.T) {
 					t.Errorf("%s: %q in the page", p.name, hostile)
 				}
 			}
-			if strings.Contains(body, `class="steps"`) {
-				for _, want := range []string{`value="cancel"`, "SPID ", map[string]string{italian: html.EscapeString(spName), english: "Sant&#39;Agata &lt;City&gt;"}[lang]} {
+			if strings.Contains(body, `class="steps"`) && !strings.Contains(body, `value="cancel"`) {
+				t.Errorf("%s in %s cannot be cancelled", p.name, lang)
+			}
+			if strings.Contains(body, `class="steps"`) || strings.Contains(body, `id="handover"`) && p.name != "temporary-refused" {
+				for _, want := range []string{"SPID ", map[string]string{italian: html.EscapeString(spName), english: "Sant&#39;Agata &lt;City&gt;"}[lang]} {
 					if !strings.Contains(body, want) {
 						t.Errorf("%s in %s: no %q", p.name, lang, want)
 					}
@@ -201,12 +210,15 @@ func TestCataloguesHaveTheSameKeys(t *testing.T) {
 }
 
 func TestDisplayName(t *testing.T) {
-	v := &authcore.View{SP: mustEntity(t, "https://sp.example.it"), SPName: map[string]string{"de": "Amt", "fr": "Mairie"}}
-	if got := displayName(v, english); got != "Amt" {
+	names := map[string]string{"de": "Amt", "fr": "Mairie"}
+	if got := displayName(names, english, "x"); got != "Amt" {
 		t.Errorf("%q", got)
 	}
-	v.SPName = nil
-	if got := displayName(v, english); got != "https://sp.example.it" {
+	names["it"] = "Comune"
+	if got := displayName(names, english, "x"); got != "Comune" {
+		t.Errorf("%q", got)
+	}
+	if got := displayName(nil, english, "https://sp.example.it"); got != "https://sp.example.it" {
 		t.Errorf("%q", got)
 	}
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -28,18 +29,12 @@ func handOverPolicy(nonce, acs string) string {
 
 // setHeaders writes the headers that every answer has.
 func (s *Server) setHeaders(h *fasthttp.ResponseHeader, a answer) {
-	or := func(v, def string) string {
-		if v == "" {
-			return def
-		}
-		return v
-	}
-	h.Set("Content-Security-Policy", or(a.csp, pagePolicy))
+	h.Set("Content-Security-Policy", cmp.Or(a.csp, pagePolicy))
 	// Not no-referrer: it makes browsers send "Origin: null" with our own forms
 	// (Fetch, "append a request Origin header"), which the check of the origin
 	// refuses.
-	h.Set("Referrer-Policy", or(a.referrer, "same-origin"))
-	h.Set("Cache-Control", or(a.cache, "no-store"))
+	h.Set("Referrer-Policy", cmp.Or(a.referrer, "same-origin"))
+	h.Set("Cache-Control", cmp.Or(a.cache, "no-store"))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")

@@ -2,10 +2,13 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // dates are shown in Italian time on boxes without tzdata
@@ -138,7 +141,8 @@ func (s *Server) render(p *page, status int) answer {
 	b.Grow(8 << 10)
 	if err := s.pages.byName[p.Name].Execute(&b, p); err != nil {
 		s.cfg.Log.Error("render page", "page", p.Name, "error", err)
-		return answer{status: http.StatusInternalServerError, contentType: "text/plain; charset=utf-8", body: []byte(unavailable + "\n")}
+		row, _ := saml.Anomaly(saml.SystemError)
+		return answer{status: row.HTTP, contentType: "text/plain; charset=utf-8", body: []byte(row.PageIT + "\n")}
 	}
 	return answer{status: status, contentType: "text/html; charset=utf-8", body: b.Bytes()}
 }
@@ -151,16 +155,18 @@ func (s *Server) message(r request, status int, key string) answer {
 	return s.render(p, status)
 }
 
-func (p *page) setAnomaly(code saml.Code, row anomalyRow, lang string) {
-	p.Code, p.Official = int(code), row.sentence
-	p.Advice = row.advice
-	if lang == english {
-		p.Sentence, p.Advice = row.english, row.adviceEN
+// setAnomaly shows the prescribed Italian sentence in every language, and below
+// it what it means in the page's.
+func (p *page) setAnomaly(row saml.AnomalyRow) {
+	p.Code, p.Official, p.Advice = int(row.Code), row.PageIT, row.AdviceIT
+	if p.Lang == english {
+		p.Sentence, p.Advice = row.PageEN, row.AdviceEN
 	}
 }
 
-// stepPage renders the page of the step that v is in.
-func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
+// stepPage renders the page of the step that v is in. mark is where its notice
+// came from, for the links that show the page again.
+func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) answer {
 	names := map[authcore.Step]string{
 		authcore.StepCredentials: "credentials", authcore.StepMethod: "method",
 		authcore.StepCode: "code", authcore.StepConsent: "consent",
@@ -170,9 +176,9 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 		return s.message(r, http.StatusGone, "finished")
 	}
 	p := s.newPage(r, name)
-	p.Path = "/flow/" + v.Flow.String()
+	p.Path, p.Mark = "/flow/"+v.Flow.String(), mark
 	p.Token = k.formToken(v.Flow)
-	p.SPName = displayName(v, r.lang)
+	p.SPName = displayName(v.SPName, r.lang, v.SP.String())
 	p.Level = int(v.Level)
 	p.Cancel = true
 	if !v.Deadline.IsZero() {
@@ -180,12 +186,6 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 	}
 	p.setSteps(v)
 	p.setNotice(v)
-	if v.Notice != authcore.NoticeNone {
-		f, err := parseForm(r.query)
-		if m := string(f["n"]); err == nil && isMark(m) {
-			p.Mark = m
-		}
-	}
 	switch v.Step {
 	case authcore.StepMethod:
 		for _, m := range v.Methods {
@@ -194,7 +194,7 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 		p.Phone = unbroken(v.Phone)
 	case authcore.StepCode:
 		p.Phone, p.Resend = unbroken(v.Phone), v.CanResend
-		p.Deliver = deliveryKey(v.Delivery)
+		p.Deliver = cmp.Or(deliveryKeys[v.Delivery], "delivery.unknown")
 	case authcore.StepConsent:
 		p.setAttributes(v.Attributes)
 		if !v.LastLogin.IsZero() {
@@ -209,23 +209,14 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View) answer {
 func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
 
 // displayName is the SP's name in the page's language, else in Italian, else in
-// any, else its entityID.
-func displayName(v *authcore.View, lang string) string {
-	for _, l := range []string{lang, italian, english} {
-		if n := v.SPName[l]; n != "" {
+// the first language there is, else what the caller has in its place.
+func displayName(names map[string]string, lang, otherwise string) string {
+	for _, l := range append([]string{lang, italian, english}, slices.Sorted(maps.Keys(names))...) {
+		if n := names[l]; n != "" {
 			return n
 		}
 	}
-	least := ""
-	for l, n := range v.SPName {
-		if n != "" && (least == "" || l < least) {
-			least = l
-		}
-	}
-	if least != "" {
-		return v.SPName[least]
-	}
-	return v.SP.String()
+	return otherwise
 }
 
 func (p *page) setSteps(v *authcore.View) {
@@ -246,68 +237,53 @@ func (p *page) setSteps(v *authcore.View) {
 }
 
 func (p *page) setNotice(v *authcore.View) {
-	say := func(kind, key string, args ...any) { p.Notice = &notice{Kind: kind, Text: p.text(key, args...)} }
+	say := func(kind, text string) { p.Notice = &notice{Kind: kind, Text: text} }
+	wrong := func(text string) { say("error", text); p.Wrong = true }
 	switch v.Notice {
 	case authcore.NoticeNone:
 	case authcore.NoticeWrongCredentials:
-		say("error", "notice.credentials")
+		wrong(p.text("notice.credentials"))
 	case authcore.NoticeWait:
-		secs := int((v.RetryAfter + time.Second - 1) / time.Second)
-		switch {
-		case secs <= 1:
-			say("error", "notice.wait.one")
-		case secs < 120:
-			say("error", "notice.wait.seconds", secs)
-		default:
-			say("error", "notice.wait.minutes", (secs+59)/60)
-		}
+		say("error", p.waitText(v.RetryAfter))
 	case authcore.NoticeWrongCode:
-		key := "notice.code.many"
-		if v.AttemptsLeft == 1 {
-			key = "notice.code.one"
+		left := p.text("notice.code.one")
+		if v.AttemptsLeft != 1 {
+			left = p.text("notice.code.many", v.AttemptsLeft)
 		}
-		p.Notice = &notice{Kind: "error", Text: p.text("notice.code") + " " + plural(p, key, v.AttemptsLeft)}
+		wrong(p.text("notice.code") + " " + left)
 	case authcore.NoticeExpiredCode:
-		say("error", "notice.expired")
+		wrong(p.text("notice.expired"))
 	case authcore.NoticeUsedCode:
-		say("error", "notice.used")
+		wrong(p.text("notice.used"))
 	case authcore.NoticeMalformedCode:
-		say("error", "notice.malformed")
+		wrong(p.text("notice.malformed"))
 	case authcore.NoticeCodeSent:
-		say("success", "notice.sent")
+		say("success", p.text("notice.sent"))
 	case authcore.NoticeTooManyCodes:
-		say("error", "notice.toomany")
+		say("error", p.text("notice.toomany"))
 	default: // NoticeBusy and any to come
-		say("info", "notice.busy")
-	}
-	switch v.Notice {
-	case authcore.NoticeWrongCredentials, authcore.NoticeWrongCode, authcore.NoticeExpiredCode, authcore.NoticeUsedCode, authcore.NoticeMalformedCode:
-		p.Wrong = true
+		say("info", p.text("notice.busy"))
 	}
 }
 
-// plural fills the number in only where the text has a place for it.
-func plural(p *page, key string, n int) string {
-	if strings.HasSuffix(key, ".one") {
-		return p.text(key)
+func (p *page) waitText(d time.Duration) string {
+	switch secs := int((d + time.Second - 1) / time.Second); {
+	case secs <= 1:
+		return p.text("notice.wait.one")
+	case secs < 120:
+		return p.text("notice.wait.seconds", secs)
+	default:
+		return p.text("notice.wait.minutes", (secs+59)/60)
 	}
-	return p.text(key, n)
 }
 
-func deliveryKey(d authcore.Delivery) string {
-	switch d {
-	case authcore.DeliveryQueued:
-		return "delivery.queued"
-	case authcore.DeliverySent:
-		return "delivery.sent"
-	case authcore.DeliveryDelivered:
-		return "delivery.delivered"
-	case authcore.DeliveryFailed:
-		return "delivery.failed"
-	case authcore.DeliveryUncertain:
-		return "delivery.uncertain"
-	}
-	return "delivery.unknown"
+// deliveryKeys are the keys of the texts; a state without one is unknown.
+var deliveryKeys = map[authcore.Delivery]string{
+	authcore.DeliveryQueued:    "delivery.queued",
+	authcore.DeliverySent:      "delivery.sent",
+	authcore.DeliveryDelivered: "delivery.delivered",
+	authcore.DeliveryFailed:    "delivery.failed",
+	authcore.DeliveryUncertain: "delivery.uncertain",
 }
 
 func (p *page) setAttributes(list []saml.Attribute) {

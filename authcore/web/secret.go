@@ -132,35 +132,36 @@ func (k secret) mark(v *authcore.View, now time.Time) string {
 }
 
 // applyMark puts the notice of a mark into v, when it is ours, meant for the
-// step the flow is in, and still true.
-func (k secret) applyMark(mark string, v *authcore.View, now time.Time) {
+// step the flow is in, and still true; it reports whether it was.
+func (k secret) applyMark(mark string, v *authcore.View, now time.Time) bool {
 	i := strings.LastIndexByte(mark, '.')
 	if i < 0 || len(mark) > 128 || v.Notice != authcore.NoticeNone {
-		return
+		return false
 	}
 	if !hmac.Equal([]byte(k.derive("notice", v.Flow, mark[:i])), []byte(mark[i+1:])) {
-		return
+		return false
 	}
 	var n [4]int64
 	for j, f := range strings.Split(mark[:i], ".") {
 		var err error
 		if j >= len(n) {
-			return
+			return false
 		}
 		if n[j], err = strconv.ParseInt(f, 10, 64); err != nil {
-			return
+			return false
 		}
 	}
 	if authcore.Step(n[1]) != v.Step {
-		return
+		return false
 	}
 	wait := time.Duration(0)
 	if n[3] > 0 {
 		if wait = time.Unix(n[3], 0).Sub(now); wait <= 0 {
-			return
+			return false
 		}
 	}
 	v.Notice, v.AttemptsLeft, v.RetryAfter = authcore.Notice(n[0]), int(n[2]), wait
+	return true
 }
 
 // isMark reports whether s has only the octets of a mark, so that it may be

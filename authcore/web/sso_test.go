@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -67,47 +65,54 @@ func TestPostHandsValuesOver(t *testing.T) {
 	}
 }
 
-// TestAnomalyPages compares the pages with the table of anomalies.
+// TestAnomalyPages shows every row of the table: a page, a page before the
+// Response, or the hand-over without a word to the person.
 func TestAnomalyPages(t *testing.T) {
-	table, err := os.ReadFile("testdata/anomalies.tsv")
-	if err != nil {
-		t.Fatal(err)
-	}
 	room := newRoom(t, nil)
-	pages := 0
-	for line := range strings.Lines(string(table)) {
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if len(f) < 11 || f[0] == "code" {
+	room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
+	pages, temporary := 0, 0
+	for code := range saml.Code(40) {
+		row, ok := saml.Anomaly(code)
+		if !ok {
 			continue
 		}
-		n, _ := strconv.Atoi(f[0])
-		code := saml.Code(n)
-		row, has := anomalies[code]
-		switch {
-		case f[4] == "page":
-			pages++
-			room.requests.err = &saml.Refusal{Code: code, Err: errors.New("cause")}
-			for _, lang := range []string{italian, english} {
-				_, a := room.route(t.Context(), request{method: "GET", path: "/sso/redirect", lang: lang, peer: testPeer})
-				body := strings.ReplaceAll(string(a.body), "&#39;", "'")
-				if strconv.Itoa(a.status) != f[5] || !strings.Contains(body, ">"+f[9]+"<") ||
-					!strings.Contains(body, fmt.Sprintf(map[string]string{italian: "Anomalia n. %d", english: "Anomaly no. %d"}[lang], n)) {
-					t.Errorf("code %d in %s: %d\n%s", n, lang, a.status, body)
-				}
-				if lang == italian && !strings.Contains(body, ">"+f[10]+"<") {
-					t.Errorf("code %d: advice %q is missing", n, f[10])
+		refusal := &saml.Refusal{Code: code, Err: errors.New("cause")}
+		if row.Response {
+			refusal.Reply = &saml.Reply{ACS: "https://sp.example.it/acs"}
+		}
+		room.requests.err = refusal
+		for _, lang := range []string{italian, english} {
+			_, a := room.route(t.Context(), request{method: "GET", path: "/sso/redirect", lang: lang, peer: testPeer})
+			body := unhtml(string(a.body))
+			if a.status != row.HTTP || strings.Contains(body, `name="SAMLResponse"`) != row.Response {
+				t.Errorf("code %d in %s: %d\n%s", code, lang, a.status, body)
+			}
+			want := []string{`<span lang="it">` + row.PageIT + "<", map[string]string{italian: ">Anomalia n. %d<", english: ">Anomaly no. %d<"}[lang]}
+			want[1] = fmt.Sprintf(want[1], code)
+			switch {
+			case !row.Response:
+				pages++
+				want = append(want, ">"+map[string]string{italian: row.AdviceIT, english: row.AdviceEN}[lang]+"<")
+			case row.PageIT != "":
+				temporary++
+			default:
+				want = []string{"handover-"} // the script
+				if strings.Contains(body, `role="alert"`) {
+					t.Errorf("code %d in %s has a sentence and the table has none", code, lang)
 				}
 			}
-		case strings.HasPrefix(f[9], "("), f[9] == "":
-			if has {
-				t.Errorf("code %d has a sentence and the table has none", n)
+			if lang == english && row.PageEN != "" {
+				want = append(want, ">"+row.PageEN+"<")
 			}
-		case row.sentence != f[9] || !row.temporary:
-			t.Errorf("code %d: %+v, want the temporary sentence %q", n, row, f[9])
+			for _, w := range want {
+				if !strings.Contains(body, w) {
+					t.Errorf("code %d in %s: no %q in\n%s", code, lang, w, body)
+				}
+			}
 		}
 	}
-	if pages != 7 {
-		t.Errorf("%d page rows in the table, want 7", pages)
+	if pages != 2*7 || temporary != 2*2 {
+		t.Errorf("%d pages and %d temporary ones in two languages, want 7 and 2 in each", pages, temporary)
 	}
 }
 

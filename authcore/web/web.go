@@ -25,6 +25,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
@@ -48,7 +49,8 @@ type Logins interface {
 	Begin(ctx context.Context, r saml.VerifiedRequest, v authcore.Visitor) (id.FlowID, error)
 	// View tells what the flow's current page shows.
 	View(ctx context.Context, flow id.FlowID, v authcore.Visitor) (authcore.Outcome, error)
-	// Answer takes one step.
+	// Answer takes one step. A second click on the last button gets the Response
+	// of the first.
 	Answer(ctx context.Context, flow id.FlowID, v authcore.Visitor, a authcore.Answer) (authcore.Outcome, error)
 	// Refuse signs the error Response to a request that broke a rule; it is
 	// asked only about a refusal with a Reply.
@@ -109,25 +111,15 @@ type Limits struct {
 }
 
 func (l *Limits) fill() {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	defD := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&l.Conns, 4096)
-	def(&l.ConnsPerPeer, 256)
-	def(&l.Body, 256<<10)
-	def(&l.Header, 32<<10)
-	defD(&l.Read, 10*time.Second)
-	defD(&l.Write, 20*time.Second)
-	defD(&l.Idle, 30*time.Second)
-	defD(&l.Handle, 20*time.Second)
-	defD(&l.Shutdown, 15*time.Second)
+	l.Conns = cmp.Or(l.Conns, 4096)
+	l.ConnsPerPeer = cmp.Or(l.ConnsPerPeer, 256)
+	l.Body = cmp.Or(l.Body, 256<<10)
+	l.Header = cmp.Or(l.Header, 32<<10)
+	l.Read = cmp.Or(l.Read, 10*time.Second)
+	l.Write = cmp.Or(l.Write, 20*time.Second)
+	l.Idle = cmp.Or(l.Idle, 30*time.Second)
+	l.Handle = cmp.Or(l.Handle, 20*time.Second)
+	l.Shutdown = cmp.Or(l.Shutdown, 15*time.Second)
 }
 
 // Server answers browsers. Make one with New.
@@ -137,7 +129,6 @@ type Server struct {
 	https  bool
 	pages  *pages
 	assets map[string]asset
-	handed handed
 }
 
 // New checks cfg and parses every template; a defect is fault.Invalid. It
