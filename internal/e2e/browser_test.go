@@ -295,3 +295,27 @@ func (b *tab) expect(expression, value string, words ...string) {
 		}
 	}
 }
+
+// TestBrowserAnomalies looks at the page for a person whose request cannot be
+// answered and at the page shown before an anomaly goes to the service provider.
+func TestBrowserAnomalies(t *testing.T) {
+	l := shared(t)
+	browser := chromium(t)
+	for _, size := range widths {
+		t.Run(size.name, func(t *testing.T) {
+			b := newTab(t, browser, size.name, size.width, size.height)
+			b.do(chromedp.Navigate(l.IdP+"/sso/redirect"), chromedp.WaitVisible(chromedp.CSS("main")))
+			b.look("14-anomaly")
+			p := enrol(t, l)
+			if _, err := l.Run(t.Context(), "identity", "suspend", p.Username, "--reason", "test"); err != nil {
+				t.Fatal(err)
+			}
+			b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
+			b.click(`a[href*="livello=1"][href*="metodo=redirect"]`, "#username")
+			b.typeIn("#username", p.Username)
+			b.typeIn("#password", p.Password)
+			b.click(`button[value="password"]`, `[role="alert"]`)
+			b.look("15-suspended")
+		})
+	}
+}
