@@ -112,17 +112,19 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 	nobody := Identity{State: Active} // whoever it was, they did not identify themselves
 	// Logged by subject, never by what was typed: people type passwords there.
 	l.log.WarnContext(ctx, "password wrong", "flow", f.ID.String(), "subject", who.Subject.String())
+	// First, and whatever becomes of the flow: one that cannot move (its request
+	// was answered in another flow, another node was faster) must not give
+	// guesses away.
+	if err := l.countFailure(ctx, g); err != nil {
+		return Outcome{}, err
+	}
 	n, err := f.next(act{event: passwordWrong, at: l.now(), policy: l.policy})
 	if err != nil {
 		return Outcome{}, err
 	}
 	out, err := l.commit(ctx, n, nobody, note{notice: NoticeWrongCredentials})
 	if fault.Is(err, fault.Conflict) {
-		// Somebody else moved the flow; theirs is the attempt that counts.
 		return l.overtaken(ctx, f, err)
-	}
-	if e := l.countFailure(ctx, g); e != nil {
-		return Outcome{}, e
 	}
 	return out, err
 }
