@@ -147,6 +147,10 @@ func admit(f Flow, a act) (Flow, error) {
 	}
 	level, ok := levelFor(f.Request.Level, f.Request.Comparison, a.who.available())
 	switch {
+	case f.Request.Purpose != "":
+		// Every Purpose asks for professional use or a legal person, and every
+		// identity here is a natural person's own (SPID Avviso 18 v2).
+		return f.end(saml.WrongIdentityType), nil
 	case !ok:
 		return f.end(saml.NoCredentials), nil
 	case level == saml.L1:
