@@ -66,6 +66,9 @@ func (m *memory) CreateFlow(ctx context.Context, f Flow) error {
 	if _, ok := m.flows[f.ID]; ok {
 		return fault.Newf(fault.Conflict, "create flow", "exists")
 	}
+	if m.claimed[f.Request.SP.String()+" "+f.Request.ID] {
+		return fault.Newf(fault.Conflict, "create flow", "request answered")
+	}
 	f.Version = 1
 	m.flows[f.ID] = f
 	return nil

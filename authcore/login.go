@@ -81,7 +81,8 @@ func New(c Config) (*Login, error) {
 
 // Begin stores a new flow for a verified request, bound to the visitor's
 // browser. fault.Invalid for a zero request, fault.Denied for a visitor without
-// a cookie.
+// a cookie, fault.Conflict for a request that was answered before and
+// fault.Exhausted for one that began too many flows.
 func (l *Login) Begin(ctx context.Context, vr saml.VerifiedRequest, v Visitor) (id.FlowID, error) {
 	if vr.SP() == nil {
 		return id.FlowID{}, fault.Newf(fault.Invalid, "begin login", "no verified request")

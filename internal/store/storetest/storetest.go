@@ -34,6 +34,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 	for name, test := range map[string]func(*testing.T, *Bench){
 		"FlowRoundTrip":         testFlowRoundTrip,
 		"FlowConflict":          testFlowConflict,
+		"FlowsPerRequest":       testFlowsPerRequest,
 		"FlowRace":              testFlowRace,
 		"FinishFlow":            testFinishFlow,
 		"FinishFlowRace":        testFinishFlowRace,
@@ -181,7 +182,7 @@ func NewFlow(t testing.TB, now time.Time) authcore.Flow {
 		Request: saml.Request{
 			SP: parse(t, id.ParseEntityID, "https://sp.example.it/metadata"), IssueInstant: now.Add(-time.Second),
 			Binding: saml.Post, Level: saml.L2, Comparison: saml.Minimum, ForceAuthn: true, ACS: "https://sp.example.it/acs",
-			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true,
+			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true, Purpose: "PG",
 			Raw: []byte("<samlp:AuthnRequest\x00\xff/>"),
 		},
 	}
