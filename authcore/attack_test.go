@@ -2,10 +2,15 @@ package authcore
 
 import (
 	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
+	"custode/internal/id"
 )
 
 // TestAnsweredRequestBuysNoGuesses: two flows of one request, the first is
@@ -43,5 +48,64 @@ func TestPurposeIsNotIgnored(t *testing.T) {
 		flow := b.startedWith(r)
 		b.page(flow, StepCredentials, NoticeWrongCredentials, wrong)
 		b.response(flow, saml.WrongIdentityType, right)
+	}
+}
+
+// TestSprayingTakesTurns: guesses at many usernames that arrive together from one
+// network see each other, not only what was counted before them.
+func TestSprayingTakesTurns(t *testing.T) {
+	b := newBenchWith(t, Policy{NetworkFree: 5})
+	const tries = 40
+	flows := make([]id.FlowID, tries)
+	for i := range flows {
+		flows[i] = b.started(saml.L1, saml.Exact)
+	}
+	hold := make(chan struct{})
+	b.pepper.gate = func() { <-hold }
+	before := b.hashes.Load()
+	var looked, waited atomic.Int64
+	var wg sync.WaitGroup
+	for i, flow := range flows {
+		wg.Go(func() {
+			a := PasswordAnswer{Username: fmt.Sprintf("user%d", i), Password: "the same for all"}
+			out, err := b.Answer(t.Context(), flow, visitor, a)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case out.View.Notice == NoticeWait:
+				if waited.Add(1) == tries-5 {
+					close(hold)
+				}
+			default:
+				looked.Add(1)
+			}
+		})
+	}
+	go func() { // without the limit nobody would ever be told to wait
+		for b.pepper.calls.Load() < tries {
+			if waited.Load() > 0 {
+				return
+			}
+			runtime.Gosched()
+		}
+		close(hold)
+	}()
+	wg.Wait()
+	if n := b.hashes.Load() - before; n > 5 {
+		t.Errorf("%d passwords were looked at, want 5", n)
+	}
+}
+
+// TestLoopbackIsNoNetwork: behind a TLS terminator on the same box everybody
+// comes from 127.0.0.1; thirty wrong passwords must not slow everybody down.
+func TestLoopbackIsNoNetwork(t *testing.T) {
+	b := newBench(t)
+	local := Visitor{Browser: visitor.Browser, Address: netip.MustParseAddr("::ffff:127.0.0.1")}
+	for i := range 40 {
+		flow := b.started(saml.L1, saml.Exact)
+		a := PasswordAnswer{Username: fmt.Sprintf("user%d", i), Password: "wrong"}
+		if out, err := b.Answer(t.Context(), flow, local, a); err != nil || out.View.Notice != NoticeWrongCredentials {
+			t.Fatalf("%d: %+v %v", i, out.View, err)
+		}
 	}
 }

@@ -44,6 +44,7 @@ type Login struct {
 	policy     Policy
 	turns      *lanes // by flow
 	guesses    *lanes // by username
+	networks   *underWay
 }
 
 const (
@@ -76,7 +77,7 @@ func New(c Config) (*Login, error) {
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
 		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
-		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername)}, nil
+		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername), networks: &underWay{byKey: map[[32]byte]int{}}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's

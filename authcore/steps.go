@@ -61,7 +61,9 @@ func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a Passwor
 		return Outcome{}, err
 	}
 	defer leave()
-	g, wait, err := l.readTallies(ctx, a.Username, v.Address)
+	others, end := l.networks.begin(networkKey(v.Address))
+	defer end()
+	g, wait, err := l.readTallies(ctx, a.Username, v.Address, others)
 	if err != nil {
 		return Outcome{}, err
 	}
