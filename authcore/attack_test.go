@@ -109,3 +109,25 @@ func TestLoopbackIsNoNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestWrongCodesBlock: whoever has the password and begins login after login may
+// not guess codes for ever (rule F2: ten in a row block the credential).
+func TestWrongCodesBlock(t *testing.T) {
+	b := newBench(t)
+	for range 3 {
+		flow := b.started(saml.L2, saml.Exact)
+		b.do(flow, right, sms)
+		b.response(flow, saml.TooManyAttempts, CodeAnswer{Code: "000000"}, CodeAnswer{Code: "000001"}, CodeAnswer{Code: "000002"})
+	}
+	open := b.started(saml.L2, saml.Exact)
+	b.do(open, right, sms)
+	b.page(open, StepCode, NoticeWrongCode, CodeAnswer{Code: "000000"})
+	b.response(open, saml.NotActive, code)
+	b.response(b.started(saml.L2, saml.Exact), saml.NotActive, right, sms)
+	b.response(b.started(saml.L1, saml.Exact), saml.Success, right, ConsentAnswer{})
+	b.advance(tallyLife)
+	b.response(b.started(saml.L2, saml.Exact), saml.Success, right, sms, code, ConsentAnswer{})
+	if n := b.store.tally[codeKey(b.mario.Subject)].Failures; n != 0 {
+		t.Errorf("%d failures remain after a right code", n)
+	}
+}

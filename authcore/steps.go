@@ -151,6 +151,11 @@ func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, e
 	if who.Phone.IsZero() {
 		return l.apply(ctx, f, who, act{event: phoneGone, at: l.now()}, note{})
 	}
+	if blocked, err := l.codesBlocked(ctx, who.Subject); err != nil {
+		return Outcome{}, err
+	} else if blocked {
+		return l.blocked(ctx, f, who)
+	}
 	if f.CodesIssued >= l.policy.Codes {
 		return l.show(ctx, f, who, note{notice: NoticeTooManyCodes}), nil
 	}
@@ -203,15 +208,27 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 	if f.Challenge.IsZero() { // still being issued, or its issuer crashed
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
+	if blocked, err := l.codesBlocked(ctx, f.Subject); err != nil {
+		return Outcome{}, err
+	} else if blocked {
+		return l.blocked(ctx, f, who)
+	}
 	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
 	with := act{at: l.now(), policy: l.policy, challenge: f.Challenge, subject: f.Subject}
 	if err == nil {
 		with.event = codeRight
 		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
+		if err := l.tallies.ClearTally(ctx, codeKey(f.Subject)); err != nil {
+			// The tally stays: the codes are blocked sooner than they need be.
+			l.log.ErrorContext(ctx, "wrong codes not cleared", "flow", f.ID.String(), "error", err)
+		}
 		return l.apply(ctx, f, who, with, note{})
 	}
 	switch kind := fault.KindOf(err); kind {
 	case fault.Denied, fault.Exhausted:
+		if err := l.countCode(ctx, f); err != nil {
+			return Outcome{}, err
+		}
 		with.event = codeWrong
 		if kind == fault.Exhausted {
 			with.event = codeExhausted
@@ -235,6 +252,23 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
 	return Outcome{}, err
+}
+
+// countCode adds a wrong code to the subject's tally; a decayed one begins anew.
+func (l *Login) countCode(ctx context.Context, f Flow) error {
+	key := codeKey(f.Subject)
+	g := gauge{keys: [][32]byte{key}, tally: make([]Tally, 1)}
+	var err error
+	if g.tally[0], err = l.tallies.Tally(ctx, key); err != nil {
+		return err
+	}
+	return l.countFailure(ctx, g)
+}
+
+// blocked ends a flow whose subject's codes are blocked (anomaly 23).
+func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	l.log.WarnContext(ctx, "codes blocked", "flow", f.ID.String(), "subject", f.Subject.String())
+	return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
 }
 
 // consent is the last page's positive answer.

@@ -52,6 +52,7 @@ func (t Tally) wait(now time.Time, free int) time.Duration {
 const (
 	usernameDomain = "custode tally 1 username\x00"
 	networkDomain  = "custode tally 1 network\x00"
+	codeDomain     = "custode tally 1 code\x00"
 )
 
 // usernameKey counts what was typed as a username. Text that cannot be one
@@ -78,6 +79,17 @@ func networkKey(peer netip.Addr) [32]byte {
 		text = n.String()
 	}
 	return sha256.Sum256([]byte(networkDomain + text))
+}
+
+// codeKey counts the wrong codes of a subject, over all its flows.
+func codeKey(s id.Subject) [32]byte { return sha256.Sum256([]byte(codeDomain + s.String())) }
+
+// codesBlocked reports whether the subject's codes are blocked (manual 10.2.2;
+// rule F2): too many wrong ones in a row, the last within tallyLife. Only
+// somebody who has the password gets that far.
+func (l *Login) codesBlocked(ctx context.Context, s id.Subject) (bool, error) {
+	t, err := l.tallies.Tally(ctx, codeKey(s))
+	return err == nil && t.Failures >= l.policy.BlockCodes && !t.decayed(l.now()), err
 }
 
 // gauge is the tallies an attempt falls under, as read before it: the username's
