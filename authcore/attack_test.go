@@ -1,12 +1,14 @@
 package authcore
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -130,4 +132,34 @@ func TestWrongCodesBlock(t *testing.T) {
 	if n := b.store.tally[codeKey(b.mario.Subject)].Failures; n != 0 {
 		t.Errorf("%d failures remain after a right code", n)
 	}
+}
+
+// TestRefusalsLeaveRoom: an old request, rightly signed and sent again and again,
+// has us sign an error Response each time. That must not take the HSM from the
+// logins: one at a time, a bounded queue, the rest is told to come back.
+func TestRefusalsLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		hold := make(chan struct{})
+		var signing atomic.Int64
+		b.signer.gate = func() { signing.Add(1); <-hold }
+		r := b.request(saml.L1, saml.Exact)
+		to := r.Reply()
+		var busy atomic.Int64
+		for range 100 {
+			go func() {
+				_, err := b.Refuse(t.Context(), &saml.Refusal{Code: saml.BadIssueInstant, Reply: &to, Err: errors.New("old")})
+				if fault.Is(err, fault.Busy) {
+					busy.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := signing.Load(); n != 1 || busy.Load() != 100-1-waitToRefuse {
+			t.Errorf("%d refusals are being signed, %d were turned away", n, busy.Load())
+		}
+		close(hold)
+	})
 }

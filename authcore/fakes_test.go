@@ -286,6 +286,9 @@ func (s *signer) Success(st saml.Statement, now time.Time) (saml.Signed, error) 
 }
 
 func (s *signer) Anomaly(c saml.Code, to saml.Reply, now time.Time) (saml.Signed, error) {
+	if s.gate != nil {
+		s.gate()
+	}
 	return s.signed(c, to, now)
 }
 
