@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"custode/authcore"
 	"custode/authcore/registry"
@@ -21,6 +23,7 @@ import (
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
+	"custode/internal/fault"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -32,6 +35,9 @@ type serveCmd struct{}
 func (serveCmd) Run(c *cli) error {
 	machine, policy, err := c.load()
 	if err != nil {
+		return err
+	}
+	if err := withoutCoreDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,6 +54,20 @@ func (serveCmd) Run(c *cli) error {
 	err = a.run(ctx)
 	a.log.Info("custode stops", "error", err)
 	return err
+}
+
+// withoutCoreDumps keeps passwords, PINs and codes in memory out of files and
+// of other processes' reach (no ptrace by the same user). A crash in the HSM's
+// C library would dump core whatever Go does.
+func withoutCoreDumps() error {
+	const op = "forbid core dumps"
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fault.New(fault.Fatal, op, err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fault.New(fault.Fatal, op, err)
+	}
+	return nil
 }
 
 // appliance holds what `custode serve` opened and built.
@@ -195,7 +215,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: a.health,
+		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: lately(a.health, time.Second),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 	})
 	return err
@@ -207,6 +227,22 @@ func (a *appliance) health() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return errors.Join(a.token.Health(), a.db.Ping(ctx))
+}
+
+// lately remembers the result of check for that long: anybody may ask, and
+// asking takes the database's write lock.
+func lately(check func() error, life time.Duration) func() error {
+	var mu sync.Mutex
+	var at time.Time
+	var last error
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); at.IsZero() || now.Sub(at) >= life {
+			last, at = check(), time.Now()
+		}
+		return last
+	}
 }
 
 // run serves until ctx is cancelled or a part fails for good.
