@@ -83,6 +83,7 @@ type appliance struct {
 	metadata  atomic.Pointer[[]byte]
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	sps       *registry.Registry
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -196,18 +197,13 @@ func (a *appliance) publishMetadata() error {
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	sps, report, err := registry.Load(a.machine.RegistryDirectory, registry.Options{})
-	if err != nil {
+	if err := a.openRegistry(); err != nil {
 		return err
 	}
-	for _, r := range report.Rejected {
-		a.log.Warn("registry: file left out", "file", r.File, "error", r.Err)
-	}
-	a.log.Info("registry loaded", "service providers", report.Loaded)
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
-		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: sps,
+		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: a.sps,
 	})
 	if err != nil {
 		return err
@@ -253,6 +249,7 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
 	g.Go(func() error { return a.sweep(ctx) })
+	g.Go(func() error { return a.refreshRegistry(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"custode/internal/fault"
 )
 
 // TestHealthIsCheap: a flood of /health must not be a flood of write locks.
@@ -41,5 +45,25 @@ func TestWithoutCoreDumps(t *testing.T) {
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err != nil || dumpable != 0 {
 		t.Errorf("dumpable %d, %v", dumpable, err)
+	}
+}
+
+// TestNoPinnedCertificateIsAnError: a truncated or wrong file must not open the
+// registry to whoever signs for themselves.
+func TestNoPinnedCertificateIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pinned.pem")
+	if _, err := readCertificates(path); !fault.Is(err, fault.Fatal) {
+		t.Errorf("missing file: %v", err)
+	}
+	for _, text := range []string{"", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if certs, err := readCertificates(path); !fault.Is(err, fault.Fatal) || certs != nil {
+			t.Errorf("%q: %v, %v", text, certs, err)
+		}
+	}
+	if certs, err := readCertificates(""); err != nil || certs != nil {
+		t.Error(certs, err)
 	}
 }
