@@ -22,3 +22,17 @@ func TestEndlessRelayState(t *testing.T) {
 		}
 	}
 }
+
+// TestClearLocations: a Response never crosses a network in clear, whatever an
+// SP's metadata say.
+func TestClearLocations(t *testing.T) {
+	for location, want := range map[string]bool{
+		"https://sp.example.it/acs": true, "http://localhost:8080/acs": true, "http://127.0.0.1/acs": true, "http://[::1]:1/acs": true,
+		"http://sp.example.it/acs": false, "http://localhost.example.it/": false, "http://127.0.0.1.example.it/": false, "http://10.0.0.1/": false,
+		"//sp.example.it/acs": false, "javascript://localhost/%0aalert(1)": false,
+	} {
+		if got := webLocation(location); got != want {
+			t.Errorf("%s: %v", location, got)
+		}
+	}
+}
