@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -36,6 +37,9 @@ func TestAnsweredRequestBuysNoGuesses(t *testing.T) {
 	}
 	if n := b.hashes.Load() - before; n > 3 {
 		t.Errorf("%d of %d passwords were looked at without a pause, want 3", n, tries)
+	}
+	if n := b.store.tally[usernameKey("mario.rossi")].Failures; n != 3 {
+		t.Errorf("%d failures were counted, want 3", n)
 	}
 }
 
@@ -162,4 +166,28 @@ func TestRefusalsLeaveRoom(t *testing.T) {
 		}
 		close(hold)
 	})
+}
+
+// TestDeadFlowSignsNothing: a flow whose request was answered in another flow is
+// over; it must not have the HSM sign one more useless Response per click.
+func TestDeadFlowSignsNothing(t *testing.T) {
+	for _, late := range []time.Duration{0, time.Hour} {
+		b := newBench(t)
+		r := b.request(saml.L1, saml.Exact)
+		first, dead := b.startedWith(r), b.startedWith(r)
+		b.response(first, saml.Cancelled, CancelAnswer{})
+		b.advance(late)
+		for range 10 {
+			_, err := b.Answer(t.Context(), dead, visitor, CancelAnswer{})
+			if !fault.Is(err, fault.Conflict) {
+				t.Fatalf("got %v", err)
+			}
+			if _, err = b.View(t.Context(), dead, visitor); !fault.Is(err, fault.Conflict) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		if n := b.signer.made.Load(); n > 2 {
+			t.Errorf("%d Responses were signed for two flows", n)
+		}
+	}
 }

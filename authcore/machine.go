@@ -117,7 +117,8 @@ func (f Flow) next(a act) (Flow, error) {
 	return n, nil
 }
 
-// end sets the outcome. It is reached from next only, so once.
+// end sets the outcome. It is reached from next, so once, and for a flow whose
+// request was answered in another one.
 func (f Flow) end(c saml.Code) Flow {
 	f.Step, f.Outcome = StepDone, c
 	return f

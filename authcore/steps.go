@@ -319,13 +319,18 @@ func (l *Login) apply(ctx context.Context, f Flow, who Identity, a act, n note) 
 
 // overtaken answers after a lost compare-and-swap: with the page the winner
 // led to, or with the conflict itself when the flow is answered or did not
-// move (then it is the request that was answered before, in another flow).
+// move (then it is the request that was answered before, in another flow, and
+// this one is closed).
 func (l *Login) overtaken(ctx context.Context, was Flow, lost error) (Outcome, error) {
 	f, err := l.flows.Flow(ctx, was.ID)
 	if err != nil {
 		return Outcome{}, err
 	}
 	if f.Version == was.Version {
+		// Nothing can come of this flow any more: let it not sign again.
+		if err := l.flows.SaveFlow(ctx, f.end(saml.BadID)); err != nil {
+			l.log.ErrorContext(ctx, "dead flow not closed", "flow", f.ID.String(), "error", err)
+		}
 		return Outcome{}, lost
 	}
 	return l.current(ctx, f)
