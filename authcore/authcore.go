@@ -88,7 +88,8 @@ type Identity struct {
 
 // Flows keeps flows. Every write is durable before it returns.
 type Flows interface {
-	// CreateFlow stores a new flow with Version 1.
+	// CreateFlow stores a new flow with Version 1. fault.Conflict when the
+	// request was answered before, fault.Exhausted when it began too many flows.
 	CreateFlow(ctx context.Context, f Flow) error
 	// Flow returns the stored flow; fault.NotFound.
 	Flow(ctx context.Context, flow id.FlowID) (Flow, error)

@@ -66,6 +66,9 @@ func (m *memory) CreateFlow(ctx context.Context, f Flow) error {
 	if _, ok := m.flows[f.ID]; ok {
 		return fault.Newf(fault.Conflict, "create flow", "exists")
 	}
+	if m.claimed[f.Request.SP.String()+" "+f.Request.ID] {
+		return fault.Newf(fault.Conflict, "create flow", "request answered")
+	}
 	f.Version = 1
 	m.flows[f.ID] = f
 	return nil
@@ -283,6 +286,9 @@ func (s *signer) Success(st saml.Statement, now time.Time) (saml.Signed, error) 
 }
 
 func (s *signer) Anomaly(c saml.Code, to saml.Reply, now time.Time) (saml.Signed, error) {
+	if s.gate != nil {
+		s.gate()
+	}
 	return s.signed(c, to, now)
 }
 

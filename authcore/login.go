@@ -45,6 +45,8 @@ type Login struct {
 	turns      *lanes // by flow
 	guesses    *lanes // by username
 	gone       departures
+	networks   *underWay
+	refusals   *lanes // one key
 }
 
 const (
@@ -53,6 +55,9 @@ const (
 	// Attempts at one username wait for each other, so that each sees the
 	// failures of the one before.
 	waitPerUsername = 8
+	// Anybody can send an old signed request again; refusing it costs a
+	// signature, and logins need the HSM too.
+	waitToRefuse = 32
 	// settleTime bounds recording what was decided, once the person's
 	// connection no longer matters.
 	settleTime = 15 * time.Second
@@ -77,13 +82,14 @@ func New(c Config) (*Login, error) {
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
 		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
-		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername),
-		gone: departures{byFlow: map[id.FlowID]departure{}}}, nil
+		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername), refusals: newLanes(waitToRefuse),
+		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
 // browser. fault.Invalid for a zero request, fault.Denied for a visitor without
-// a cookie.
+// a cookie, fault.Conflict for a request that was answered before and
+// fault.Exhausted for one that began too many flows.
 func (l *Login) Begin(ctx context.Context, vr saml.VerifiedRequest, v Visitor) (id.FlowID, error) {
 	if vr.SP() == nil {
 		return id.FlowID{}, fault.Newf(fault.Invalid, "begin login", "no verified request")
@@ -158,11 +164,17 @@ func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer)
 }
 
 // Refuse signs the error Response to a request that was refused before a flow
-// began. fault.Invalid when the refusal is to be told to the person only.
+// began. fault.Invalid when the refusal is to be told to the person only,
+// fault.Busy when too many are waiting for theirs.
 func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error) {
 	if r == nil || r.Reply == nil || r.Code == saml.Success {
 		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
 	}
+	leave, err := l.refusals.enter(ctx, "")
+	if err != nil {
+		return saml.Signed{}, err
+	}
+	defer leave()
 	signed, err := l.responses.Anomaly(r.Code, *r.Reply, l.now())
 	if err != nil {
 		return saml.Signed{}, err

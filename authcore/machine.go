@@ -117,7 +117,8 @@ func (f Flow) next(a act) (Flow, error) {
 	return n, nil
 }
 
-// end sets the outcome. It is reached from next only, so once.
+// end sets the outcome. It is reached from next, so once, and for a flow whose
+// request was answered in another one.
 func (f Flow) end(c saml.Code) Flow {
 	f.Step, f.Outcome = StepDone, c
 	return f
@@ -147,6 +148,10 @@ func admit(f Flow, a act) (Flow, error) {
 	}
 	level, ok := levelFor(f.Request.Level, f.Request.Comparison, a.who.available())
 	switch {
+	case f.Request.Purpose != "":
+		// Every Purpose asks for professional use or a legal person, and every
+		// identity here is a natural person's own (SPID Avviso 18 v2).
+		return f.end(saml.WrongIdentityType), nil
 	case !ok:
 		return f.end(saml.NoCredentials), nil
 	case level == saml.L1:

@@ -149,7 +149,7 @@ func NewPasswords(c PasswordsConfig) (*Passwords, error) {
 }
 
 // Hash returns the encoding to keep for the subject's password. It does not
-// judge the password; see CheckPassword. fault.Invalid for a password that
+// judge the password; see package passrule. fault.Invalid for a password that
 // cannot be one (empty, over MaxPassword bytes, not UTF-8), fault.Busy under
 // overload, and the pepper's and the randomness' errors.
 func (p *Passwords) Hash(ctx context.Context, subject id.Subject, password string) (string, error) {

@@ -20,6 +20,9 @@ type Policy struct {
 	WrongCodes int
 	// Codes is how many codes one flow may have issued: default 5, 1 to 20.
 	Codes int
+	// BlockCodes is how many wrong codes in a row, over all flows of a subject,
+	// block its codes until 24 hours after the last: default 10, 1 to 100.
+	BlockCodes int
 	// UsernameFree is how many failed passwords a username may collect before
 	// further attempts are slowed down: default 3, 1 to 100.
 	UsernameFree int
@@ -43,6 +46,7 @@ func (p Policy) complete() (Policy, error) {
 		{"wrong passwords", &p.WrongPasswords, 3, 10},
 		{"wrong codes", &p.WrongCodes, 3, 3},
 		{"codes", &p.Codes, 5, 20},
+		{"wrong codes that block", &p.BlockCodes, 10, 100},
 		{"username free failures", &p.UsernameFree, 3, 100},
 		{"network free failures", &p.NetworkFree, 30, 100_000},
 	} {

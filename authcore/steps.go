@@ -62,7 +62,9 @@ func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a Passwor
 		return Outcome{}, err
 	}
 	defer leave()
-	g, wait, err := l.readTallies(ctx, a.Username, v.Address)
+	others, end := l.networks.begin(networkKey(v.Address))
+	defer end()
+	g, wait, err := l.readTallies(ctx, a.Username, v.Address, others)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -113,17 +115,19 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 	nobody := Identity{State: Active} // whoever it was, they did not identify themselves
 	// Logged by subject, never by what was typed: people type passwords there.
 	l.log.WarnContext(ctx, "password wrong", "flow", f.ID.String(), "subject", who.Subject.String())
+	// First, and whatever becomes of the flow: one that cannot move (its request
+	// was answered in another flow, another node was faster) must not give
+	// guesses away.
+	if err := l.countFailure(ctx, g); err != nil {
+		return Outcome{}, err
+	}
 	n, err := f.next(act{event: passwordWrong, at: l.now(), policy: l.policy})
 	if err != nil {
 		return Outcome{}, err
 	}
 	out, err := l.commit(ctx, n, nobody, note{notice: NoticeWrongCredentials})
 	if fault.Is(err, fault.Conflict) {
-		// Somebody else moved the flow; theirs is the attempt that counts.
 		return l.overtaken(ctx, f, err)
-	}
-	if e := l.countFailure(ctx, g); e != nil {
-		return Outcome{}, e
 	}
 	return out, err
 }
@@ -147,6 +151,11 @@ func (l *Login) passwordRight(ctx context.Context, f Flow, who Identity, g gauge
 func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, error) {
 	if who.Phone.IsZero() {
 		return l.apply(ctx, f, who, act{event: phoneGone, at: l.now()}, note{})
+	}
+	if blocked, err := l.codesBlocked(ctx, who.Subject); err != nil {
+		return Outcome{}, err
+	} else if blocked {
+		return l.blocked(ctx, f, who)
 	}
 	if f.CodesIssued >= l.policy.Codes {
 		return l.show(ctx, f, who, note{notice: NoticeTooManyCodes}), nil
@@ -200,15 +209,27 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 	if f.Challenge.IsZero() { // still being issued, or its issuer crashed
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
+	if blocked, err := l.codesBlocked(ctx, f.Subject); err != nil {
+		return Outcome{}, err
+	} else if blocked {
+		return l.blocked(ctx, f, who)
+	}
 	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
 	with := act{at: l.now(), policy: l.policy, challenge: f.Challenge, subject: f.Subject}
 	if err == nil {
 		with.event = codeRight
 		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
+		if err := l.tallies.ClearTally(ctx, codeKey(f.Subject)); err != nil {
+			// The tally stays: the codes are blocked sooner than they need be.
+			l.log.ErrorContext(ctx, "wrong codes not cleared", "flow", f.ID.String(), "error", err)
+		}
 		return l.apply(ctx, f, who, with, note{})
 	}
 	switch kind := fault.KindOf(err); kind {
 	case fault.Denied, fault.Exhausted:
+		if err := l.countCode(ctx, f); err != nil {
+			return Outcome{}, err
+		}
 		with.event = codeWrong
 		if kind == fault.Exhausted {
 			with.event = codeExhausted
@@ -232,6 +253,23 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
 	return Outcome{}, err
+}
+
+// countCode adds a wrong code to the subject's tally; a decayed one begins anew.
+func (l *Login) countCode(ctx context.Context, f Flow) error {
+	key := codeKey(f.Subject)
+	g := gauge{keys: [][32]byte{key}, tally: make([]Tally, 1)}
+	var err error
+	if g.tally[0], err = l.tallies.Tally(ctx, key); err != nil {
+		return err
+	}
+	return l.countFailure(ctx, g)
+}
+
+// blocked ends a flow whose subject's codes are blocked (anomaly 23).
+func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	l.log.WarnContext(ctx, "codes blocked", "flow", f.ID.String(), "subject", f.Subject.String())
+	return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
 }
 
 // consent is the last page's positive answer.
@@ -282,13 +320,18 @@ func (l *Login) apply(ctx context.Context, f Flow, who Identity, a act, n note) 
 
 // overtaken answers after a lost compare-and-swap: with the page the winner
 // led to, or with the conflict itself when the flow is answered or did not
-// move (then it is the request that was answered before, in another flow).
+// move (then it is the request that was answered before, in another flow, and
+// this one is closed).
 func (l *Login) overtaken(ctx context.Context, was Flow, lost error) (Outcome, error) {
 	f, err := l.flows.Flow(ctx, was.ID)
 	if err != nil {
 		return Outcome{}, err
 	}
 	if f.Version == was.Version {
+		// Nothing can come of this flow any more: let it not sign again.
+		if err := l.flows.SaveFlow(ctx, f.end(saml.BadID)); err != nil {
+			l.log.ErrorContext(ctx, "dead flow not closed", "flow", f.ID.String(), "error", err)
+		}
 		return Outcome{}, lost
 	}
 	return l.current(ctx, f)

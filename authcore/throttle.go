@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"custode/internal/id"
@@ -51,6 +52,7 @@ func (t Tally) wait(now time.Time, free int) time.Duration {
 const (
 	usernameDomain = "custode tally 1 username\x00"
 	networkDomain  = "custode tally 1 network\x00"
+	codeDomain     = "custode tally 1 code\x00"
 )
 
 // usernameKey counts what was typed as a username. Text that cannot be one
@@ -79,15 +81,35 @@ func networkKey(peer netip.Addr) [32]byte {
 	return sha256.Sum256([]byte(networkDomain + text))
 }
 
-// gauge is the two tallies an attempt falls under, as read before it.
-type gauge struct {
-	keys  [2][32]byte // username, network
-	tally [2]Tally
+// codeKey counts the wrong codes of a subject, over all its flows.
+func codeKey(s id.Subject) [32]byte { return sha256.Sum256([]byte(codeDomain + s.String())) }
+
+// codesBlocked reports whether the subject's codes are blocked (manual 10.2.2;
+// rule F2): too many wrong ones in a row, the last within tallyLife. Only
+// somebody who has the password gets that far.
+func (l *Login) codesBlocked(ctx context.Context, s id.Subject) (bool, error) {
+	t, err := l.tallies.Tally(ctx, codeKey(s))
+	return err == nil && t.Failures >= l.policy.BlockCodes && !t.decayed(l.now()), err
 }
 
-// readTallies reads both tallies and how long the attempt has to wait.
-func (l *Login) readTallies(ctx context.Context, typed string, peer netip.Addr) (gauge, time.Duration, error) {
-	g := gauge{keys: [2][32]byte{usernameKey(typed), networkKey(peer)}}
+// gauge is the tallies an attempt falls under, as read before it: the username's
+// and, unless the peer is this box, the network's.
+type gauge struct {
+	keys  [][32]byte
+	tally []Tally
+}
+
+// readTallies reads the tallies and how long the attempt has to wait. others is
+// how many attempts of the network are under way: any of them may be a failure,
+// so beyond what is free they go one by one.
+//
+// A TLS terminator on this box makes everybody come from a loopback address,
+// which therefore is no network: one guesser would slow everybody down.
+func (l *Login) readTallies(ctx context.Context, typed string, peer netip.Addr, others int) (gauge, time.Duration, error) {
+	g := gauge{keys: [][32]byte{usernameKey(typed)}}
+	if !peer.Unmap().IsLoopback() {
+		g.keys = append(g.keys, networkKey(peer))
+	}
 	free := [2]int{l.policy.UsernameFree, l.policy.NetworkFree}
 	now, wait := l.now(), time.Duration(0)
 	for i := range g.keys {
@@ -95,13 +117,41 @@ func (l *Login) readTallies(ctx context.Context, typed string, peer netip.Addr) 
 		if err != nil {
 			return g, 0, err
 		}
-		g.tally[i] = t
+		g.tally = append(g.tally, t)
 		wait = max(wait, t.wait(now, free[i]))
+		if t.decayed(now) {
+			t.Failures = 0
+		}
+		if i == 1 && others > 0 && t.Failures+others >= free[i] {
+			wait = max(wait, time.Second)
+		}
 	}
 	return g, wait, nil
 }
 
-// countFailure adds one failure to both tallies; a decayed one begins anew.
+// underWay counts the attempts of each network that were begun and not yet
+// counted as a failure or let pass.
+type underWay struct {
+	mu    sync.Mutex
+	byKey map[[32]byte]int // none is zero
+}
+
+// begin returns how many others there are; the caller must call end, once.
+func (u *underWay) begin(key [32]byte) (others int, end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	others = u.byKey[key]
+	u.byKey[key]++
+	return others, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.byKey[key]--; u.byKey[key] == 0 {
+			delete(u.byKey, key)
+		}
+	}
+}
+
+// countFailure adds one failure to each tally; a decayed one begins anew.
 func (l *Login) countFailure(ctx context.Context, g gauge) error {
 	now := l.now()
 	for i, key := range g.keys {

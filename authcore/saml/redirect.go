@@ -16,9 +16,16 @@ import (
 	"custode/authcore/saml/xmldoc"
 )
 
-// maxQuery bounds a Redirect query, octets. RelayState has no limit of its own
-// (SAML's 80 bytes are exceeded by real SPs).
-const maxQuery = 128 << 10
+const (
+	// maxQuery bounds a Redirect query, octets.
+	maxQuery = 128 << 10
+	// maxRelayState bounds RelayState, octets after decoding. SAML's 80 are
+	// exceeded by real SPs; but by HTTP-POST nobody signs it, and it is kept
+	// with the flow and goes out again with the Response.
+	maxRelayState = 16 << 10
+)
+
+var errRelayState = fmt.Errorf("RelayState exceeds %d octets", maxRelayState)
 
 // encodingDeflate is the one SAMLEncoding, and the default (SAML Bindings 3.4.4).
 const encodingDeflate = "urn:oasis:names:tc:SAML:2.0:bindings:URL-Encoding:DEFLATE"

@@ -1,6 +1,7 @@
 package saml
 
 import (
+	"net/netip"
 	"net/url"
 
 	"custode/authcore/saml/xmldoc"
@@ -146,8 +147,9 @@ func attributeType(a Attribute) string {
 	return "xs:string"
 }
 
-// webLocation reports whether s is an absolute http or https URL with a host
-// and without blanks: the only kind of place a browser is sent to.
+// webLocation reports whether s is an absolute https URL with a host and without
+// blanks: the only kind of place a browser is sent to. Plain http is for this
+// box only: a Response in clear gives its attributes to the network.
 func webLocation(s string) bool {
 	for _, r := range s {
 		if r <= ' ' || r == 0x7f {
@@ -155,5 +157,9 @@ func webLocation(s string) bool {
 		}
 	}
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil
+	if err != nil || u.Host == "" || u.User != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback())
 }

@@ -76,6 +76,9 @@ func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, er
 	if err != nil {
 		return page(BadBinding, fmt.Errorf("decode RelayState: %w", err))
 	}
+	if len(relay) > maxRelayState {
+		return page(BadBinding, errRelayState)
+	}
 	doc, err := q.document(&v.inflaters)
 	if err != nil {
 		return page(BadBinding, err)
@@ -102,6 +105,9 @@ func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, er
 // and hasRelayState describe the field RelayState; now is the time of arrival.
 // A refusal is a *Refusal. Nothing of the arguments is kept.
 func (v *Verifier) Post(samlRequest, relayState []byte, hasRelayState bool, now time.Time) (VerifiedRequest, error) {
+	if len(relayState) > maxRelayState {
+		return page(BadBinding, errRelayState)
+	}
 	doc, err := decodePost(samlRequest)
 	if err != nil {
 		return page(BadBinding, err)

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -162,10 +163,31 @@ type peerListener struct {
 	told  time.Time
 }
 
-// Accept returns the next connection within the limits.
+// acceptPause is how long accepting rests when the system has no room for one
+// more connection.
+const acceptPause = 20 * time.Millisecond
+
+// passing reports whether accepting may go on after err: another program, or
+// a crowd of our own peers, holds what it takes.
+func passing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Accept returns the next connection within the limits. fasthttp ends at the
+// first error, so a shortage is waited out here.
 func (l *peerListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
+		if passing(err) {
+			l.tell("cannot accept a connection", "error", err)
+			time.Sleep(acceptPause)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -181,10 +203,7 @@ func (l *peerListener) admit(c net.Conn) net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.conns) >= l.total || (l.limit > 0 && l.open[p] >= l.limit) {
-		if now := time.Now(); now.Sub(l.told) > time.Minute { // real time: only paces the log
-			l.told = now
-			l.log.Warn("too many connections", "open", len(l.conns), "peer", p.String(), "of the peer", l.open[p])
-		}
+		l.tell("too many connections", "open", len(l.conns), "peer", p.String(), "of the peer", l.open[p])
 		return nil
 	}
 	l.open[p]++
@@ -194,6 +213,14 @@ func (l *peerListener) admit(c net.Conn) net.Conn {
 	}
 	l.conns[pc] = struct{}{}
 	return pc
+}
+
+// tell warns at most once a minute.
+func (l *peerListener) tell(what string, args ...any) {
+	if now := time.Now(); now.Sub(l.told) > time.Minute { // real time: only paces the log
+		l.told = now
+		l.log.Warn(what, args...)
+	}
 }
 
 func (l *peerListener) closeAll() {

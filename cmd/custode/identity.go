@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/passrule"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -171,7 +172,7 @@ func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reade
 		return nil, err
 	}
 	password := string(in.Password)
-	if err := authcore.CheckPassword(password, i); err != nil {
+	if err := passrule.CheckPassword(password, i); err != nil {
 		return nil, err
 	}
 	if i.Password, err = a.passwords.Hash(ctx, i.Subject, password); err != nil {

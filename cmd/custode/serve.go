@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"custode/authcore"
 	"custode/authcore/registry"
@@ -21,6 +23,7 @@ import (
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
+	"custode/internal/fault"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -32,6 +35,9 @@ type serveCmd struct{}
 func (serveCmd) Run(c *cli) error {
 	machine, policy, err := c.load()
 	if err != nil {
+		return err
+	}
+	if err := withoutCoreDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -50,6 +56,20 @@ func (serveCmd) Run(c *cli) error {
 	return err
 }
 
+// withoutCoreDumps keeps passwords, PINs and codes in memory out of files and
+// of other processes' reach (no ptrace by the same user). A crash in the HSM's
+// C library would dump core whatever Go does.
+func withoutCoreDumps() error {
+	const op = "forbid core dumps"
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fault.New(fault.Fatal, op, err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fault.New(fault.Fatal, op, err)
+	}
+	return nil
+}
+
 // appliance holds what `custode serve` opened and built.
 type appliance struct {
 	machine *config.Machine
@@ -63,6 +83,7 @@ type appliance struct {
 	metadata  atomic.Pointer[[]byte]
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	sps       *registry.Registry
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -176,18 +197,13 @@ func (a *appliance) publishMetadata() error {
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	sps, report, err := registry.Load(a.machine.RegistryDirectory, registry.Options{})
-	if err != nil {
+	if err := a.openRegistry(); err != nil {
 		return err
 	}
-	for _, r := range report.Rejected {
-		a.log.Warn("registry: file left out", "file", r.File, "error", r.Err)
-	}
-	a.log.Info("registry loaded", "service providers", report.Loaded)
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
-		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: sps,
+		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: a.sps,
 	})
 	if err != nil {
 		return err
@@ -195,7 +211,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: a.health,
+		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: lately(a.health, time.Second),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 	})
 	return err
@@ -209,6 +225,22 @@ func (a *appliance) health() error {
 	return errors.Join(a.token.Health(), a.db.Ping(ctx))
 }
 
+// lately remembers the result of check for that long: anybody may ask, and
+// asking takes the database's write lock.
+func lately(check func() error, life time.Duration) func() error {
+	var mu sync.Mutex
+	var at time.Time
+	var last error
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); at.IsZero() || now.Sub(at) >= life {
+			last, at = check(), time.Now()
+		}
+		return last
+	}
+}
+
 // run serves until ctx is cancelled or a part fails for good.
 func (a *appliance) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -217,6 +249,7 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
 	g.Go(func() error { return a.sweep(ctx) })
+	g.Go(func() error { return a.refreshRegistry(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -15,6 +15,7 @@ type Machine struct {
 	StateDirectory             string  `yaml:"state_directory"`               // absolute; holds the database
 	AdminSocket                string  `yaml:"admin_socket"`                  // absolute path of the Unix socket
 	RegistryDirectory          string  `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml
+	RegistryCertificates       string  `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files; empty: each signs for itself
 	HSM                        HSM     `yaml:"hsm"`
 	Modems                     []Modem `yaml:"modems"`
 	AllowSimulatedModems       bool    `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
@@ -63,6 +64,7 @@ func (m *Machine) Validate() error {
 	for key, path := range map[string]string{"state_directory": m.StateDirectory, "admin_socket": m.AdminSocket, "registry_directory": m.RegistryDirectory} {
 		p.check(filepath.IsAbs(path), key+": must be an absolute path")
 	}
+	p.check(m.RegistryCertificates == "" || filepath.IsAbs(m.RegistryCertificates), "registry_certificates: must be an absolute path")
 	p.check(len(m.AdminSocket) < 108, "admin_socket: longer than a Unix socket name may be (107 octets)")
 	p.check(strings.HasPrefix(m.HSM.URI, "pkcs11:"), "hsm.uri: must be a PKCS#11 URI")
 	p.check(!strings.Contains(m.HSM.URI, "pin-value"), "hsm.uri: pin-value is refused, use pin-source=file:")

@@ -17,7 +17,7 @@ var _ authcore.Flows = (*DB)(nil)
 // documentVersion is in both JSON documents. A program refuses documents of a
 // version it does not know; a field that is added needs a new number and a
 // reader for the old one, unless all flows may be dropped (they live minutes).
-const documentVersion = 1
+const documentVersion = 2
 
 // progressDocument is the part of a flow that steps change, beyond the columns.
 type progressDocument struct {
@@ -52,6 +52,11 @@ type requestDocument struct {
 	Purpose       string
 }
 
+// flowsPerRequest is how many flows one AuthnRequest may begin: a reload or two.
+// Whoever holds a signed request can send it as often as they like while it is
+// fresh, and each flow is kept for an hour.
+const flowsPerRequest = 8
+
 // CreateFlow implements authcore.Flows. fault.Conflict when the flow exists.
 func (db *DB) CreateFlow(ctx context.Context, f authcore.Flow) error {
 	op := "create flow " + f.ID.String()
@@ -67,6 +72,15 @@ func (db *DB) CreateFlow(ctx context.Context, f authcore.Flow) error {
 		return err
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
+		seen, err := q.CountRequest(ctx, sqlite.CountRequestParams{Sp: f.Request.SP.String(), RequestID: f.Request.ID})
+		switch {
+		case err != nil:
+			return err
+		case seen.Answers > 0:
+			return fault.Newf(fault.Conflict, op, "the request was answered before")
+		case seen.Flows >= flowsPerRequest:
+			return fault.Newf(fault.Exhausted, op, "%d flows of the request", seen.Flows)
+		}
 		if err := q.InsertFlow(ctx, sqlite.InsertFlowParams{
 			ID: f.ID.String(), Step: int64(f.Step), Deadline: nanos(f.Deadline), Browser: f.Browser[:],
 			Sp: f.Request.SP.String(), RequestID: f.Request.ID, Progress: progress,

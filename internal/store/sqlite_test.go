@@ -236,10 +236,10 @@ func TestForeignDocument(t *testing.T) {
 	path := migrated(t)
 	db := mustOpen(t, path)
 	for _, statement := range []string{
-		`UPDATE flow SET progress = '{"V":2}'`,
-		`UPDATE flow SET progress = '{"V":1,"Novelty":true}'`,
+		`UPDATE flow SET progress = '{"V":1}'`,
+		`UPDATE flow SET progress = '{"V":2,"Novelty":true}'`,
 		`UPDATE flow SET progress = 'junk'`,
-		`UPDATE flow SET progress = '{"V":1,"Subject":"nobody"}'`,
+		`UPDATE flow SET progress = '{"V":2,"Subject":"nobody"}'`,
 		`UPDATE flow SET sp = 'not a URI'`,
 		`UPDATE flow_request SET document = '{}'`,
 	} {

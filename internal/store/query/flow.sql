@@ -1,3 +1,7 @@
+-- name: CountRequest :one
+SELECT (SELECT COUNT(*) FROM answer a WHERE a.sp = sqlc.arg(sp) AND a.request_id = sqlc.arg(request_id)) AS answers,
+    (SELECT COUNT(*) FROM flow f WHERE f.sp = sqlc.arg(sp) AND f.request_id = sqlc.arg(request_id)) AS flows;
+
 -- name: InsertFlow :exec
 INSERT INTO flow (id, version, step, deadline, browser, sp, request_id, progress)
 VALUES (sqlc.arg(id), 1, sqlc.arg(step), sqlc.arg(deadline), sqlc.arg(browser), sqlc.arg(sp), sqlc.arg(request_id), sqlc.arg(progress));

@@ -17,6 +17,7 @@ CREATE TABLE flow (
 );
 
 CREATE INDEX flow_by_deadline ON flow (deadline);
+CREATE INDEX flow_by_request ON flow (sp, request_id);
 
 CREATE TABLE flow_request (
     flow_id  TEXT NOT NULL PRIMARY KEY REFERENCES flow (id) ON DELETE CASCADE,

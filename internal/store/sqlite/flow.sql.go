@@ -9,6 +9,28 @@ import (
 	"context"
 )
 
+const countRequest = `-- name: CountRequest :one
+SELECT (SELECT COUNT(*) FROM answer a WHERE a.sp = ?1 AND a.request_id = ?2) AS answers,
+    (SELECT COUNT(*) FROM flow f WHERE f.sp = ?1 AND f.request_id = ?2) AS flows
+`
+
+type CountRequestParams struct {
+	Sp        string
+	RequestID string
+}
+
+type CountRequestRow struct {
+	Answers int64
+	Flows   int64
+}
+
+func (q *Queries) CountRequest(ctx context.Context, arg CountRequestParams) (CountRequestRow, error) {
+	row := q.db.QueryRowContext(ctx, countRequest, arg.Sp, arg.RequestID)
+	var i CountRequestRow
+	err := row.Scan(&i.Answers, &i.Flows)
+	return i, err
+}
+
 const getAnswer = `-- name: GetAnswer :one
 SELECT flow_id, request_issued, spid_code, code, response_id, response_issued, response_issuer, assertion_id, name_id, answered,
     request_xml, response_xml

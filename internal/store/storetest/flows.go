@@ -48,6 +48,27 @@ func testFlowRoundTrip(t *testing.T, b *Bench) {
 	}
 }
 
+// testFlowsPerRequest: a signed request is not a licence to fill the disk, and one
+// that was answered begins nothing.
+func testFlowsPerRequest(t *testing.T, b *Bench) {
+	f := NewFlow(t, b.Now)
+	again := func() error {
+		f.ID = newID(t, id.NewFlowID)
+		return b.DB.CreateFlow(b.ctx, f)
+	}
+	for range 8 {
+		must(t, again())
+	}
+	wantKind(t, "ninth flow of a request", again(), fault.Exhausted)
+	f.Request.ID = "_other"
+	must(t, again())
+	f.Step, f.Outcome = authcore.StepDone, saml.Cancelled
+	a := NewAnswered(f, id.SPIDCode{}, b.Now)
+	a.Response.Code = saml.Cancelled
+	must(t, b.DB.FinishFlow(b.ctx, f, a))
+	wantKind(t, "request answered before", again(), fault.Conflict)
+}
+
 func testFlowConflict(t *testing.T, b *Bench) {
 	f := NewFlow(t, b.Now)
 	wantKind(t, "save before create", b.DB.SaveFlow(b.ctx, f), fault.Conflict)
@@ -95,6 +116,9 @@ func testFinishFlow(t *testing.T, b *Bench) {
 	wantKind(t, "stale flow", b.DB.FinishFlow(b.ctx, stale, a), fault.Conflict)
 	wantKind(t, "nothing recorded", discard(b.DB.Answer(b.ctx, f.Request.SP, f.Request.ID)), fault.NotFound)
 
+	g := NewFlow(t, b.Now)
+	g.Request.ID, g.Subject = f.Request.ID, i.Subject
+	must(t, b.DB.CreateFlow(b.ctx, g))
 	must(t, b.DB.FinishFlow(b.ctx, f, a))
 	f.Version = 2
 	if diff := cmp.Diff(f, get(b.DB.Flow(b.ctx, f.ID))(t), identifiers); diff != "" {
@@ -114,9 +138,6 @@ func testFinishFlow(t *testing.T, b *Bench) {
 
 	// The same again, then the same request by another flow.
 	wantKind(t, "finish again", b.DB.FinishFlow(b.ctx, f, a), fault.Conflict)
-	g := NewFlow(t, b.Now)
-	g.Request.ID, g.Subject = f.Request.ID, i.Subject
-	must(t, b.DB.CreateFlow(b.ctx, g))
 	wantKind(t, "replayed request", b.DB.FinishFlow(b.ctx, g, NewAnswered(g, i.SPIDCode, b.Now.Add(time.Hour))), fault.Conflict)
 	if got := get(b.DB.Flow(b.ctx, g.ID))(t); got.Version != 1 {
 		t.Errorf("the refused flow moved to version %d", got.Version)
@@ -145,7 +166,7 @@ func testFinishFlowRace(t *testing.T, b *Bench) {
 	}), fault.Conflict)
 
 	// Two flows of one request, as after a double click at the SP.
-	flows := make([]authcore.Flow, 10)
+	flows := make([]authcore.Flow, 8)
 	for n := range flows {
 		flows[n] = NewFlow(t, b.Now)
 		flows[n].Request.ID, flows[n].Subject = "_same", i.Subject

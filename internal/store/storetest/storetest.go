@@ -34,6 +34,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 	for name, test := range map[string]func(*testing.T, *Bench){
 		"FlowRoundTrip":         testFlowRoundTrip,
 		"FlowConflict":          testFlowConflict,
+		"FlowsPerRequest":       testFlowsPerRequest,
 		"FlowRace":              testFlowRace,
 		"FinishFlow":            testFinishFlow,
 		"FinishFlowRace":        testFinishFlowRace,

@@ -1,4 +1,12 @@
-package authcore
+// Package passrule judges new passwords (manual 10.1): length, kinds of
+// characters, repetition, and what others know of the subject: names, dates,
+// codes and numbers. Each rule has its own name and its own sentence for the
+// person; no error repeats the password.
+//
+// It knows nothing of hashes and of old passwords, and is not asked at a login:
+// only where a password is chosen (cmd). It imports authcore for Identity and
+// MaxPassword, which bounds what can be hashed.
+package passrule
 
 import (
 	"errors"
@@ -10,6 +18,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"custode/authcore"
 	"custode/internal/fault"
 )
 
@@ -20,7 +29,7 @@ type PasswordRule string
 const (
 	RuleText       PasswordRule = "text"        // UTF-8 without control characters
 	RuleShort      PasswordRule = "short"       // under 8 characters
-	RuleLong       PasswordRule = "long"        // over MaxPassword bytes
+	RuleLong       PasswordRule = "long"        // over authcore.MaxPassword bytes
 	RuleLower      PasswordRule = "lower"       // no lower-case letter
 	RuleUpper      PasswordRule = "upper"       // no upper-case letter
 	RuleDigit      PasswordRule = "digit"       // no digit
@@ -41,7 +50,7 @@ func (r PasswordRule) sentence() string {
 	case RuleShort:
 		return "use at least 8 characters"
 	case RuleLong:
-		return fmt.Sprintf("use at most %d bytes", MaxPassword)
+		return fmt.Sprintf("use at most %d bytes", authcore.MaxPassword)
 	case RuleLower:
 		return "use at least one lower-case letter"
 	case RuleUpper:
@@ -87,7 +96,7 @@ func BrokenRules(err error) []PasswordRule {
 // CheckPassword judges a new password of the subject about (manual 10.1). The
 // error is fault.Invalid, its cause a *PasswordError, its public sentence one
 // phrase per broken rule.
-func CheckPassword(password string, about Identity) error {
+func CheckPassword(password string, about authcore.Identity) error {
 	broken := brokenRules(password, about)
 	if len(broken) == 0 {
 		return nil
@@ -99,8 +108,8 @@ func CheckPassword(password string, about Identity) error {
 	return &fault.Error{Kind: fault.Invalid, Op: "check new password", Public: strings.Join(said, "; "), Err: &PasswordError{broken}}
 }
 
-func brokenRules(password string, about Identity) []PasswordRule {
-	if len(password) > 4*MaxPassword {
+func brokenRules(password string, about authcore.Identity) []PasswordRule {
+	if len(password) > 4*authcore.MaxPassword {
 		return []PasswordRule{RuleLong} // bounds the work below
 	}
 	var broken []PasswordRule
@@ -113,7 +122,7 @@ func brokenRules(password string, about Identity) []PasswordRule {
 	has := classes(plain)
 	breaks(RuleText, has.unprintable)
 	breaks(RuleShort, has.length < 8)
-	breaks(RuleLong, len(plain) > MaxPassword)
+	breaks(RuleLong, len(plain) > authcore.MaxPassword)
 	breaks(RuleLower, !has.lower)
 	breaks(RuleUpper, !has.upper)
 	breaks(RuleDigit, !has.digit)

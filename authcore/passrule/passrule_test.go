@@ -1,17 +1,24 @@
-package authcore
+package passrule
 
 import (
+	"context"
+	"crypto/rand"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"custode/authcore"
 	"custode/internal/fault"
 )
 
 func TestCheckPassword(t *testing.T) {
-	b := newBench(t)
-	about := b.person("mario.rossi@example.org", "ABCD0000000001", "+393331234567")
+	about, err := authcore.NewIdentity(authcore.NewIdentityInput{Username: "mario.rossi@example.org", SPIDCode: "ABCD0000000001",
+		Phone: "+393331234567", Random: rand.Reader, Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	about.Attributes = map[string]string{"name": "Maria José", "familyName": "D'Angelo Li", "dateOfBirth": "1980-02-01",
 		"fiscalNumber": "TINIT-RSSMRA80A01H501U", "ivaCode": "VATIT-12345678903", "idCard": "cartaIdentita CA12345AA comuneRoma 2020-01-01 2030-01-01"}
 	for _, c := range []struct {
@@ -71,7 +78,7 @@ func TestCheckPassword(t *testing.T) {
 			}
 		}
 	}
-	if BrokenRules(CheckPassword("Zebra#42x", Identity{})) != nil {
+	if BrokenRules(CheckPassword("Zebra#42x", authcore.Identity{})) != nil {
 		t.Error("an identity without attributes forbids a password")
 	}
 }
@@ -80,13 +87,25 @@ func TestCheckPassword(t *testing.T) {
 func FuzzCheckPassword(f *testing.F) {
 	f.Add("Zebra#42x", "mario", "Mario")
 	f.Add("\xff\x00", "", "")
+	hasher, err := authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper{}, Random: rand.Reader, Cost: authcore.Cost{Memory: 8, Time: 1, Threads: 1}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	who, err := authcore.NewIdentity(authcore.NewIdentityInput{Username: "x", SPIDCode: "ABCD0000000001", Random: rand.Reader, Now: time.Now()})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, password, given, date string) {
-		err := CheckPassword(password, Identity{Attributes: map[string]string{"name": given, "dateOfBirth": date, "idCard": given}})
+		err := CheckPassword(password, authcore.Identity{Attributes: map[string]string{"name": given, "dateOfBirth": date, "idCard": given}})
 		if err != nil {
 			return
 		}
-		if _, err := normalise(password); err != nil {
+		if _, err := hasher.Hash(t.Context(), who.Subject, password); err != nil {
 			t.Errorf("%q keeps the rules but cannot be hashed: %v", password, err)
 		}
 	})
 }
+
+type pepper struct{}
+
+func (pepper) MAC(context.Context, []byte) ([]byte, error) { return make([]byte, 32), nil }

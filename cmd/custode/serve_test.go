@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"custode/internal/fault"
+)
+
+// TestHealthIsCheap: a flood of /health must not be a flood of write locks.
+func TestHealthIsCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, ill := 0, errors.New("ill")
+		health := lately(func() error { asked++; return ill }, time.Second)
+		for range 1000 {
+			if err := health(); err != ill {
+				t.Fatal(err)
+			}
+		}
+		if asked != 1 {
+			t.Errorf("asked %d times within a second", asked)
+		}
+		ill = nil
+		time.Sleep(time.Second)
+		if err := health(); err != nil || asked != 2 {
+			t.Errorf("%v after %d", err, asked)
+		}
+	})
+}
+
+func TestWithoutCoreDumps(t *testing.T) {
+	if err := withoutCoreDumps(); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil || limit.Cur != 0 || limit.Max != 0 {
+		t.Errorf("%+v, %v", limit, err)
+	}
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || dumpable != 0 {
+		t.Errorf("dumpable %d, %v", dumpable, err)
+	}
+}
+
+// TestNoPinnedCertificateIsAnError: a truncated or wrong file must not open the
+// registry to whoever signs for themselves.
+func TestNoPinnedCertificateIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pinned.pem")
+	if _, err := readCertificates(path); !fault.Is(err, fault.Fatal) {
+		t.Errorf("missing file: %v", err)
+	}
+	for _, text := range []string{"", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if certs, err := readCertificates(path); !fault.Is(err, fault.Fatal) || certs != nil {
+			t.Errorf("%q: %v, %v", text, certs, err)
+		}
+	}
+	if certs, err := readCertificates(""); err != nil || certs != nil {
+		t.Error(certs, err)
+	}
+}
