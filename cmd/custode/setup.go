@@ -57,6 +57,11 @@ func (migrateCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	lock, err := lockState(machine.StateDirectory)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	path := filepath.Join(machine.StateDirectory, databaseFile)
 	if err := store.Migrate(context.Background(), path, newLog(os.Stderr, machine.Log)); err != nil {
 		return err
