@@ -308,9 +308,17 @@ func (l *Login) commit(ctx context.Context, next Flow, who Identity, n note) (Ou
 	}
 	signed, err := l.responses.Anomaly(next.Outcome, next.Request.Reply(), l.now())
 	if err != nil {
-		return Outcome{}, err
+		return Outcome{}, fault.New(internal(err), "end flow "+next.ID.String(), err)
 	}
 	return l.finish(ctx, next, who, signed)
+}
+
+// internal is the kind of err, with Internal for what blames an input of ours.
+func internal(err error) fault.Kind {
+	if k := fault.KindOf(err); k != fault.Invalid && k != fault.Conflict {
+		return k
+	}
+	return fault.Internal
 }
 
 // succeed redeems the proof for a Response with an assertion.
@@ -334,7 +342,9 @@ func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) 
 	}
 	signed, err := l.responses.Success(s, l.now())
 	if err != nil {
-		return Outcome{}, err
+		// Whatever is wrong with the statement, the person cannot mend it by
+		// answering again: this is not their Invalid.
+		return Outcome{}, fault.New(internal(err), op, err)
 	}
 	return l.finish(ctx, done, who, signed)
 }

@@ -11,7 +11,8 @@
 // Delivered that the phone has it (status report, best effort: never wait for
 // it). When the modem falls silent after the PDU left, nobody knows: that is
 // MaybeSent, a state of its own; a one-time code is then tried once more on
-// another modem. A message past its deadline is Expired, never sent late. A
+// another modem. A message past its deadline is Expired, never sent late; one
+// that the journal's owner Cancelled is dropped when a modem asks to send it. A
 // refusal by the network is classified (verdict.go): the number, the network,
 // the modem or the SIM is to blame, and only the first fails the message.
 //
@@ -33,21 +34,26 @@ import (
 	"custode/modem/port"
 )
 
-// Class is what a message is for. Lower values go first.
+// Class is what a message is for. Lower values go first. Journals store the
+// numbers: they never change, and a new class takes the next free one (so it
+// goes last).
 type Class uint8
 
-// The classes.
+// The classes; append only.
 const (
 	OTP   Class = iota // somebody waits in front of a page
 	Alert              // a notice to a person, or to an operator
 	Bulk               // may never delay the others
 )
 
-// State is where a message is.
+// State is where a message is. Journals store the numbers: they never change,
+// and a new state takes the next free one.
 type State uint8
 
-// The states. Queued and MaybeSent may still change; see record for which
-// changes are allowed.
+// The states; append only. In Queued, Sending and MaybeSent a copy may still
+// leave, in the others none; see allowed for the changes that are possible.
+// Cancelled is never the pool's doing: who owns the journal writes it there when
+// the text has lost its use, and refuses the next Sending.
 const (
 	Queued State = iota
 	Sending
@@ -56,9 +62,10 @@ const (
 	Failed
 	Expired
 	MaybeSent // the PDU left and no answer came
+	Cancelled // by the owner of the journal; no further copy leaves
 )
 
-var stateNames = [...]string{"queued", "sending", "sent", "delivered", "failed", "expired", "maybe-sent"}
+var stateNames = [...]string{"queued", "sending", "sent", "delivered", "failed", "expired", "maybe-sent", "cancelled"}
 
 // String returns the lower-case name.
 func (s State) String() string {
@@ -91,16 +98,19 @@ type Event struct {
 
 // Journal is the durable outbox.
 type Journal interface {
-	// Queued returns messages accepted and not finished, nearest deadline first
-	// (with many bulk rows waiting, class before deadline).
+	// Queued returns messages accepted and not finished, by class and in a class
+	// by deadline, so that limit never cuts off a code behind bulk rows.
 	// A row in state MaybeSent may be among them, until its deadline, only if
 	// Recover put it there; the pool then retries it once if it is an OTP. Rows the pool already has are
 	// skipped, so limit must exceed what is usually waiting.
 	Queued(ctx context.Context, limit int) ([]Message, error)
 	// Record makes e durable before it returns. Sending counts an attempt.
+	// fault.Conflict means that the row cannot become that any more, because
+	// somebody else finished or cancelled the message: the pool lets go of it.
+	// Every other error is trouble, and the step is tried again.
 	Record(ctx context.Context, e Event) error
 	// Recover is called once, before anything else: what a dead process left in
-	// Sending becomes MaybeSent, what is past its deadline Expired.
+	// Sending becomes MaybeSent (or Cancelled), what is past its deadline Expired.
 	Recover(ctx context.Context, now time.Time) ([]Event, error)
 }
 

@@ -222,7 +222,7 @@ func allowed(from, to State) bool {
 	switch from {
 	case Delivered, Expired:
 		return false
-	case Failed:
+	case Failed, Cancelled:
 		return to == Delivered || to == Sent
 	case Sent:
 		return to == Delivered || to == Failed
@@ -236,8 +236,9 @@ func allowed(from, to State) bool {
 // errOvertaken stops a second copy whose first was accepted meanwhile.
 var errOvertaken = fault.Newf(fault.Conflict, "send SMS", "the other copy was accepted")
 
-// record makes a step durable. A step the journal refuses is kept and offered
-// again by the clerk, except Sending, on which the caller must not go on.
+// record makes a step durable. A step the journal cannot take is kept and offered
+// again by the clerk, except Sending, on which the caller must not go on. A step
+// it refuses for good (fault.Conflict) ends the message for the pool.
 func (p *Pool) record(ctx context.Context, j *job, to State, bay, detail string) error {
 	j.rec.Lock()
 	defer j.rec.Unlock()
@@ -247,11 +248,22 @@ func (p *Pool) record(ctx context.Context, j *job, to State, bay, detail string)
 		}
 		return nil
 	}
+	if to == Sending && j.pending != nil {
+		// The journal is a step behind: it would take this one for a conflict.
+		if err := p.write(ctx, *j.pending); err != nil && !fault.Is(err, fault.Conflict) {
+			return err
+		}
+		p.clearPending(j)
+	}
 	e := Event{ID: j.msg.ID, State: to, Bay: bay, Detail: detail, At: p.cfg.Now()}
 	err := p.write(ctx, e)
 	switch {
 	case err == nil:
 		p.clearPending(j)
+	case fault.Is(err, fault.Conflict):
+		p.clearPending(j)
+		p.overruled(j, to, err)
+		return err
 	case to == Sending:
 		return err
 	default:
@@ -264,6 +276,15 @@ func (p *Pool) record(ctx context.Context, j *job, to State, bay, detail string)
 	j.state = to
 	p.cfg.Log.Info("sms", "message", e.ID.String(), "state", to.String(), "bay", bay, "detail", detail)
 	return err
+}
+
+// overruled lets go of a message that somebody else finished or cancelled in the
+// journal. A copy on the air stays there.
+func (p *Pool) overruled(j *job, to State, err error) {
+	p.mu.Lock()
+	j.done = true // take drops it from the queue
+	p.mu.Unlock()
+	p.cfg.Log.Info("sms dropped, the outbox has it finished or cancelled", "message", j.msg.ID.String(), "step", to.String(), "err", err)
 }
 
 func (p *Pool) write(ctx context.Context, e Event) error {
@@ -294,8 +315,14 @@ func (p *Pool) flush(ctx context.Context) {
 	p.mu.Unlock()
 	for _, j := range all {
 		j.rec.Lock()
-		if j.pending != nil && p.write(ctx, *j.pending) == nil {
-			p.clearPending(j)
+		if j.pending != nil {
+			switch err := p.write(ctx, *j.pending); {
+			case err == nil:
+				p.clearPending(j)
+			case fault.Is(err, fault.Conflict):
+				p.overruled(j, j.pending.State, err)
+				p.clearPending(j)
+			}
 		}
 		j.rec.Unlock()
 	}
@@ -369,6 +396,18 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 		p.enqueue(j)
 		p.mu.Unlock()
 	}
+	p.signal()
+	poke(p.nudge)
+}
+
+// release ends an attempt of b on a message the journal does not let out: nothing
+// is recorded, nobody is to blame, nothing is tried again.
+func (p *Pool) release(b *bay, j *job) {
+	p.mu.Lock()
+	j.inFlight--
+	b.busy = false
+	j.done = true
+	p.mu.Unlock()
 	p.signal()
 	poke(p.nudge)
 }

@@ -185,7 +185,10 @@ func TestHedgeBothRefused(t *testing.T) {
 			refuse := modemtest.Polite(map[string][]string{"PDU": {fmt.Sprintf("+CMS ERROR: %d", code)}})
 			began := time.Now()
 			r, ports := scripted(t, Config{}, slow, func(p *modemtest.Port, got string) {
-				if time.Since(began) > 5*time.Second {
+				switch since := time.Since(began); {
+				case since > 25*time.Second: // both copies are answered; any bay may have the third
+					polite(p, got)
+				case since > 5*time.Second:
 					refuse(p, got)
 				}
 			})
@@ -509,10 +512,14 @@ func TestStates(t *testing.T) {
 	}{
 		{Queued, Sending, true}, {Sending, Queued, true}, {Sent, Queued, false}, {Sent, Delivered, true}, {Sent, Sending, false},
 		{MaybeSent, Queued, false}, {MaybeSent, Sending, true}, {MaybeSent, Sent, true}, {Delivered, Sent, false}, {Expired, Sending, false},
+		{Cancelled, Sending, false}, {Cancelled, Queued, false}, {Cancelled, Sent, true}, {Cancelled, Delivered, true},
 	} {
 		if allowed(c.from, c.to) != c.ok {
 			t.Errorf("%v to %v", c.from, c.to)
 		}
+	}
+	if Cancelled.String() != "cancelled" || State(len(stateNames)).String() != "unknown" {
+		t.Errorf("names: %v, %v", Cancelled, State(len(stateNames)))
 	}
 }
 

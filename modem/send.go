@@ -32,7 +32,11 @@ func (b *bay) transact(ctx context.Context, j *job) error {
 			f.Wipe()
 		}
 	}()
-	if err := b.pool.record(work, j, Sending, b.cfg.Name, ""); err != nil {
+	switch err := b.pool.record(work, j, Sending, b.cfg.Name, ""); {
+	case fault.Is(err, fault.Conflict):
+		b.pool.release(b, j)
+		return nil
+	case err != nil:
 		// The journal does not know that the PDU would leave: it stays.
 		b.pool.cfg.Log.Error("sms held back", "message", j.msg.ID.String(), "err", err)
 		b.pool.settle(work, b, j, postponed, "not recorded")

@@ -85,16 +85,17 @@ type Limit struct {
 // it returns nil, and is safe against other processes on the same data.
 type Store interface {
 	// IssueChallenge checks the limit (fault.Exhausted), retires the open
-	// challenges of the same flow, and inserts the challenge and the message,
-	// queued for sending.
+	// challenges of the same flow, cancels their messages as far as these have not
+	// left (a worthless code must not arrive after the good one), and inserts the
+	// challenge and the message, queued for sending.
 	IssueChallenge(ctx context.Context, c Challenge, m Message, l Limit) error
 	// TakeAttempt takes one attempt off an open challenge and returns it, Left
 	// being what remains after this one. fault.NotFound when it is unknown or of
 	// another flow or subject, fault.Conflict when burned or retired,
 	// fault.Exhausted when no attempt was left, fault.Expired.
 	TakeAttempt(ctx context.Context, c id.ChallengeID, f id.FlowID, s id.Subject, now time.Time) (Challenge, error)
-	// BurnChallenge closes an open challenge for good; fault.Conflict when it is
-	// not open (any more).
+	// BurnChallenge closes an open challenge for good and cancels what has not left
+	// of its message; fault.Conflict when it is not open (any more).
 	BurnChallenge(ctx context.Context, c id.ChallengeID, now time.Time) error
 }
 

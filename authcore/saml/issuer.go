@@ -83,8 +83,13 @@ func (i *Issuer) PrepareSuccess(s Statement, now time.Time) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.AuthnInstant.IsZero() || s.AuthnInstant.After(p.issued) {
+	if s.AuthnInstant.IsZero() || s.AuthnInstant.After(p.issued.Add(maxRequestInHand)) {
 		return nil, fault.Newf(fault.Invalid, "prepare response", "authentication instant missing or in the future")
+	}
+	// The same millisecond, or a clock set back since: an authentication is never
+	// later than the assertion that tells of it.
+	if s.AuthnInstant.After(p.issued) {
+		s.AuthnInstant = p.issued
 	}
 	p.statement = s
 	if p.assertionID, err = i.identifier(); err != nil {

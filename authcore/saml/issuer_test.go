@@ -128,7 +128,7 @@ func TestStatementRefused(t *testing.T) {
 		"session at L2":           func(s *Statement) { s.SessionIndex = "_s" },
 		"no session at L1":        func(s *Statement) { s.Request.Level = L1 },
 		"no authentication":       func(s *Statement) { s.AuthnInstant = time.Time{} },
-		"future authentication":   func(s *Statement) { s.AuthnInstant = kitNow.Add(time.Second) },
+		"future authentication":   func(s *Statement) { s.AuthnInstant = kitNow.Add(11 * time.Minute) },
 		"one attribute less":      func(s *Statement) { s.Attributes = s.Attributes[1:] },
 		"other attribute":         func(s *Statement) { s.Attributes[0].Name = "email" },
 		"attribute twice":         func(s *Statement) { s.Attributes[0].Name = "name" },
@@ -458,6 +458,22 @@ func TestLevelAnswers(t *testing.T) {
 					t.Errorf("comparison %d, requested %d, performed %d: %v", c, requested, performed, got)
 				}
 			}
+		}
+	}
+}
+
+// TestAuthnInstantIsNeverLater: a fast client can authorise within the
+// millisecond of its authentication, and clocks are set back.
+func TestAuthnInstantIsNeverLater(t *testing.T) {
+	for _, later := range []time.Duration{0, time.Microsecond, 999 * time.Microsecond, time.Second} {
+		s := testStatement()
+		s.AuthnInstant = kitNow.Add(later)
+		signed, err := testIssuer(t).Success(s, kitNow)
+		if err != nil {
+			t.Fatalf("%v later: %v", later, err)
+		}
+		if want := `AuthnInstant="` + formatInstant(signed.IssueInstant) + `"`; !strings.Contains(string(signed.XML), want) {
+			t.Errorf("%v later: the Response does not say %s", later, want)
 		}
 	}
 }

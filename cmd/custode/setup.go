@@ -76,7 +76,7 @@ type ceremonyCmd struct {
 
 type ceremonyRunCmd struct {
 	Plan string `arg:"" type:"existingfile" help:"The reviewed plan (YAML)."`
-	Out  string `type:"path" required:"" help:"Folder for the certificate and the report; made if missing."`
+	Out  string `type:"path" help:"Folder for the certificate and the report, made if missing; default: the plan's folder."`
 	URI  string `help:"PKCS#11 URI of the token; default: hsm.uri of the machine file."`
 }
 
@@ -101,6 +101,9 @@ func (r *ceremonyRunCmd) Run(c *cli) error {
 	plan, err := io.ReadAll(io.LimitReader(f, maxPlan))
 	if err != nil {
 		return fault.New(fault.Unavailable, "read ceremony plan", err)
+	}
+	if r.Out == "" {
+		r.Out = filepath.Dir(r.Plan)
 	}
 	if err := os.MkdirAll(r.Out, 0o700); err != nil {
 		return fault.New(fault.Unavailable, "make output folder", err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -45,26 +45,30 @@ func (b *benchCmd) Run(c *cli) error {
 	return file.Close()
 }
 
-var benchLine = regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
+var benchLine = regexp.MustCompile(`^Benchmark\S+\s+\d+\s+([0-9.]+) ns/op`)
 
-// primitive runs Go benchmarks of a package and returns seconds per operation
-// by name.
-func primitive(ctx context.Context, pkg, pattern, benchtime string) (map[string]float64, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", benchtime, pkg)
+// primitive runs one parallel Go benchmark of a package on one core and on all
+// and returns the seconds per operation.
+func primitive(ctx context.Context, pkg, name, benchtime string) (one, all float64, err error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", benchtime,
+		"-cpu", fmt.Sprintf("1,%d", runtime.NumCPU()), pkg)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("benchmarks of %s: %w\n%s", pkg, err, out)
+		return 0, 0, fmt.Errorf("benchmark %s of %s: %w\n%s", name, pkg, err, out)
 	}
-	got := map[string]float64{}
-	for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
-		if m := benchLine.FindStringSubmatch(s.Text()); m != nil {
-			ns, err := strconv.ParseFloat(m[2], 64)
+	var got []float64
+	for line := range strings.Lines(string(out)) {
+		if m := benchLine.FindStringSubmatch(line); m != nil {
+			ns, err := strconv.ParseFloat(m[1], 64)
 			if err != nil {
-				return nil, err
+				return 0, 0, err
 			}
-			got[m[1]] = ns / 1e9
+			got = append(got, ns/1e9)
 		}
 	}
-	return got, nil
+	if len(got) != 2 {
+		return 0, 0, fmt.Errorf("benchmark %s of %s printed %d figures, want 2:\n%s", name, pkg, len(got), out)
+	}
+	return got[0], got[1], nil
 }

@@ -57,7 +57,7 @@ func newTab(t *testing.T, browser context.Context, width string, w, h int64) *ta
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
 	t.Cleanup(cancel)
 	axe, err := os.ReadFile(filepath.Join("npm", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
@@ -206,12 +206,16 @@ func (b *tab) login(l *lab.Lab, by binding, level int) {
 		code := codeIn(b.t, inbox[seen])
 		if first {
 			b.look("04-code")
+			page, err := chromedp.Run(b.ctx, chromedp.Location())
+			if err != nil {
+				b.t.Fatal(err)
+			}
 			b.do(chromedp.Navigate(l.PhonesURL), chromedp.WaitVisible(chromedp.CSS("body")))
 			if !strings.Contains(b.text(), code) {
 				b.t.Errorf("the phones' page does not show the code: %.300s", b.text())
 			}
 			b.look("05-phone")
-			b.do(chromedp.NavigateBack(), chromedp.WaitVisible(chromedp.CSS("#code")))
+			b.do(chromedp.Navigate(page), chromedp.WaitVisible(chromedp.CSS("#code")))
 			b.typeIn("#code", wrong(code))
 			b.click(`button[value="code"]`, `[role="alert"]`)
 			b.look("06-wrong-code")
@@ -232,4 +236,62 @@ func (b *tab) login(l *lab.Lab, by binding, level int) {
 		}
 	}
 	look(fmt.Sprintf("08-result-l%d", level))
+}
+
+// TestBrowserServiceProviderErrors looks at the service provider's pages that
+// a login which goes well never shows.
+func TestBrowserServiceProviderErrors(t *testing.T) {
+	l := shared(t)
+	browser := chromium(t)
+	for _, size := range widths {
+		t.Run(size.name, func(t *testing.T) {
+			b := newTab(t, browser, size.name, size.width, size.height)
+			const outcome = "document.body.dataset.esito"
+			b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
+			b.click(`a[href*="livello=2"][href*="metodo=post"]`, "#username")
+			b.do(chromedp.Click(chromedp.CSS(`button[value="cancel"]`)))
+			b.reach("/esito")
+			b.expect(outcome, "anomalia", "Anomalia SPID n. 25", "Hai annullato")
+			b.look("09-cancelled")
+
+			const forged = "AnAnswerThatNoIdentityProviderEverSigned" // wider than a phone
+			// A page of the same origin, so that the browser sends its cookie
+			// along with an answer that no identity provider gave.
+			b.do(chromedp.Navigate(l.SPURL + "/esito.json"))
+			if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[any](`{
+				const f = document.createElement("form"), i = document.createElement("input");
+				f.method = "post"; f.action = "/acs"; i.name = "SAMLResponse"; i.value = btoa("<`+forged+` xmlns='urn:x'/>");
+				f.append(i); document.body.append(f); f.submit(); 0
+			}`)); err != nil {
+				t.Fatal(err)
+			}
+			b.reach("/esito")
+			b.expect(outcome, "rifiuto", "Risposta rifiutata", forged)
+			b.look("10-refused")
+
+			for _, page := range []struct{ name, path, want string }{
+				{"11-bad-choice", "/login?livello=9&metodo=post", "Scelta non riconosciuta"},
+				{"12-no-logout", "/slo", "Uscita unica non disponibile"},
+				{"13-not-found", "/altro", "Pagina non trovata"},
+			} {
+				b.do(chromedp.Navigate(l.SPURL+page.path), chromedp.WaitVisible(chromedp.CSS("main")))
+				b.expect(outcome, "", page.want)
+				b.look(page.name)
+			}
+		})
+	}
+}
+
+// expect wants the expression to have the value and the page to say the words.
+func (b *tab) expect(expression, value string, words ...string) {
+	b.t.Helper()
+	if got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](expression)); err != nil || got != value {
+		b.t.Errorf("%s: %s is %q (%v), want %q", b.width, expression, got, err, value)
+	}
+	text := b.text()
+	for _, want := range words {
+		if !strings.Contains(text, want) {
+			b.t.Errorf("%s: the page does not say %q: %.600s", b.width, want, text)
+		}
+	}
 }

@@ -36,7 +36,11 @@ func (db *DB) IssueChallenge(ctx context.Context, c otpvault.Challenge, m otpvau
 		if sent >= int64(l.Messages) {
 			return fault.Newf(fault.Exhausted, op, "subject %s was sent %d messages in %v", c.Subject, sent, l.Window)
 		}
-		if err := q.RetireChallenges(ctx, sqlite.RetireChallengesParams{Closed: nanos(c.Created), FlowID: c.Flow.String()}); err != nil {
+		retired, err := q.RetireChallenges(ctx, sqlite.RetireChallengesParams{Closed: nanos(c.Created), FlowID: c.Flow.String()})
+		if err != nil {
+			return err
+		}
+		if err := cancelMessages(ctx, q, retired, c.Created); err != nil {
 			return err
 		}
 		if err := insertCodeMessage(ctx, q, m); err != nil {
@@ -47,6 +51,17 @@ func (db *DB) IssueChallenge(ctx context.Context, c otpvault.Challenge, m otpvau
 			AttemptsLeft: int64(c.Left), Created: nanos(c.Created), Expires: nanos(c.Expires),
 		})
 	})
+}
+
+// cancelMessages stops the messages of closed challenges that have not left: a
+// worthless code that arrives late would be typed instead of the good one.
+func cancelMessages(ctx context.Context, q *sqlite.Queries, messages []string, now time.Time) error {
+	for _, m := range messages {
+		if err := cancelMessage(ctx, q, m, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TakeAttempt implements otpvault.Store.
@@ -93,12 +108,12 @@ func whyNoAttempt(ctx context.Context, q *sqlite.Queries, op string, c otpvault.
 func (db *DB) BurnChallenge(ctx context.Context, challenge id.ChallengeID, now time.Time) error {
 	op := "burn challenge " + challenge.String()
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
-		n, err := q.BurnChallenge(ctx, sqlite.BurnChallengeParams{Closed: nanos(now), ID: challenge.String()})
+		burned, err := q.BurnChallenge(ctx, sqlite.BurnChallengeParams{Closed: nanos(now), ID: challenge.String()})
 		if err != nil {
 			return err
 		}
-		if n == 1 {
-			return nil
+		if len(burned) == 1 {
+			return cancelMessages(ctx, q, burned, now)
 		}
 		known, err := q.ChallengeExists(ctx, challenge.String())
 		if err != nil {

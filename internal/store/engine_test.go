@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -100,6 +101,68 @@ func TestTextIsErased(t *testing.T) {
 		}
 		if len(all) != 1 || len(all[0]) != step.want {
 			t.Errorf("in state %d the texts are %v, want one of %d octets", step.state, all, step.want)
+		}
+	}
+}
+
+func TestCancelledTextIsErased(t *testing.T) {
+	db := mustOpen(t, migrated(t))
+	f := storetest.NewFlow(t, time.Now())
+	for n, want := range [][]int{{4}, {0, 4}, {0, 0, 4}} {
+		c, m := storetest.NewChallenge(t, f.ID, f.Subject, time.Now().Add(time.Duration(n)*time.Second))
+		if err := db.IssueChallenge(t.Context(), c, m, storetest.Limit()); err != nil {
+			t.Fatal(err)
+		}
+		all, err := db.SealedText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for _, s := range all {
+			got = append(got, len(s))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("after %d codes the texts have %v octets, want %v", n+1, got, want)
+		}
+	}
+}
+
+// TestQueuedByClass: no number of notices, waiting or in doubt, cuts off a code.
+func TestQueuedByClass(t *testing.T) {
+	db := mustOpen(t, migrated(t))
+	now := time.Now()
+	var ids []string
+	for n, class := range []modem.Class{modem.Bulk, modem.Alert, modem.Alert, modem.OTP, modem.OTP} {
+		f := storetest.NewFlow(t, now)
+		c, m := storetest.NewChallenge(t, f.ID, f.Subject, now.Add(time.Duration(n)*time.Second)) // codes have the latest deadline
+		if err := db.IssueChallenge(t.Context(), c, m, storetest.Limit()); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Reclass(m.ID, class); err != nil {
+			t.Fatal(err)
+		}
+		if n == 1 || n == 4 {
+			if err := db.Record(t.Context(), modem.Event{ID: m.ID, State: modem.Sending, At: now}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ids = append(ids, m.ID.String())
+	}
+	if events, err := db.Recover(t.Context(), now); err != nil || len(events) != 2 {
+		t.Fatal(events, err)
+	}
+	want := []string{ids[3], ids[4], ids[1], ids[2], ids[0]}
+	for limit := 1; limit <= 6; limit++ {
+		queued, err := db.Queued(t.Context(), limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range queued {
+			got = append(got, m.ID.String())
+		}
+		if !slices.Equal(got, want[:min(limit, len(want))]) {
+			t.Errorf("limit %d: %v, want the first of %v", limit, got, want)
 		}
 	}
 }

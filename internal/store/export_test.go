@@ -1,5 +1,10 @@
 package store
 
+import (
+	"custode/internal/id"
+	"custode/modem"
+)
+
 // Names for the tests, which are in package store_test because storetest
 // imports this package.
 var (
@@ -27,6 +32,12 @@ func (db *DB) Settings(pragma string) ([]string, error) {
 // WriteThroughReader tries to write on a reading connection.
 func (db *DB) WriteThroughReader() error {
 	_, err := db.reader.Exec("DELETE FROM tally")
+	return err
+}
+
+// Reclass changes the class of a message; nothing but codes is inserted yet.
+func (db *DB) Reclass(m id.MessageID, c modem.Class) error {
+	_, err := db.writer.Exec("UPDATE outbox SET class = ? WHERE id = ?", int64(c), m.String())
 	return err
 }
 

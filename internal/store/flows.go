@@ -49,6 +49,7 @@ type requestDocument struct {
 	Attributes    []string
 	RelayState    []byte // octets as received: a JSON string would mend them
 	HasRelayState bool
+	Purpose       string
 }
 
 // CreateFlow implements authcore.Flows. fault.Conflict when the flow exists.
@@ -204,7 +205,7 @@ func encodeRequest(f authcore.Flow) (string, error) {
 	return encode("encode request of flow "+f.ID.String(), requestDocument{
 		V: documentVersion, Started: nanos(f.Started), SPName: f.SPName, IssueInstant: nanos(r.IssueInstant), Binding: r.Binding,
 		Level: r.Level, Comparison: r.Comparison, ForceAuthn: r.ForceAuthn, ACS: r.ACS, HasAttributes: r.HasAttributes,
-		Attributes: r.Attributes, RelayState: []byte(r.RelayState), HasRelayState: r.HasRelayState,
+		Attributes: r.Attributes, RelayState: []byte(r.RelayState), HasRelayState: r.HasRelayState, Purpose: r.Purpose,
 	})
 }
 
@@ -224,7 +225,7 @@ func decodeFlow(flow id.FlowID, row sqlite.GetFlowRow) (authcore.Flow, error) {
 		Request: saml.Request{
 			ID: row.RequestID, IssueInstant: instant(r.IssueInstant), Binding: r.Binding, Level: r.Level, Comparison: r.Comparison,
 			ForceAuthn: r.ForceAuthn, ACS: r.ACS, HasAttributes: r.HasAttributes, Attributes: r.Attributes,
-			RelayState: string(r.RelayState), HasRelayState: r.HasRelayState, Raw: row.Raw,
+			RelayState: string(r.RelayState), HasRelayState: r.HasRelayState, Purpose: r.Purpose, Raw: row.Raw,
 		},
 	}
 	if len(row.Browser) != len(f.Browser) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -22,17 +23,19 @@ var (
 // message: it cannot follow itself, so two processes never send one copy. What
 // the pool learns later corrects what it believed (a late receipt, a second
 // copy of a message in doubt); nothing corrects Delivered and Expired.
+// What is on the air cannot be cancelled, and that a copy of a cancelled message
+// was accepted is still noted.
 func mayFollow(from modem.State) []modem.State {
 	switch from {
 	case modem.Queued:
-		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
+		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent, modem.Cancelled}
 	case modem.Sending:
 		return []modem.State{modem.Queued, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
 	case modem.MaybeSent:
-		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed}
+		return []modem.State{modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Cancelled}
 	case modem.Sent:
 		return []modem.State{modem.Delivered, modem.Failed}
-	case modem.Failed:
+	case modem.Failed, modem.Cancelled:
 		return []modem.State{modem.Sent, modem.Delivered}
 	default:
 		return nil
@@ -45,7 +48,9 @@ func textNeeded(s modem.State) bool {
 	return s == modem.Queued || s == modem.Sending || s == modem.MaybeSent
 }
 
-// delivery is what a page tells about a state.
+// delivery is what a page tells about a state. A page seldom asks about a
+// cancelled message: its flow has a newer one. When it does (the flow was not
+// saved after the newer one was accepted), asking for a code is the way on.
 func delivery(s modem.State) authcore.Delivery {
 	switch s {
 	case modem.Queued, modem.Sending:
@@ -54,7 +59,7 @@ func delivery(s modem.State) authcore.Delivery {
 		return authcore.DeliverySent
 	case modem.Delivered:
 		return authcore.DeliveryDelivered
-	case modem.Failed, modem.Expired:
+	case modem.Failed, modem.Expired, modem.Cancelled:
 		return authcore.DeliveryFailed
 	case modem.MaybeSent:
 		return authcore.DeliveryUncertain
@@ -73,7 +78,7 @@ func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Messag
 
 // Queued implements modem.Journal: the most urgent class first, in it the
 // nearest deadline. Messages that Recover found in doubt, and that were not tried
-// again since, come before the others.
+// again since, are among them.
 func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	const op = "list queued messages"
 	if limit < 1 { // SQL takes a negative limit for none
@@ -83,11 +88,15 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	if err != nil {
 		return nil, mapError(op, err)
 	}
-	more, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.Queued), Most: int64(limit - len(rows))})
+	more, err := db.read().ListMessages(ctx, sqlite.ListMessagesParams{State: int64(modem.Queued), Most: int64(limit)})
 	if err != nil {
 		return nil, mapError(op, err)
 	}
 	rows = append(rows, more...)
+	slices.SortStableFunc(rows, func(a, b sqlite.ListMessagesRow) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Expires, b.Expires))
+	})
+	rows = rows[:min(len(rows), limit)]
 	list := make([]modem.Message, 0, len(rows))
 	for _, r := range rows {
 		m := modem.Message{Sealed: r.Sealed, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
@@ -103,8 +112,42 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 // fault.NotFound, fault.Conflict when the message cannot become that from the
 // state it is in. To record a state again is no error, but for Sending; nor is
 // the expiry of a message in doubt, which stays in doubt and is not tried again.
+// A message whose code was used or replaced while it was Sending becomes
+// Cancelled where it would become Queued or MaybeSent, so that no further copy
+// leaves.
 func (db *DB) Record(ctx context.Context, e modem.Event) error {
-	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return record(ctx, q, e) })
+	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return step(ctx, q, e) })
+}
+
+// step records e and cancels what is to be sent once more for nothing.
+func step(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
+	if err := record(ctx, q, e); err != nil || e.State != modem.Queued && e.State != modem.MaybeSent {
+		return err
+	}
+	closed, err := q.CountClosedCodes(ctx, e.ID.String())
+	if err != nil || closed == 0 {
+		return err
+	}
+	return cancelMessage(ctx, q, e.ID.String(), e.At)
+}
+
+const detailCancelled = "its code was used or replaced"
+
+// cancelMessage ends a message whose code is worthless unless it is on the air,
+// finished or cancelled.
+func cancelMessage(ctx context.Context, q *sqlite.Queries, message string, now time.Time) error {
+	row, err := q.GetMessageState(ctx, message)
+	if err != nil {
+		return err
+	}
+	if s := modem.State(row.State); s != modem.Queued && s != modem.MaybeSent {
+		return nil
+	}
+	e := modem.Event{State: modem.Cancelled, Bay: row.Bay, Detail: detailCancelled, At: now}
+	if err := parseAll(field{&e.ID, message}); err != nil {
+		return err
+	}
+	return record(ctx, q, e)
 }
 
 func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
@@ -116,7 +159,7 @@ func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 	from := modem.State(row.State)
 	switch {
 	case from == modem.MaybeSent && e.State == modem.Expired:
-		return q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: e.ID.String()})
+		return q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: e.ID.String(), State: row.State})
 	case from == e.State && e.State != modem.Sending:
 		return nil
 	case !slices.Contains(mayFollow(from), e.State):
@@ -143,8 +186,9 @@ func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 }
 
 // Recover implements modem.Journal: what a dead process was sending is in doubt
-// (and is told of again as long as nobody tried it once more), what is queued
-// past its deadline has expired. It must be called before any process sends: it
+// (and is told of again as long as nobody tried it once more) unless its code is
+// worthless by now: then it is cancelled, and not told of. What is queued past
+// its deadline has expired. It must be called before any process sends: it
 // cannot tell a dead process from a busy one.
 func (db *DB) Recover(ctx context.Context, now time.Time) ([]modem.Event, error) {
 	var events []modem.Event
@@ -168,7 +212,8 @@ func (db *DB) Recover(ctx context.Context, now time.Time) ([]modem.Event, error)
 
 const detailDoubt = "the process that was sending it ended"
 
-// recoverSending puts what was being sent in doubt, with a second chance.
+// recoverSending puts what was being sent in doubt, with a second chance unless
+// its code is worthless by now.
 func recoverSending(ctx context.Context, q *sqlite.Queries, now time.Time) error {
 	rows, err := q.ListMessagesInState(ctx, int64(modem.Sending))
 	if err != nil {
@@ -179,10 +224,10 @@ func recoverSending(ctx context.Context, q *sqlite.Queries, now time.Time) error
 		if err := parseAll(field{&e.ID, r.ID}); err != nil {
 			return err
 		}
-		if err := record(ctx, q, e); err != nil {
+		if err := step(ctx, q, e); err != nil {
 			return err
 		}
-		if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 1, ID: r.ID}); err != nil {
+		if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 1, ID: r.ID, State: int64(modem.MaybeSent)}); err != nil {
 			return err
 		}
 	}
@@ -206,7 +251,7 @@ func recoverDoubtful(ctx context.Context, q *sqlite.Queries, now time.Time) ([]m
 			return nil, err
 		}
 		if r.Expires <= nanos(now) {
-			if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: r.ID}); err != nil {
+			if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: r.ID, State: int64(modem.MaybeSent)}); err != nil {
 				return nil, err
 			}
 		}

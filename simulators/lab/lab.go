@@ -27,6 +27,7 @@ import (
 	"custode/simulators/hsmsim"
 	"custode/simulators/modemsim"
 	"custode/simulators/spsim"
+	"custode/simulators/spsim/site"
 )
 
 // Config says what to bring up. Custode is required.
@@ -130,7 +131,7 @@ func (l *Lab) startSP(context.Context) error {
 		return err
 	}
 	l.SPURL = base
-	l.serveOn(ln, l.SP.Handler())
+	l.serveOn(ln, site.New(l.SP))
 	return os.MkdirAll(filepath.Join(l.Dir, "registry"), 0o700)
 }
 

@@ -42,7 +42,7 @@ func (l *Lab) Login(ctx context.Context, b *browsersim.Browser, r spsim.Request,
 		return nil, err
 	}
 	if !page.Has("SAMLResponse") {
-		return nil, fmt.Errorf("no Response on the page (HTTP %d): %.200s", page.Status, page.Text)
+		return nil, fmt.Errorf("no Response on the page (HTTP %d): %.600s", page.Status, page.Text)
 	}
 	return l.SP.ConsumeFor(r.Browser, page.Field("SAMLResponse"), page.Field("RelayState"))
 }

@@ -97,7 +97,8 @@ header p{margin:.25rem 0 0;color:var(--dim)}
 main{display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1.25rem;padding:1rem clamp(1rem,4vw,3rem) 3rem}
 .phone{background:var(--card);border:1px solid var(--edge);border-radius:1.6rem;padding:1rem;min-height:20rem;box-shadow:0 2px 10px rgb(0 0 0/.06)}
 .phone h2{margin:0 0 .75rem;padding-bottom:.6rem;border-bottom:1px solid var(--edge);text-align:center;font-size:1.05rem;font-variant-numeric:tabular-nums}
-header a,.phone h2 a{color:var(--mark);text-decoration:none}
+header a{color:var(--mark)}
+.phone h2 a{color:var(--mark);text-decoration:none}
 .phone h2 a:hover,.phone h2 a:focus{text-decoration:underline}
 ol{list-style:none;margin:0;padding:0}
 li{background:var(--bubble);border-radius:1rem 1rem 1rem .3rem;padding:.6rem .8rem;margin-bottom:.7rem}

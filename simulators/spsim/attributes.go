@@ -8,8 +8,7 @@ import (
 // attribute is what the SPID attribute table says about one name.
 type attribute struct {
 	name   string
-	label  string // Italian, for the result page
-	isDate bool   // xs:date instead of xs:string
+	isDate bool // xs:date instead of xs:string
 	shape  *regexp.Regexp
 }
 
@@ -22,29 +21,29 @@ func makeAttributeTable() []attribute {
 	one := func(expr string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr + `)$`) }
 	words := one(`\S+( \S+)*`)
 	return []attribute{
-		{"spidCode", "Codice identificativo SPID", false, one(`[A-Z]{4}[A-Za-z0-9]{10}`)},
-		{"name", "Nome", false, words},
-		{"familyName", "Cognome", false, words},
-		{"placeOfBirth", "Luogo di nascita (codice catastale)", false, one(`[A-Z][0-9]{3}`)},
-		{"countyOfBirth", "Provincia di nascita", false, one(`[A-Z]{2}`)},
-		{"dateOfBirth", "Data di nascita", true, nil},
-		{"gender", "Sesso", false, one(`[FM]`)},
-		{"companyName", "Ragione sociale", false, words},
-		{"registeredOffice", "Sede legale", false, words},
-		{"fiscalNumber", "Codice fiscale", false, one(taxCode)},
-		{"ivaCode", "Partita IVA", false, one(`VATIT-[0-9]{11}`)},
-		{"companyFiscalNumber", "Codice fiscale dell'impresa", false, one(taxCode)},
-		{"idCard", "Documento d'identità", false, one(`\S+ \S+ \S+ \d{4}-\d{2}-\d{2} \d{4}-\d{2}-\d{2}`)},
-		{"mobilePhone", "Numero di cellulare", false, one(`\+?[0-9]{6,15}`)},
-		{"email", "Indirizzo e-mail", false, one(`[^\s@]+@[^\s@]+`)},
-		{"address", "Indirizzo", false, words},
-		{"domicileStreetAddress", "Domicilio: via e numero", false, words},
-		{"domicilePostalCode", "Domicilio: CAP", false, words},
-		{"domicileMunicipality", "Domicilio: comune", false, words},
-		{"domicileProvince", "Domicilio: provincia", false, words},
-		{"domicileNation", "Domicilio: nazione", false, words},
-		{"expirationDate", "Scadenza dell'identità digitale", true, nil},
-		{"digitalAddress", "Domicilio digitale (PEC)", false, one(`[^\s@]+@[^\s@]+`)},
+		{"spidCode", false, one(`[A-Z]{4}[A-Za-z0-9]{10}`)},
+		{"name", false, words},
+		{"familyName", false, words},
+		{"placeOfBirth", false, one(`[A-Z][0-9]{3}`)},
+		{"countyOfBirth", false, one(`[A-Z]{2}`)},
+		{"dateOfBirth", true, nil},
+		{"gender", false, one(`[FM]`)},
+		{"companyName", false, words},
+		{"registeredOffice", false, words},
+		{"fiscalNumber", false, one(taxCode)},
+		{"ivaCode", false, one(`VATIT-[0-9]{11}`)},
+		{"companyFiscalNumber", false, one(taxCode)},
+		{"idCard", false, one(`\S+ \S+ \S+ \d{4}-\d{2}-\d{2} \d{4}-\d{2}-\d{2}`)},
+		{"mobilePhone", false, one(`\+?[0-9]{6,15}`)},
+		{"email", false, one(`[^\s@]+@[^\s@]+`)},
+		{"address", false, words},
+		{"domicileStreetAddress", false, words},
+		{"domicilePostalCode", false, words},
+		{"domicileMunicipality", false, words},
+		{"domicileProvince", false, words},
+		{"domicileNation", false, words},
+		{"expirationDate", true, nil},
+		{"digitalAddress", false, one(`[^\s@]+@[^\s@]+`)},
 	}
 }
 
@@ -56,7 +55,7 @@ func attributeNamed(name string) attribute {
 			return a
 		}
 	}
-	return attribute{name: name, label: name}
+	return attribute{name: name}
 }
 
 // accepts reports whether value, not empty, has the attribute's form.

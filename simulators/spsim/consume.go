@@ -91,11 +91,12 @@ func (sp *SP) Consume(samlResponse, relayState string) (*Login, error) {
 
 // ConsumeFor is Consume for requests made with that Request.Browser.
 func (sp *SP) ConsumeFor(browser, samlResponse, relayState string) (*Login, error) {
-	return sp.consumeAt("", browser, samlResponse, relayState)
+	return sp.ConsumeAt("", browser, samlResponse, relayState)
 }
 
-// consumeAt also knows the URL at which the response arrived; "" is any.
-func (sp *SP) consumeAt(endpoint, browser, samlResponse, relayState string) (*Login, error) {
+// ConsumeAt is ConsumeFor when the URL at which the response arrived is known
+// (see ACS): the response must be addressed to it. "" is any.
+func (sp *SP) ConsumeAt(endpoint, browser, samlResponse, relayState string) (*Login, error) {
 	idp, err := sp.IdP()
 	if err != nil {
 		return nil, err

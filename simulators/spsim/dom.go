@@ -123,7 +123,7 @@ func is(el *etree.Element, ns, tag string) bool {
 	return el.Tag == tag && el.NamespaceURI() == ns
 }
 
-// attr returns the value of an attribute without a namespace.
+// attr finds an attribute without a namespace.
 func attr(el *etree.Element, name string) (string, bool) {
 	for _, a := range el.Attr {
 		if a.Space == "" && a.Key == name {
@@ -133,11 +133,10 @@ func attr(el *etree.Element, name string) (string, bool) {
 	return "", false
 }
 
-func attrOr(el *etree.Element, name, fallback string) string {
-	if v, ok := attr(el, name); ok {
-		return v
-	}
-	return fallback
+// attrOf returns its value, "" when it is missing.
+func attrOf(el *etree.Element, name string) string {
+	v, _ := attr(el, name)
+	return v
 }
 
 func childrenNamed(el *etree.Element, ns, tag string) []*etree.Element {
@@ -150,13 +149,17 @@ func childrenNamed(el *etree.Element, ns, tag string) []*etree.Element {
 	return found
 }
 
-// only returns the one child with that name.
-func only(el *etree.Element, ns, tag string) (*etree.Element, error) {
-	found := childrenNamed(el, ns, tag)
-	if len(found) != 1 {
-		return nil, fmt.Errorf("%s has %d %s elements, want 1", el.Tag, len(found), tag)
+// only returns the one child with the first name, or that child's one child
+// with the second name, and so on.
+func only(el *etree.Element, ns string, tags ...string) (*etree.Element, error) {
+	for _, tag := range tags {
+		found := childrenNamed(el, ns, tag)
+		if len(found) != 1 {
+			return nil, fmt.Errorf("%s has %d %s elements, want 1", el.Tag, len(found), tag)
+		}
+		el = found[0]
 	}
-	return found[0], nil
+	return el, nil
 }
 
 // count counts the elements with that name at any depth, el included.

@@ -1,6 +1,7 @@
 package spsim
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -16,12 +17,8 @@ type IdP struct {
 	EntityID string
 	// SSOPost and SSORedirect are the SingleSignOnService locations by binding.
 	SSOPost, SSORedirect string
-	// SLO maps a binding URI to its SingleLogoutService location.
-	SLO map[string]string
 	// Signers are the certificates of KeyDescriptors for signing.
 	Signers []*x509.Certificate
-	// Attributes are the names the IdP says it can certify; may be empty.
-	Attributes []string
 }
 
 // ParseIdPMetadata judges raw by the SPID rules for IdP metadata (technical
@@ -66,15 +63,7 @@ func signersOf(root *etree.Element) ([]*x509.Certificate, error) {
 		if use, ok := attr(kd, "use"); ok && use != "signing" {
 			continue
 		}
-		info, err := only(kd, nsSignature, "KeyInfo")
-		if err != nil {
-			return nil, err
-		}
-		data, err := only(info, nsSignature, "X509Data")
-		if err != nil {
-			return nil, err
-		}
-		cert, err := only(data, nsSignature, "X509Certificate")
+		cert, err := only(kd, nsSignature, "KeyInfo", "X509Data", "X509Certificate")
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +80,7 @@ func signersOf(root *etree.Element) ([]*x509.Certificate, error) {
 }
 
 func readIdP(root *etree.Element) (*IdP, error) {
-	idp := &IdP{EntityID: attrOr(root, "entityID", ""), SLO: map[string]string{}}
+	idp := &IdP{EntityID: attrOf(root, "entityID")}
 	if u, err := url.Parse(idp.EntityID); err != nil || u.Scheme == "" {
 		return nil, fmt.Errorf("entityID %q is not an absolute URI", idp.EntityID)
 	}
@@ -99,11 +88,10 @@ func readIdP(root *etree.Element) (*IdP, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v := attrOr(role, "protocolSupportEnumeration", ""); v != nsProtocol {
-		return nil, fmt.Errorf("protocolSupportEnumeration %q", v)
-	}
-	if v := attrOr(role, "WantAuthnRequestsSigned", ""); v != "true" {
-		return nil, fmt.Errorf("WantAuthnRequestsSigned %q, want true", v)
+	for name, want := range map[string]string{"protocolSupportEnumeration": nsProtocol, "WantAuthnRequestsSigned": "true"} {
+		if v := attrOf(role, name); v != want {
+			return nil, fmt.Errorf("%s %q, want %s", name, v, want)
+		}
 	}
 	if idp.Signers, err = signersOf(root); err != nil {
 		return nil, err
@@ -112,37 +100,38 @@ func readIdP(root *etree.Element) (*IdP, error) {
 	if !slices.ContainsFunc(formats, func(f *etree.Element) bool { return f.Text() == formatTransient }) {
 		return nil, errors.New("the transient NameIDFormat is not listed")
 	}
-	if err := idp.readServices(role); err != nil {
+	sso, err := locations(role, "SingleSignOnService")
+	if err != nil {
 		return nil, err
-	}
-	return idp, idp.readAttributes(role)
-}
-
-func (idp *IdP) readServices(role *etree.Element) error {
-	sso := map[string]string{}
-	for tag, into := range map[string]map[string]string{"SingleSignOnService": sso, "SingleLogoutService": idp.SLO} {
-		for _, el := range childrenNamed(role, nsMetadata, tag) {
-			location := attrOr(el, "Location", "")
-			u, err := url.Parse(location)
-			if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-				return fmt.Errorf("%s location %q is not an http(s) URL", tag, location)
-			}
-			into[attrOr(el, "Binding", "")] = location
-		}
 	}
 	idp.SSOPost, idp.SSORedirect = sso[bindingPost], sso[bindingRedirect]
 	if idp.SSOPost == "" || idp.SSORedirect == "" {
-		return errors.New("SingleSignOnService: want both HTTP-POST and HTTP-Redirect")
+		return nil, errors.New("SingleSignOnService: want both HTTP-POST and HTTP-Redirect")
 	}
-	if len(idp.SLO) == 0 {
-		return errors.New("no SingleLogoutService")
+	if slo, err := locations(role, "SingleLogoutService"); err != nil || len(slo) == 0 {
+		return nil, cmp.Or(err, errors.New("no SingleLogoutService"))
 	}
-	return nil
+	return idp, checkOffered(role)
 }
 
-func (idp *IdP) readAttributes(role *etree.Element) error {
+// locations maps the bindings of a kind of endpoint to its locations.
+func locations(role *etree.Element, tag string) (map[string]string, error) {
+	found := map[string]string{}
+	for _, el := range childrenNamed(role, nsMetadata, tag) {
+		location := attrOf(el, "Location")
+		u, err := url.Parse(location)
+		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+			return nil, fmt.Errorf("%s location %q is not an http(s) URL", tag, location)
+		}
+		found[attrOf(el, "Binding")] = location
+	}
+	return found, nil
+}
+
+// checkOffered checks the attributes the IdP says it can certify.
+func checkOffered(role *etree.Element) error {
 	for _, el := range childrenNamed(role, nsAssertion, "Attribute") {
-		name := attrOr(el, "Name", "")
+		name := attrOf(el, "Name")
 		if name == "" {
 			return errors.New("attribute without a Name")
 		}
@@ -153,7 +142,6 @@ func (idp *IdP) readAttributes(role *etree.Element) error {
 				return fmt.Errorf("attribute %s has an xsi:type", name)
 			}
 		}
-		idp.Attributes = append(idp.Attributes, name)
 	}
 	return nil
 }

@@ -45,19 +45,10 @@ type statusOf struct {
 
 // decide runs the checks on the verified elements.
 func (j *judge) decide() (*Login, error) {
-	steps := []func() error{j.readStatus, j.checkShape, j.findRequest, j.checkResponse}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
-	if !j.status.success {
-		return nil, j.statusError()
-	}
-	steps = []func() error{
+	for _, step := range []func() error{
+		j.readStatus, j.checkShape, j.findRequest, j.checkResponse, j.stopAtAnomaly,
 		j.checkAssertion, j.checkSubject, j.checkConditions, j.checkAuthn, j.checkAttributes, j.checkNovelty,
-	}
-	for _, step := range steps {
+	} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -74,15 +65,12 @@ func (j *judge) decide() (*Login, error) {
 // readStatus parses Status: on success the top code alone, on an anomaly the
 // pair of the table and the message "ErrorCode nrNN".
 func (j *judge) readStatus() error {
-	status, err := only(j.response, nsProtocol, "Status")
+	top, err := only(j.response, nsProtocol, "Status", "StatusCode")
 	if err != nil {
 		return refuse("response.status", "%v", err)
 	}
-	top, err := only(status, nsProtocol, "StatusCode")
-	if err != nil {
-		return refuse("response.status", "%v", err)
-	}
-	j.status.code = attrOr(top, "Value", "")
+	status := top.Parent()
+	j.status.code = attrOf(top, "Value")
 	subs := top.ChildElements()
 	if j.status.code == statusPrefix+"Success" {
 		if len(subs) != 0 || len(status.ChildElements()) != 1 {
@@ -95,7 +83,7 @@ func (j *judge) readStatus() error {
 		return refuse("response.status", "more than one second-level status code")
 	}
 	if len(subs) == 1 {
-		j.status.subCode = attrOr(subs[0], "Value", "")
+		j.status.subCode = attrOf(subs[0], "Value")
 	}
 	message, err := only(status, nsProtocol, "StatusMessage")
 	if err != nil {
@@ -178,12 +166,9 @@ func (j *judge) checkResponse() error {
 	if err := j.checkDestination(); err != nil {
 		return err
 	}
-	issuer, err := only(j.response, nsAssertion, "Issuer")
+	issuer, err := j.checkIssuer("response.issuer", j.response)
 	if err != nil {
-		return refuse("response.issuer", "%v", err)
-	}
-	if issuer.Text() != j.idp.EntityID {
-		return refuse("response.issuer", "%q, want %q", issuer.Text(), j.idp.EntityID)
+		return err
 	}
 	if f, ok := attr(issuer, "Format"); ok && f != formatEntity {
 		return refuse("response.issuerFormat", "%q, want none or entity", f)
@@ -197,18 +182,30 @@ func (j *judge) checkResponse() error {
 // checkEnvelopeAttributes checks the ID and Version that Response and
 // Assertion share.
 func checkEnvelopeAttributes(what string, el *etree.Element) (id string, err error) {
-	if id = attrOr(el, "ID", ""); !ncName.MatchString(id) {
+	if id = attrOf(el, "ID"); !ncName.MatchString(id) {
 		return "", refuse(what+".id", "%q is no NCName", id)
 	}
-	if v := attrOr(el, "Version", ""); v != "2.0" {
-		return "", refuse(what+".version", "%q, want 2.0", v)
+	return id, equal(what+".version", attrOf(el, "Version"), "2.0")
+}
+
+func equal(check, got, want string) error {
+	if got != want {
+		return refuse(check, "%q, want %q", got, want)
 	}
-	return id, nil
+	return nil
+}
+
+func (j *judge) checkIssuer(check string, el *etree.Element) (*etree.Element, error) {
+	issuer, err := only(el, nsAssertion, "Issuer")
+	if err != nil {
+		return nil, refuse(check, "%v", err)
+	}
+	return issuer, equal(check, issuer.Text(), j.idp.EntityID)
 }
 
 func (j *judge) checkIssued(what string, el *etree.Element) (time.Time, error) {
 	check := what + ".issueInstant"
-	issued, err := instant(check, attrOr(el, "IssueInstant", ""))
+	issued, err := instant(check, attrOf(el, "IssueInstant"))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -237,7 +234,7 @@ func instant(check, text string) (time.Time, error) {
 // checkDestination: the answer goes to the ACS the request chose, an nr16 to
 // the default one, whatever the request says.
 func (j *judge) checkDestination() error {
-	destination := attrOr(j.response, "Destination", "")
+	destination := attrOf(j.response, "Destination")
 	allowed := []string{j.sp.ACS(0), j.sp.ACS(1)}
 	switch {
 	case j.status.anomaly == 16:
@@ -254,7 +251,11 @@ func (j *judge) checkDestination() error {
 	return nil
 }
 
-func (j *judge) statusError() error {
+// stopAtAnomaly ends the judgement of a response that has no assertion.
+func (j *judge) stopAtAnomaly() error {
+	if j.status.success {
+		return nil
+	}
 	return &StatusError{
 		Code: j.status.code, SubCode: j.status.subCode,
 		Message: j.status.message, Anomaly: j.status.anomaly,

@@ -1,6 +1,7 @@
 package spsim
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -28,17 +29,11 @@ func (j *judge) checkAssertion() error {
 	if got := tags(j.assertion); !slices.Equal(got, want) {
 		return refuse("assertion.shape", "holds %s, want %s", strings.Join(got, ", "), strings.Join(want, ", "))
 	}
-	issuer, err := only(j.assertion, nsAssertion, "Issuer")
+	issuer, err := j.checkIssuer("assertion.issuer", j.assertion)
 	if err != nil {
-		return refuse("assertion.issuer", "%v", err)
+		return err
 	}
-	if issuer.Text() != j.idp.EntityID {
-		return refuse("assertion.issuer", "%q, want %q", issuer.Text(), j.idp.EntityID)
-	}
-	if f := attrOr(issuer, "Format", ""); f != formatEntity {
-		return refuse("assertion.issuerFormat", "%q, want entity", f)
-	}
-	return nil
+	return equal("assertion.issuerFormat", attrOf(issuer, "Format"), formatEntity)
 }
 
 func (j *judge) checkSubject() error {
@@ -56,43 +51,31 @@ func (j *judge) checkSubject() error {
 	if j.login.NameID = name.Text(); j.login.NameID == "" {
 		return refuse("nameID", "empty")
 	}
-	if f := attrOr(name, "Format", ""); f != formatTransient {
-		return refuse("nameID.format", "%q, want transient", f)
-	}
-	if q := attrOr(name, "NameQualifier", ""); q != j.idp.EntityID {
-		return refuse("nameID.nameQualifier", "%q, want %q", q, j.idp.EntityID)
-	}
-	return j.checkConfirmation(subject)
+	return cmp.Or(
+		equal("nameID.format", attrOf(name, "Format"), formatTransient),
+		equal("nameID.nameQualifier", attrOf(name, "NameQualifier"), j.idp.EntityID),
+		j.checkConfirmation(subject))
 }
 
 func (j *judge) checkConfirmation(subject *etree.Element) error {
-	confirmation, err := only(subject, nsAssertion, "SubjectConfirmation")
-	if err != nil {
-		return refuse("subjectConfirmation", "%v", err)
-	}
-	if m := attrOr(confirmation, "Method", ""); m != "urn:oasis:names:tc:SAML:2.0:cm:bearer" {
-		return refuse("subjectConfirmation.method", "%q, want bearer", m)
-	}
-	data, err := only(confirmation, nsAssertion, "SubjectConfirmationData")
+	data, err := only(subject, nsAssertion, "SubjectConfirmation", "SubjectConfirmationData")
 	if err != nil {
 		return refuse("subjectConfirmation", "%v", err)
 	}
 	if _, ok := attr(data, "NotBefore"); ok {
 		return refuse("subjectConfirmation.notBefore", "present")
 	}
-	if r := attrOr(data, "Recipient", ""); r != attrOr(j.response, "Destination", "") {
-		return refuse("subjectConfirmation.recipient", "%q, want the destination", r)
-	}
-	if id := attrOr(data, "InResponseTo", ""); id != j.login.InResponseTo {
-		return refuse("subjectConfirmation.inResponseTo", "%q, want %q", id, j.login.InResponseTo)
-	}
 	_, err = j.checkEnd("subjectConfirmation.notOnOrAfter", data)
-	return err
+	return cmp.Or(
+		equal("subjectConfirmation.method", attrOf(data.Parent(), "Method"), "urn:oasis:names:tc:SAML:2.0:cm:bearer"),
+		equal("subjectConfirmation.recipient", attrOf(data, "Recipient"), attrOf(j.response, "Destination")),
+		equal("subjectConfirmation.inResponseTo", attrOf(data, "InResponseTo"), j.login.InResponseTo),
+		err)
 }
 
 // checkEnd reads NotOnOrAfter and wants it after now.
 func (j *judge) checkEnd(check string, el *etree.Element) (time.Time, error) {
-	end, err := instant(check, attrOr(el, "NotOnOrAfter", ""))
+	end, err := instant(check, attrOf(el, "NotOnOrAfter"))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -107,7 +90,7 @@ func (j *judge) checkConditions() error {
 	if err != nil {
 		return refuse("conditions", "%v", err)
 	}
-	begin, err := instant("conditions.notBefore", attrOr(conditions, "NotBefore", ""))
+	begin, err := instant("conditions.notBefore", attrOf(conditions, "NotBefore"))
 	if err != nil {
 		return err
 	}
@@ -123,18 +106,11 @@ func (j *judge) checkConditions() error {
 	if got := tags(conditions); !slices.Equal(got, []string{"AudienceRestriction"}) {
 		return refuse("conditions.audience", "Conditions holds %s", strings.Join(got, ", "))
 	}
-	restriction, err := only(conditions, nsAssertion, "AudienceRestriction")
+	audience, err := only(conditions, nsAssertion, "AudienceRestriction", "Audience")
 	if err != nil {
 		return refuse("conditions.audience", "%v", err)
 	}
-	audience, err := only(restriction, nsAssertion, "Audience")
-	if err != nil {
-		return refuse("conditions.audience", "%v", err)
-	}
-	if audience.Text() != j.sp.cfg.EntityID {
-		return refuse("conditions.audience", "%q, want %q", audience.Text(), j.sp.cfg.EntityID)
-	}
-	return nil
+	return equal("conditions.audience", audience.Text(), j.sp.cfg.EntityID)
 }
 
 func (j *judge) checkAuthn() error {
@@ -181,7 +157,7 @@ func (j *judge) checkAuthn() error {
 // the implementing regulation: such requests never use a session).
 func (j *judge) checkAuthnInstant(statement *etree.Element) error {
 	const check = "authnStatement.authnInstant"
-	at, err := instant(check, attrOr(statement, "AuthnInstant", ""))
+	at, err := instant(check, attrOf(statement, "AuthnInstant"))
 	if err != nil {
 		return err
 	}
@@ -243,11 +219,11 @@ func (j *judge) checkAttributes() error {
 }
 
 func (j *judge) readAttribute(el *etree.Element) error {
-	name := attrOr(el, "Name", "")
+	name := attrOf(el, "Name")
 	if _, twice := j.login.Attributes[name]; twice || name == "" {
 		return refuse("attributes", "attribute %q is nameless or comes twice", name)
 	}
-	if f := attrOr(el, "NameFormat", ""); f != "urn:oasis:names:tc:SAML:2.0:attrname-format:basic" {
+	if f := attrOf(el, "NameFormat"); f != "urn:oasis:names:tc:SAML:2.0:attrname-format:basic" {
 		return refuse("attribute.nameFormat", "%s: %q, want basic", name, f)
 	}
 	value, err := only(el, nsAssertion, "AttributeValue")

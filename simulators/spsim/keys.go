@@ -16,8 +16,6 @@ import (
 // ipaCode is the fictitious municipality's code in the index of public bodies.
 const ipaCode = "c_z999"
 
-func randReader() io.Reader { return rand.Reader }
-
 // newID returns an NCName of an underscore and 128 random bits.
 func newID(random io.Reader) (string, error) {
 	var raw [16]byte

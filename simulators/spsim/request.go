@@ -86,64 +86,54 @@ type Request struct {
 // the URL to send the browser to and the request's ID ("" if Mutate removed
 // it). The request is remembered until it is answered or Config.RequestTTL passes.
 func (sp *SP) RedirectURL(r Request) (location, id string, err error) {
-	idp, err := sp.IdP()
+	idp, params, id, err := sp.build(r, false)
 	if err != nil {
 		return "", "", err
 	}
-	m, err := sp.prepare(r, idp, idp.SSORedirect)
-	if err != nil {
-		return "", "", err
-	}
-	if r.EmbedSignature {
-		if err := sp.signDocument(m.doc, r); err != nil {
-			return "", "", err
-		}
-	}
-	raw, err := m.doc.WriteToBytes()
-	if err != nil {
-		return "", "", err
-	}
-	params, err := sp.redirectParameters(r, raw)
-	if err != nil {
-		return "", "", err
-	}
-	sp.remember(r, m, raw)
-	return joinQuery(idp.SSORedirect, breakParameters(r, params)), m.id, nil
+	return joinQuery(idp.SSORedirect, params), id, nil
 }
 
 // PostForm builds an AuthnRequest for the HTTP-POST binding and returns the
 // form's action, its fields and the request's ID, like RedirectURL.
 func (sp *SP) PostForm(r Request) (action string, fields url.Values, id string, err error) {
-	idp, err := sp.IdP()
+	idp, params, id, err := sp.build(r, true)
 	if err != nil {
 		return "", nil, "", err
 	}
-	m, err := sp.prepare(r, idp, idp.SSOPost)
-	if err != nil {
-		return "", nil, "", err
+	fields = url.Values{}
+	for _, p := range params {
+		fields.Add(p.name, p.value)
 	}
-	if !r.Unsigned {
+	return idp.SSOPost, fields, id, nil
+}
+
+// build writes, signs and remembers a request and returns its parameters.
+func (sp *SP) build(r Request, post bool) (idp *IdP, params []parameter, id string, err error) {
+	if idp, err = sp.IdP(); err != nil {
+		return nil, nil, "", err
+	}
+	sso, sign, parameters := idp.SSORedirect, r.EmbedSignature, sp.redirectParameters
+	if post {
+		sso, sign, parameters = idp.SSOPost, !r.Unsigned, postParameters
+	}
+	m, err := sp.prepare(&r, sso)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if sign {
 		if err := sp.signDocument(m.doc, r); err != nil {
-			return "", nil, "", err
+			return nil, nil, "", err
 		}
 	}
 	raw, err := m.doc.WriteToBytes()
 	if err != nil {
-		return "", nil, "", err
+		return nil, nil, "", err
 	}
-	if r.TamperAfterSigning != nil {
-		raw = r.TamperAfterSigning(raw)
-	}
-	params := []parameter{{"SAMLRequest", base64.StdEncoding.EncodeToString(raw)}}
-	if r.RelayState != "" || r.EmptyRelayState {
-		params = append(params, parameter{"RelayState", r.RelayState})
+	if params, err = parameters(r, raw); err != nil {
+		return nil, nil, "", err
 	}
 	sp.remember(r, m, raw)
-	fields = url.Values{}
-	for _, p := range breakParameters(r, params) {
-		fields.Add(p.name, p.value)
-	}
-	return idp.SSOPost, fields, m.id, nil
+	return idp, breakParameters(r, params), m.id, nil
 }
 
 type parameter struct{ name, value string }
@@ -155,9 +145,13 @@ type message struct {
 	issued time.Time
 }
 
-func (sp *SP) prepare(r Request, idp *IdP, sso string) (*message, error) {
+// prepare fills r's defaults and writes the unsigned request.
+func (sp *SP) prepare(r *Request, sso string) (*message, error) {
 	if r.Level == 0 {
 		r.Level = 2
+	}
+	if r.Hash == 0 {
+		r.Hash = crypto.SHA256
 	}
 	if r.ACSIndex != 0 && r.ACSIndex != 1 {
 		return nil, fmt.Errorf("ACS index %d: want 0 or 1", r.ACSIndex)
@@ -175,7 +169,7 @@ func (sp *SP) prepare(r Request, idp *IdP, sso string) (*message, error) {
 		}
 	}
 	m := &message{issued: sp.cfg.Now().UTC().Truncate(time.Millisecond)}
-	m.doc = sp.writeRequest(r, m.issued)
+	m.doc = sp.writeRequest(*r, m.issued)
 	if r.Mutate != nil {
 		r.Mutate(m.doc)
 	}
@@ -183,7 +177,7 @@ func (sp *SP) prepare(r Request, idp *IdP, sso string) (*message, error) {
 	if root == nil {
 		return nil, errors.New("mutate left no root element")
 	}
-	m.id = attrOr(root, "ID", "")
+	m.id = attrOf(root, "ID")
 	return m, nil
 }
 
@@ -239,19 +233,33 @@ func (sp *SP) signingKey(r Request) (*rsa.PrivateKey, error) {
 	return sp.key, nil
 }
 
-func (r Request) hash() crypto.Hash {
-	if r.Hash == 0 {
-		return crypto.SHA256
-	}
-	return r.Hash
-}
-
 func (sp *SP) signDocument(doc *etree.Document, r Request) error {
 	key, err := sp.signingKey(r)
 	if err != nil {
 		return err
 	}
-	return signEnveloped(doc.Root(), key, sp.cert, r.hash(), 1)
+	return signEnveloped(doc.Root(), key, sp.cert, r.Hash, 1)
+}
+
+// tampered is what is sent in the place of the bytes that were signed.
+func (r Request) tampered(raw []byte) []byte {
+	if r.TamperAfterSigning == nil {
+		return raw
+	}
+	return r.TamperAfterSigning(raw)
+}
+
+// payload is what both bindings send; message is deflated or not.
+func (r Request) payload(message []byte) []parameter {
+	params := []parameter{{"SAMLRequest", base64.StdEncoding.EncodeToString(message)}}
+	if r.RelayState != "" || r.EmptyRelayState {
+		params = append(params, parameter{"RelayState", r.RelayState})
+	}
+	return params
+}
+
+func postParameters(r Request, raw []byte) ([]parameter, error) {
+	return r.payload(r.tampered(raw)), nil
 }
 
 func (sp *SP) redirectParameters(r Request, raw []byte) ([]parameter, error) {
@@ -259,12 +267,9 @@ func (sp *SP) redirectParameters(r Request, raw []byte) ([]parameter, error) {
 	if err != nil {
 		return nil, err
 	}
-	params := []parameter{{"SAMLRequest", base64.StdEncoding.EncodeToString(packed)}}
-	if r.RelayState != "" || r.EmptyRelayState {
-		params = append(params, parameter{"RelayState", r.RelayState})
-	}
+	params := r.payload(packed)
 	if !r.Unsigned {
-		alg, err := redirectAlgorithm(r.hash())
+		alg, err := redirectAlgorithm(r.Hash)
 		if err != nil {
 			return nil, err
 		}
@@ -273,20 +278,18 @@ func (sp *SP) redirectParameters(r Request, raw []byte) ([]parameter, error) {
 			return nil, err
 		}
 		params = append(params, parameter{"SigAlg", alg})
-		h := r.hash().New()
+		h := r.Hash.New()
 		h.Write([]byte(encodeQuery(params)))
-		signature, err := rsa.SignPKCS1v15(sp.cfg.Rand, key, r.hash(), h.Sum(nil))
+		signature, err := rsa.SignPKCS1v15(sp.cfg.Rand, key, r.Hash, h.Sum(nil))
 		if err != nil {
 			return nil, fmt.Errorf("sign the query: %w", err)
 		}
 		params = append(params, parameter{"Signature", base64.StdEncoding.EncodeToString(signature)})
 	}
-	if r.TamperAfterSigning != nil {
-		if packed, err = deflate(r.TamperAfterSigning(raw)); err != nil {
-			return nil, err
-		}
-		params[0].value = base64.StdEncoding.EncodeToString(packed)
+	if packed, err = deflate(r.tampered(raw)); err != nil {
+		return nil, err
 	}
+	params[0] = r.payload(packed)[0]
 	return params, nil
 }
 
@@ -352,9 +355,6 @@ func joinQuery(base string, params []parameter) string {
 func (sp *SP) remember(r Request, m *message, raw []byte) {
 	if m.id == "" {
 		return
-	}
-	if r.Level == 0 {
-		r.Level = 2
 	}
 	relayState := r.RelayState
 	if slices.Contains(r.Drop, "RelayState") {

@@ -1,7 +1,7 @@
 // Package spsim is a simulated SPID service provider: the fictitious
 // municipality that asks our identity provider to authenticate people. The
-// demonstration, the end-to-end tests and the load driver talk to the product
-// through it.
+// demonstration (its web site is the package site), the end-to-end tests and
+// the load driver talk to the product through it.
 //
 // It has two faces. As an honest SP it publishes signed metadata, builds
 // AuthnRequests for both bindings and judges Responses more strictly than any
@@ -24,7 +24,7 @@ package spsim
 
 import (
 	"context"
-	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
@@ -66,27 +66,24 @@ const instantLayout = "2006-01-02T15:04:05.000Z"
 const (
 	maxResponse       = 512 << 10        // bytes of base64 accepted by Consume
 	maxIdPMetadata    = 1 << 20          // bytes
+	metadataWait      = 10 * time.Second // for the IdP's metadata
 	defaultRequestTTL = 15 * time.Minute // how long an answer to a request is awaited
 	defaultMaxPending = 1 << 16          // requests remembered
-	defaultMaxBrowser = 4096             // browsers remembered by the site
 )
 
 // Config says who the service provider is and whom it trusts. The zero value
 // of every field but BaseURL has a usable default.
 type Config struct {
-	// BaseURL is where Handler is reachable, scheme and host and optional
-	// path, without a final slash. Mandatory.
+	// BaseURL is where the SP's site is reachable, scheme and host and
+	// optional path, without a final slash. Mandatory.
 	BaseURL string
 	// EntityID defaults to BaseURL.
 	EntityID string
 
 	// IdPMetadata is the identity provider's signed metadata. When it is nil,
-	// Open (or the site's first login) fetches it from IdPMetadataURL.
+	// Open fetches it from IdPMetadataURL.
 	IdPMetadata    []byte
 	IdPMetadataURL string
-	// HTTPClient fetches IdPMetadataURL; it defaults to a client with a
-	// timeout of 10 s.
-	HTTPClient *http.Client
 	// MetadataSigners are certificates that may sign the IdP's metadata
 	// besides the signing certificates listed in it (a federation's key).
 	MetadataSigners []*x509.Certificate
@@ -114,7 +111,7 @@ type Config struct {
 
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
-	// Rand is the source of keys, identifiers and cookies, crypto/rand by default.
+	// Rand is the source of keys and identifiers, crypto/rand by default.
 	Rand io.Reader
 }
 
@@ -127,7 +124,6 @@ type SP struct {
 	metadata []byte
 
 	requests *requestBook
-	browsers *browserBook
 
 	mu  sync.Mutex
 	idp *IdP
@@ -145,7 +141,6 @@ func New(cfg Config) (*SP, error) {
 		key:      cfg.Key,
 		cert:     cfg.Certificate,
 		requests: newRequestBook(cfg.MaxPending),
-		browsers: newBrowserBook(defaultMaxBrowser, cfg.RequestTTL),
 	}
 	var err error
 	if sp.key == nil {
@@ -191,9 +186,6 @@ func (c *Config) fill() error {
 			return fmt.Errorf("attribute set %d: want an index of 0..65535 and at least one name", index)
 		}
 	}
-	if c.HTTPClient == nil {
-		c.HTTPClient = &http.Client{Timeout: 10 * time.Second}
-	}
 	if c.RequestTTL <= 0 {
 		c.RequestTTL = defaultRequestTTL
 	}
@@ -204,7 +196,7 @@ func (c *Config) fill() error {
 		c.Now = time.Now
 	}
 	if c.Rand == nil {
-		c.Rand = randReader()
+		c.Rand = rand.Reader
 	}
 	return nil
 }
@@ -230,11 +222,13 @@ func (sp *SP) Open(ctx context.Context) error {
 	if sp.cfg.IdPMetadataURL == "" {
 		return errors.New("open the SP: neither IdP metadata nor their URL is configured")
 	}
+	ctx, cancel := context.WithTimeout(ctx, metadataWait)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, sp.cfg.IdPMetadataURL, nil)
 	if err != nil {
 		return fmt.Errorf("fetch IdP metadata: %w", err)
 	}
-	res, err := sp.cfg.HTTPClient.Do(req)
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("fetch IdP metadata: %w", err)
 	}
@@ -275,14 +269,15 @@ func (sp *SP) IdP() (*IdP, error) {
 // EntityID returns the SP's entityID.
 func (sp *SP) EntityID() string { return sp.cfg.EntityID }
 
+// Config returns the configuration with its defaults filled in, for the site.
+// Its maps and slices are shared and must not be changed.
+func (sp *SP) Config() Config { return sp.cfg }
+
 // Metadata returns the SP's signed metadata, the same bytes for the SP's life.
 func (sp *SP) Metadata() []byte { return slices.Clone(sp.metadata) }
 
 // Certificate returns the DER bytes of the certificate that verifies requests.
 func (sp *SP) Certificate() []byte { return slices.Clone(sp.cert) }
-
-// Signer returns the SP's private key, for tests that sign something of their own.
-func (sp *SP) Signer() crypto.Signer { return sp.key }
 
 // ACS returns the URL of the assertion consumer service with index 0 or 1;
 // 0 is the default one.

@@ -41,15 +41,11 @@ func verifyElement(el *etree.Element, trusted []*x509.Certificate, now time.Time
 	if err != nil {
 		return nil, nil, err
 	}
-	cert, err := vetSignature(sig, attrOr(el, "ID", ""), trusted)
+	cert, err := vetSignature(sig, attrOf(el, "ID"), trusted)
 	if err != nil {
 		return nil, nil, err
 	}
-	scope, err := etreeutils.NSBuildParentContext(el)
-	if err != nil {
-		return nil, nil, err
-	}
-	detached, err := etreeutils.NSDetatch(scope, el)
+	detached, err := detach(el)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,10 +73,10 @@ func vetSignature(sig *etree.Element, id string, trusted []*x509.Certificate) (*
 	if err != nil {
 		return nil, err
 	}
-	if a := attrOr(info[0], "Algorithm", ""); a != algExclusive {
+	if a := attrOf(info[0], "Algorithm"); a != algExclusive {
 		return nil, fmt.Errorf("canonicalisation %q", a)
 	}
-	if a := attrOr(info[1], "Algorithm", ""); !slices.Contains(signatureMethods, a) {
+	if a := attrOf(info[1], "Algorithm"); !slices.Contains(signatureMethods, a) {
 		return nil, fmt.Errorf("signature method %q", a)
 	}
 	if err := vetReference(info[2], id); err != nil {
@@ -90,7 +86,7 @@ func vetSignature(sig *etree.Element, id string, trusted []*x509.Certificate) (*
 }
 
 func vetReference(ref *etree.Element, id string) error {
-	if uri := attrOr(ref, "URI", ""); uri != "#"+id {
+	if uri := attrOf(ref, "URI"); uri != "#"+id {
 		return fmt.Errorf("reference to %q, want the signed element #%s", uri, id)
 	}
 	parts, err := exactly(ref, "Transforms", "DigestMethod", "DigestValue")
@@ -102,11 +98,11 @@ func vetReference(ref *etree.Element, id string) error {
 		return err
 	}
 	for i, want := range []string{algEnveloped, algExclusive} {
-		if a := attrOr(transforms[i], "Algorithm", ""); a != want {
+		if a := attrOf(transforms[i], "Algorithm"); a != want {
 			return fmt.Errorf("transform %d is %q, want %q", i+1, a, want)
 		}
 	}
-	if a := attrOr(parts[1], "Algorithm", ""); !slices.Contains(digestMethods, a) {
+	if a := attrOf(parts[1], "Algorithm"); !slices.Contains(digestMethods, a) {
 		return fmt.Errorf("digest method %q", a)
 	}
 	return nil
@@ -176,11 +172,7 @@ func parseSigner(text string) (*x509.Certificate, error) {
 // canonical returns the exclusive canonical form of el with its own direct
 // signature left out.
 func canonical(el *etree.Element) ([]byte, error) {
-	scope, err := etreeutils.NSBuildParentContext(el)
-	if err != nil {
-		return nil, err
-	}
-	detached, err := etreeutils.NSDetatch(scope, el)
+	detached, err := detach(el)
 	if err != nil {
 		return nil, err
 	}
@@ -188,4 +180,13 @@ func canonical(el *etree.Element) ([]byte, error) {
 		detached.RemoveChild(sig)
 	}
 	return dsig.MakeC14N10ExclusiveCanonicalizerWithPrefixList("").Canonicalize(detached)
+}
+
+// detach copies el together with the namespace declarations it inherits.
+func detach(el *etree.Element) (*etree.Element, error) {
+	scope, err := etreeutils.NSBuildParentContext(el)
+	if err != nil {
+		return nil, err
+	}
+	return etreeutils.NSDetatch(scope, el)
 }

@@ -1,8 +1,9 @@
 -- name: CountChallenges :one
 SELECT COUNT(*) FROM challenge WHERE subject = sqlc.arg(subject) AND created > sqlc.arg(after);
 
--- name: RetireChallenges :exec
-UPDATE challenge SET state = 3, closed = sqlc.arg(closed) WHERE flow_id = sqlc.arg(flow_id) AND state = 1;
+-- name: RetireChallenges :many
+UPDATE challenge SET state = 3, closed = sqlc.arg(closed) WHERE flow_id = sqlc.arg(flow_id) AND state = 1
+RETURNING message_id;
 
 -- name: InsertChallenge :exec
 INSERT INTO challenge (id, flow_id, subject, message_id, mac, attempts_left, state, created, expires, closed)
@@ -19,8 +20,9 @@ RETURNING message_id, mac, attempts_left, created, expires;
 SELECT state, attempts_left, expires FROM challenge
 WHERE id = sqlc.arg(id) AND flow_id = sqlc.arg(flow_id) AND subject = sqlc.arg(subject);
 
--- name: BurnChallenge :execrows
-UPDATE challenge SET state = 2, closed = sqlc.arg(closed) WHERE id = sqlc.arg(id) AND state = 1;
+-- name: BurnChallenge :many
+UPDATE challenge SET state = 2, closed = sqlc.arg(closed) WHERE id = sqlc.arg(id) AND state = 1
+RETURNING message_id;
 
 -- name: ChallengeExists :one
 SELECT COUNT(*) FROM challenge WHERE id = sqlc.arg(id);

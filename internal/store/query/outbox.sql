@@ -11,7 +11,10 @@ ORDER BY class, expires
 LIMIT sqlc.arg(most);
 
 -- name: GetMessageState :one
-SELECT state, recovered FROM outbox WHERE id = sqlc.arg(id);
+SELECT state, bay FROM outbox WHERE id = sqlc.arg(id);
+
+-- name: CountClosedCodes :one
+SELECT COUNT(*) FROM challenge WHERE message_id = sqlc.arg(message_id) AND state <> 1;
 
 -- name: GetChallengeMessageState :one
 SELECT o.state FROM challenge c JOIN outbox o ON o.id = c.message_id WHERE c.id = sqlc.arg(id);
@@ -23,7 +26,7 @@ SET state = sqlc.arg(to_state), attempts = attempts + sqlc.arg(more_attempts), r
 WHERE id = sqlc.arg(id) AND state = sqlc.arg(from_state);
 
 -- name: SetMessageRecovered :exec
-UPDATE outbox SET recovered = sqlc.arg(recovered) WHERE id = sqlc.arg(id);
+UPDATE outbox SET recovered = sqlc.arg(recovered) WHERE id = sqlc.arg(id) AND state = sqlc.arg(state);
 
 -- name: EraseMessageText :exec
 UPDATE outbox SET sealed = sqlc.arg(sealed) WHERE id = sqlc.arg(id);

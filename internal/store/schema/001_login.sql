@@ -81,7 +81,7 @@ CREATE TABLE tally (
 
 CREATE INDEX tally_by_last ON tally (last_at);
 
--- class and state: as package modem numbers them. recovered: 1 while a message
+-- class and state: as package modem numbers them (append only). recovered: 1 while a message
 -- that a dead process left in doubt may be tried once more.
 CREATE TABLE outbox (
     id        TEXT   NOT NULL PRIMARY KEY,

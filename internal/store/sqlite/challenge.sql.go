@@ -9,8 +9,9 @@ import (
 	"context"
 )
 
-const burnChallenge = `-- name: BurnChallenge :execrows
+const burnChallenge = `-- name: BurnChallenge :many
 UPDATE challenge SET state = 2, closed = ?1 WHERE id = ?2 AND state = 1
+RETURNING message_id
 `
 
 type BurnChallengeParams struct {
@@ -18,12 +19,27 @@ type BurnChallengeParams struct {
 	ID     string
 }
 
-func (q *Queries) BurnChallenge(ctx context.Context, arg BurnChallengeParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, burnChallenge, arg.Closed, arg.ID)
+func (q *Queries) BurnChallenge(ctx context.Context, arg BurnChallengeParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, burnChallenge, arg.Closed, arg.ID)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected()
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var message_id string
+		if err := rows.Scan(&message_id); err != nil {
+			return nil, err
+		}
+		items = append(items, message_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const challengeExists = `-- name: ChallengeExists :one
@@ -108,8 +124,9 @@ func (q *Queries) InsertChallenge(ctx context.Context, arg InsertChallengeParams
 	return err
 }
 
-const retireChallenges = `-- name: RetireChallenges :exec
+const retireChallenges = `-- name: RetireChallenges :many
 UPDATE challenge SET state = 3, closed = ?1 WHERE flow_id = ?2 AND state = 1
+RETURNING message_id
 `
 
 type RetireChallengesParams struct {
@@ -117,9 +134,27 @@ type RetireChallengesParams struct {
 	FlowID string
 }
 
-func (q *Queries) RetireChallenges(ctx context.Context, arg RetireChallengesParams) error {
-	_, err := q.db.ExecContext(ctx, retireChallenges, arg.Closed, arg.FlowID)
-	return err
+func (q *Queries) RetireChallenges(ctx context.Context, arg RetireChallengesParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, retireChallenges, arg.Closed, arg.FlowID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var message_id string
+		if err := rows.Scan(&message_id); err != nil {
+			return nil, err
+		}
+		items = append(items, message_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const sweepChallenges = `-- name: SweepChallenges :execrows

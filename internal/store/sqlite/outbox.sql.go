@@ -9,6 +9,17 @@ import (
 	"context"
 )
 
+const countClosedCodes = `-- name: CountClosedCodes :one
+SELECT COUNT(*) FROM challenge WHERE message_id = ?1 AND state <> 1
+`
+
+func (q *Queries) CountClosedCodes(ctx context.Context, messageID string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countClosedCodes, messageID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const eraseMessageText = `-- name: EraseMessageText :exec
 UPDATE outbox SET sealed = ?1 WHERE id = ?2
 `
@@ -35,18 +46,18 @@ func (q *Queries) GetChallengeMessageState(ctx context.Context, id string) (int6
 }
 
 const getMessageState = `-- name: GetMessageState :one
-SELECT state, recovered FROM outbox WHERE id = ?1
+SELECT state, bay FROM outbox WHERE id = ?1
 `
 
 type GetMessageStateRow struct {
-	State     int64
-	Recovered int64
+	State int64
+	Bay   string
 }
 
 func (q *Queries) GetMessageState(ctx context.Context, id string) (GetMessageStateRow, error) {
 	row := q.db.QueryRowContext(ctx, getMessageState, id)
 	var i GetMessageStateRow
-	err := row.Scan(&i.State, &i.Recovered)
+	err := row.Scan(&i.State, &i.Bay)
 	return i, err
 }
 
@@ -174,16 +185,17 @@ func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListM
 }
 
 const setMessageRecovered = `-- name: SetMessageRecovered :exec
-UPDATE outbox SET recovered = ?1 WHERE id = ?2
+UPDATE outbox SET recovered = ?1 WHERE id = ?2 AND state = ?3
 `
 
 type SetMessageRecoveredParams struct {
 	Recovered int64
 	ID        string
+	State     int64
 }
 
 func (q *Queries) SetMessageRecovered(ctx context.Context, arg SetMessageRecoveredParams) error {
-	_, err := q.db.ExecContext(ctx, setMessageRecovered, arg.Recovered, arg.ID)
+	_, err := q.db.ExecContext(ctx, setMessageRecovered, arg.Recovered, arg.ID, arg.State)
 	return err
 }
 

@@ -44,20 +44,23 @@ func testOutboxLife(t *testing.T, b *Bench) {
 
 // testOutboxStates walks each path and then tries every state.
 func testOutboxStates(t *testing.T, b *Bench) {
-	all := []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent}
+	all := []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.Expired, modem.MaybeSent, modem.Cancelled}
 	for _, c := range []struct {
 		path    []modem.State
 		refused []modem.State
 	}{
-		{[]modem.State{modem.Sending}, []modem.State{modem.Sending}},
+		{[]modem.State{modem.Sending}, []modem.State{modem.Sending, modem.Cancelled}},
 		// A copy in doubt; its second copy elsewhere; then the receipt of either.
 		{[]modem.State{modem.Sending, modem.MaybeSent}, []modem.State{modem.Queued}},
-		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending}, []modem.State{modem.Sending}},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending}, []modem.State{modem.Sending, modem.Cancelled}},
 		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending, modem.Queued}, nil},
-		{[]modem.State{modem.Sending, modem.Sent}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent}},
-		{[]modem.State{modem.Sending, modem.Failed}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent}},
-		{[]modem.State{modem.Sending, modem.Sent, modem.Delivered}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Failed, modem.Expired, modem.MaybeSent}},
-		{[]modem.State{modem.Expired}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.MaybeSent}},
+		{[]modem.State{modem.Sending, modem.Sent}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent, modem.Cancelled}},
+		{[]modem.State{modem.Sending, modem.Failed}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent, modem.Cancelled}},
+		{[]modem.State{modem.Sending, modem.Sent, modem.Delivered}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Failed, modem.Expired, modem.MaybeSent, modem.Cancelled}},
+		{[]modem.State{modem.Expired}, []modem.State{modem.Queued, modem.Sending, modem.Sent, modem.Delivered, modem.Failed, modem.MaybeSent, modem.Cancelled}},
+		// The receipt of an earlier copy is noted, and nothing leaves any more.
+		{[]modem.State{modem.Cancelled}, []modem.State{modem.Queued, modem.Sending, modem.Failed, modem.Expired, modem.MaybeSent}},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Cancelled, modem.Sent}, []modem.State{modem.Queued, modem.Sending, modem.Expired, modem.MaybeSent, modem.Cancelled}},
 	} {
 		for _, next := range all {
 			_, m := issued(t, b)
@@ -188,6 +191,8 @@ func testDelivery(t *testing.T, b *Bench) {
 		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Sending, modem.Sent}, authcore.DeliverySent},
 		{[]modem.State{modem.Sending, modem.Queued, modem.Expired}, authcore.DeliveryFailed},
 		{[]modem.State{modem.Failed}, authcore.DeliveryFailed},
+		{[]modem.State{modem.Cancelled}, authcore.DeliveryFailed},
+		{[]modem.State{modem.Sending, modem.MaybeSent, modem.Cancelled, modem.Delivered}, authcore.DeliveryDelivered},
 	} {
 		challenge, m := issued(t, b)
 		for _, s := range c.path {

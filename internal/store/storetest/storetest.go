@@ -54,6 +54,9 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		"OutboxOrder":           testOutboxOrder,
 		"Recover":               testRecover,
 		"Delivery":              testDelivery,
+		"ReplacedIsCancelled":   testReplacedIsCancelled,
+		"ReplacedOnTheAir":      testReplacedOnTheAir,
+		"UsedIsCancelled":       testUsedIsCancelled,
 		"Sweep":                 testSweep,
 		"Reopen":                testReopen,
 		"CancelledContext":      testCancelledContext,
@@ -181,7 +184,7 @@ func NewFlow(t testing.TB, now time.Time) authcore.Flow {
 		Request: saml.Request{
 			SP: parse(t, id.ParseEntityID, "https://sp.example.it/metadata"), IssueInstant: now.Add(-time.Second),
 			Binding: saml.Post, Level: saml.L2, Comparison: saml.Minimum, ForceAuthn: true, ACS: "https://sp.example.it/acs",
-			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true,
+			HasAttributes: true, Attributes: []string{"spidCode", "name"}, RelayState: "stato \xff\x00\u20ac", HasRelayState: true, Purpose: "PX",
 			Raw: []byte("<samlp:AuthnRequest\x00\xff/>"),
 		},
 	}

@@ -1,6 +1,8 @@
-package spsim
+package site
 
 import (
+	"compress/flate"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"custode/simulators/spsim"
 )
 
 // browser is a person's browser at the demonstration site.
@@ -23,20 +27,17 @@ type browser struct {
 	base   string
 }
 
-// openSite serves the SP on loopback below a path and returns a browser there.
-func openSite(t *testing.T, change func(*Config)) (*browser, *SP, *fakeIdP, *clock) {
+// openSite serves an SP on loopback below a path, trusting a fake identity
+// provider, and returns a browser there.
+func openSite(t *testing.T) (*browser, *fakeIdP) {
 	t.Helper()
 	var handler http.Handler
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
-	sp, idp, c := newSP(t, func(cfg *Config) {
-		cfg.BaseURL = server.URL + "/comune"
-		if change != nil {
-			change(cfg)
-		}
-	})
-	handler = sp.Handler()
-	return newBrowser(t, server.URL+"/comune"), sp, idp, c
+	idp := newFakeIdP(t)
+	sp := idp.client(t, server.URL+"/comune")
+	handler = New(sp)
+	return newBrowser(t, sp.Config().BaseURL), idp
 }
 
 func newBrowser(t *testing.T, base string) *browser {
@@ -79,13 +80,10 @@ func (b *browser) body(res *http.Response) string {
 	return string(raw)
 }
 
-var (
-	idAttribute = regexp.MustCompile(` ID="([^"]+)"`)
-	nonceAttr   = regexp.MustCompile(`nonce="([^"]+)"`)
-)
+var nonceAttr = regexp.MustCompile(`nonce="([^"]+)"`)
 
-// start begins a login and returns the request's ID and RelayState.
-func (b *browser) start(sp *SP, query string) (id, relay string) {
+// start begins a login and returns the AuthnRequest and the RelayState.
+func (b *browser) start(query string) (request []byte, relay string) {
 	b.t.Helper()
 	res, page := b.get("/login?" + query)
 	if res.StatusCode == http.StatusFound {
@@ -93,20 +91,34 @@ func (b *browser) start(sp *SP, query string) (id, relay string) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		relay = u.Query().Get("RelayState")
-		return idAttribute.FindStringSubmatch(string(redirectXML(b.t, u.String())))[1], relay
+		raw, err := io.ReadAll(flate.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(u.Query().Get("SAMLRequest")))))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return raw, u.Query().Get("RelayState")
 	}
 	if res.StatusCode != http.StatusOK {
 		b.t.Fatalf("login: status %d: %s", res.StatusCode, page)
 	}
-	relay = html.UnescapeString(regexp.MustCompile(`name="RelayState" value="([^"]*)"`).FindStringSubmatch(page)[1])
-	for known, s := range sp.requests.byID {
-		if s.request.RelayState == relay {
-			return known, relay
+	field := func(name string) string {
+		m := regexp.MustCompile(`name="` + name + `" value="([^"]*)"`).FindStringSubmatch(page)
+		if m == nil {
+			b.t.Fatalf("the page has no field %s", name)
 		}
+		return html.UnescapeString(m[1])
 	}
-	b.t.Fatal("the SP does not remember the request")
-	return "", ""
+	raw, err := base64.StdEncoding.DecodeString(field("SAMLRequest"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return raw, field("RelayState")
+}
+
+// deliver answers the request at the ACS.
+func (b *browser) deliver(idp *fakeIdP, request []byte, relay string, a answer) *http.Response {
+	b.t.Helper()
+	res, _ := b.post("/acs", url.Values{"SAMLResponse": {idp.respond(b.t, request, a)}, "RelayState": {relay}})
+	return res
 }
 
 func TestSiteLogin(t *testing.T) {
@@ -115,10 +127,9 @@ func TestSiteLogin(t *testing.T) {
 		"livello=1&metodo=redirect", "livello=3&metodo=post&servizio=2",
 	} {
 		t.Run(query, func(t *testing.T) {
-			b, sp, idp, c := openSite(t, nil)
-			id, relay := b.start(sp, query)
-			c.advance(time.Second)
-			res, _ := b.post("/acs", url.Values{"SAMLResponse": {idp.respond(t, sp, id, answer{})}, "RelayState": {relay}})
+			b, idp := openSite(t)
+			request, relay := b.start(query)
+			res := b.deliver(idp, request, relay, answer{})
 			if res.StatusCode != http.StatusSeeOther || !strings.HasSuffix(res.Header.Get("Location"), "/comune/esito") {
 				t.Fatalf("ACS: status %d, location %q", res.StatusCode, res.Header.Get("Location"))
 			}
@@ -129,7 +140,7 @@ func TestSiteLogin(t *testing.T) {
 			level := "SPID livello " + query[8:9]
 			for _, want := range []string{
 				`data-esito="ok"`, "Codice fiscale", "TINIT-RSSMRA80A01H501U", level, "ciao, Maria Rossi",
-				"Risposta: firma verificata", "Asserzione: firma verificata", "04/03/2026 05:06:08.890 UTC", testIdP,
+				"Risposta: firma verificata", "Asserzione: firma verificata", "04/03/2026 05:06:07.890 UTC", testIdP,
 			} {
 				if !strings.Contains(page, want) {
 					t.Errorf("the result page lacks %q", want)
@@ -153,7 +164,7 @@ func TestSiteLogin(t *testing.T) {
 }
 
 func TestSitePostPage(t *testing.T) {
-	b, _, _, _ := openSite(t, nil)
+	b, _ := openSite(t)
 	res, page := b.get("/login?livello=2&metodo=post")
 	csp := res.Header.Get("Content-Security-Policy")
 	m := nonceAttr.FindStringSubmatch(page)
@@ -173,11 +184,9 @@ func TestSitePostPage(t *testing.T) {
 }
 
 func TestSiteErrors(t *testing.T) {
-	b, sp, idp, c := openSite(t, nil)
-	id, relay := b.start(sp, "livello=2&metodo=redirect")
-	c.advance(time.Second)
-	cancelled := answer{status: [3]string{"Responder", "AuthnFailed", "ErrorCode nr25"}}
-	b.post("/acs", url.Values{"SAMLResponse": {idp.respond(t, sp, id, cancelled)}, "RelayState": {relay}})
+	b, idp := openSite(t)
+	request, relay := b.start("livello=2&metodo=redirect")
+	b.deliver(idp, request, relay, answer{status: [3]string{"Responder", "AuthnFailed", "ErrorCode nr25"}})
 	res, page := b.get("/esito")
 	if res.StatusCode != http.StatusForbidden || !strings.Contains(page, "Anomalia SPID n. 25") || !strings.Contains(page, "ErrorCode nr25") || !strings.Contains(page, `data-esito="anomalia"`) {
 		t.Errorf("cancelled login: status %d", res.StatusCode)
@@ -186,9 +195,8 @@ func TestSiteErrors(t *testing.T) {
 		t.Errorf("JSON: %s", body)
 	}
 
-	id, relay = b.start(sp, "livello=2&metodo=post")
-	forged := url.Values{"SAMLResponse": {idp.respond(t, sp, id, answer{strangerAss: true})}, "RelayState": {relay}}
-	b.post("/acs", forged)
+	request, relay = b.start("livello=2&metodo=post")
+	b.deliver(idp, request, relay, answer{stranger: true})
 	if res, page = b.get("/esito"); res.StatusCode != http.StatusForbidden || !strings.Contains(page, `data-esito="rifiuto"`) || strings.Contains(page, "Maria") {
 		t.Errorf("forged login: status %d", res.StatusCode)
 	}
@@ -197,8 +205,8 @@ func TestSiteErrors(t *testing.T) {
 	}
 
 	// The right response at the wrong endpoint, and in the wrong browser.
-	id, relay = b.start(sp, "livello=2&metodo=post")
-	good := url.Values{"SAMLResponse": {idp.respond(t, sp, id, answer{})}, "RelayState": {relay}}
+	request, relay = b.start("livello=2&metodo=post")
+	good := url.Values{"SAMLResponse": {idp.respond(t, request, answer{})}, "RelayState": {relay}}
 	b.post("/acs/1", good)
 	if _, body := b.get("/esito.json"); !strings.Contains(body, `"check":"response.destination"`) {
 		t.Errorf("JSON: %s", body)
@@ -219,7 +227,7 @@ func TestSiteErrors(t *testing.T) {
 }
 
 func TestSitePages(t *testing.T) {
-	b, sp, _, _ := openSite(t, nil)
+	b, idp := openSite(t)
 	for _, tt := range []struct {
 		path, want string
 		status     int
@@ -231,7 +239,9 @@ func TestSitePages(t *testing.T) {
 		{"/slo", "Uscita unica", 501},
 		{"/esito", "", 303},
 		{"/esito.json", `"ok":false`, 404},
-		{"/altro", "", 404},
+		{"/crest.svg", "<svg", 200},
+		{"/altro", "Pagina non trovata", 404},
+		{"/esci", "Pagina non trovata", 404},
 		{"/login?livello=9&metodo=post", "Scelta non riconosciuta", 400},
 		{"/login?livello=2&metodo=get", "Scelta non riconosciuta", 400},
 		{"/login?livello=2&metodo=post&servizio=5", "Scelta non riconosciuta", 400},
@@ -248,73 +258,70 @@ func TestSitePages(t *testing.T) {
 		t.Error("a cookie before any login")
 	}
 	_, page := b.get("/metadata")
-	if page != string(sp.Metadata()) {
+	if page != string(idp.sp.Metadata()) {
 		t.Error("/metadata differs from Metadata")
 	}
 }
 
 func TestSiteCookie(t *testing.T) {
-	sp, _, _ := newSP(t, nil) // an https base
 	w := httptest.NewRecorder()
-	sp.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/login?livello=2&metodo=redirect", nil))
+	New(newFakeIdP(t).client(t, "https://comune.example")).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/login?livello=2&metodo=redirect", nil))
 	cookies := w.Result().Cookies()
 	if len(cookies) != 1 || !cookies[0].HttpOnly || !cookies[0].Secure || cookies[0].SameSite != http.SameSiteNoneMode {
 		t.Errorf("cookies %v", cookies)
 	}
 }
 
-func TestBrowserBookIsBounded(t *testing.T) {
-	book := newBrowserBook(2, time.Minute)
-	now := newClock().now()
-	for i := range 5 {
-		book.put(fmt.Sprint(i), nil, errors.New("x"), now)
+func TestSiteWithoutIdP(t *testing.T) {
+	sp, err := spsim.New(spsim.Config{BaseURL: "https://comune.example"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(book.byCookie) != 2 || book.order.Len() != 2 || book.known("2", now) || !book.known("4", now) {
-		t.Errorf("%d browsers kept", len(book.byCookie))
-	}
-	if book.known("4", now.Add(time.Minute)) {
-		t.Error("a visit outlived its time")
-	}
-	book.put("new", nil, nil, now.Add(time.Minute))
-	if len(book.byCookie) != 1 {
-		t.Errorf("%d browsers kept after the others expired", len(book.byCookie))
+	w := httptest.NewRecorder()
+	New(sp).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/login?livello=2&metodo=redirect", nil))
+	if w.Code != http.StatusBadGateway || len(w.Result().Cookies()) != 0 {
+		t.Errorf("status %d, cookies %v", w.Code, w.Result().Cookies())
 	}
 }
 
-func TestOpenFetchesMetadata(t *testing.T) {
-	var fail bool
-	c := newClock()
-	idp := newFakeIdP(t, c)
-	raw := idp.metadata(t, nil)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if fail {
-			http.Error(w, "no", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write(raw)
-	}))
-	defer server.Close()
-	sp, _, _ := newSP(t, func(cfg *Config) { cfg.IdPMetadata, cfg.IdPMetadataURL = nil, server.URL })
-	if _, _, err := sp.RedirectURL(Request{}); err == nil {
-		t.Error("a request without IdP metadata")
+func TestSiteRefusesHugeForms(t *testing.T) {
+	b, _ := openSite(t)
+	b.start("livello=2&metodo=post")
+	if res, _ := b.post("/acs", url.Values{"SAMLResponse": {strings.Repeat("A", maxForm)}}); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("status %d", res.StatusCode)
 	}
-	fail = true
-	w := httptest.NewRecorder()
-	sp.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/login?livello=2&metodo=redirect", nil))
-	if w.Code != http.StatusBadGateway {
-		t.Errorf("IdP out of reach: status %d", w.Code)
-	}
-	fail = false
-	for range 2 {
-		if err := sp.Open(t.Context()); err != nil {
-			t.Fatal(err)
+}
+
+// Every attribute the SP may ask for has an Italian name.
+func TestLabels(t *testing.T) {
+	for _, name := range newFakeIdP(t).client(t, "https://comune.example").Config().AttributeSets[2] {
+		if label(name) == name {
+			t.Errorf("%s has no label", name)
 		}
 	}
-	if idp, err := sp.IdP(); err != nil || idp.EntityID != testIdP || idp.SSOPost != testIdP+"/sso/post" || len(idp.Signers) != 1 {
-		t.Errorf("IdP %+v, %v", idp, err)
+	if label("altro") != "altro" {
+		t.Error("an attribute outside the table loses its name")
 	}
-	nowhere, _, _ := newSP(t, func(cfg *Config) { cfg.IdPMetadata = nil })
-	if nowhere.Open(t.Context()) == nil {
-		t.Error("opened without metadata and without an address")
+}
+
+func TestBrowserBookIsBounded(t *testing.T) {
+	book := newBrowserBook(2, time.Minute)
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	known := func(cookie string, now time.Time) bool {
+		_, ok := book.get(cookie, now)
+		return ok
+	}
+	for i := range 5 {
+		book.put(visit{cookie: fmt.Sprint(i), failure: errors.New("x")}, now)
+	}
+	if len(book.byCookie) != 2 || book.order.Len() != 2 || known("2", now) || !known("4", now) {
+		t.Errorf("%d browsers kept", len(book.byCookie))
+	}
+	if known("4", now.Add(time.Minute)) {
+		t.Error("a visit outlived its time")
+	}
+	book.put(visit{cookie: "new"}, now.Add(time.Minute))
+	if len(book.byCookie) != 1 {
+		t.Errorf("%d browsers kept after the others expired", len(book.byCookie))
 	}
 }
