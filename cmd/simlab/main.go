@@ -37,7 +37,7 @@ func main() {
 }
 
 type demoCmd struct {
-	IdP    string `default:"localhost:8088" help:"Address of the appliance."`
+	IdP    string `name:"idp" default:"localhost:8088" help:"Address of the appliance."`
 	SP     string `default:"localhost:8089" help:"Address of the demo service provider."`
 	Phones string `default:"localhost:8090" help:"Address of the simulated phones."`
 	Dir    string `type:"path" help:"Keep state in this folder; default: a temporary one."`
