@@ -121,7 +121,8 @@ type Opener interface {
 }
 
 // BayConfig is one modem position: machine facts. Device is a stable path
-// (/dev/serial/by-path/...). SIMPIN is a file with the card's PIN, or "".
+// (/dev/serial/by-path/...). SIMPIN is a file whose first line is the card's PIN
+// and that others may not read, or "".
 type BayConfig struct {
 	Name         string
 	Device       string
@@ -168,15 +169,18 @@ func (t Timing) withDefaults() Timing {
 
 // Config builds a Pool. Journal, Opener, Log and at least one bay are required.
 type Config struct {
-	Bays           []BayConfig
-	Journal        Journal
-	Opener         Opener
-	Log            *slog.Logger
-	Now            func() time.Time // nil means time.Now
-	Timing         Timing
-	MaxAttempts    int  // refusals before a message fails (6)
-	MaxParts       int  // parts of an alert or bulk text (4); an OTP is always one
-	QueueLimit     int  // rows held in memory (1000)
+	Bays        []BayConfig
+	Journal     Journal
+	Opener      Opener
+	Log         *slog.Logger
+	Now         func() time.Time // nil means time.Now
+	Timing      Timing
+	MaxAttempts int // refusals before a message fails (6)
+	MaxParts    int // parts of an alert or bulk text (4); an OTP is always one
+	QueueLimit  int // rows held in memory (1000)
+	// PINNotes is a folder for the notes of refused SIM PINs, so that a restart does
+	// not spend another try; "" keeps them in memory only.
+	PINNotes       string
 	AllowSimulated bool // accept a modem whose manufacturer is SIMULATOR
 	// OpenPort opens a bay's line; nil means modem/port. Tests replace it.
 	OpenPort func(BayConfig) (at.Port, error)

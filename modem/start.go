@@ -3,7 +3,6 @@ package modem
 import (
 	"context"
 	"errors"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -182,8 +181,8 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 		return err
 	}
 	card = "card " + digitsOnly.FindString(card)
-	if b.pinRefused == card {
-		return fault.Newf(fault.Fatal, op, "the PIN was refused before and is not tried again")
+	if err := b.refusedBefore(op, card); err != nil {
+		return err
 	}
 	r, ok, err := b.try(ctx, at.Command{Text: "AT+CPINR", Prefix: "+CPINR:", Timeout: 5 * time.Second})
 	if err != nil {
@@ -195,25 +194,22 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 			return fault.Newf(fault.Fatal, op, "only one try is left, which is for an operator")
 		}
 	}
-	pin, err := os.ReadFile(b.cfg.SIMPIN)
+	pin, err := readSIMPIN(b.cfg.SIMPIN)
 	if err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
 	defer clear(pin)
-	digits := strings.TrimSpace(string(pin))
-	if !simPIN.MatchString(digits) {
-		return fault.Newf(fault.Fatal, op, "the PIN file does not hold four to eight digits")
-	}
 	// Noted before the modem sees it: an answer that never comes counts as a no.
 	b.pinRefused = card
 	// Not through ask, which repeats.
-	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + digits + `"`, Timeout: 20 * time.Second, Secret: true})
+	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + string(pin) + `"`, Timeout: 20 * time.Second, Secret: true})
 	refusal := asRefusal(err)
 	switch {
 	case err == nil, errors.Is(err, at.ErrDirty), refusal != nil && judge(refusal) == onBusy:
 		b.pinRefused = "" // taken, or the card never saw it
 		return err
 	case refusal != nil:
+		b.noteRefusal(card)
 		return fault.New(fault.Fatal, op, refusal)
 	}
 	return err

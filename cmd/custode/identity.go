@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"strings"
 	"time"
 
 	"custode/authcore"
@@ -164,6 +165,9 @@ func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reade
 		return nil, err
 	}
 	defer clear(in.Password)
+	if code := in.Attributes["spidCode"]; !strings.HasPrefix(code, a.policy.SPIDPrefix) {
+		return nil, fault.Newf(fault.Invalid, "add identity", "spidCode does not begin with the spid_prefix %s of the policy", a.policy.SPIDPrefix)
+	}
 	now := time.Now()
 	i, err := authcore.NewIdentity(authcore.NewIdentityInput{
 		Username: in.Username, Phone: in.Phone, Attributes: in.Attributes, SPIDCode: in.Attributes["spidCode"], Random: random, Now: now,
@@ -255,6 +259,9 @@ func decode(arg []byte, v any) error {
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return fault.Newf(fault.Invalid, "read the argument", "%w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fault.Newf(fault.Invalid, "read the argument", "something follows the JSON value")
 	}
 	return nil
 }

@@ -22,5 +22,6 @@ func (a *appliance) newPool(opener modem.Opener) (*modem.Pool, error) {
 	for i, m := range a.machine.Modems {
 		bays[i] = modem.BayConfig{Name: m.Name, Device: m.Device, Baud: m.Baud, SIMPIN: m.SIMPINFile}
 	}
-	return modem.New(modem.Config{Bays: bays, Journal: a.db, Opener: opener, Now: time.Now, Log: a.log, AllowSimulated: a.machine.AllowSimulatedModems})
+	return modem.New(modem.Config{Bays: bays, Journal: a.db, Opener: opener, Now: time.Now, Log: a.log, AllowSimulated: a.machine.AllowSimulatedModems,
+		PINNotes: a.machine.StateDirectory})
 }

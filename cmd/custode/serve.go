@@ -42,6 +42,7 @@ func (serveCmd) Run(c *cli) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
 	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
 	defer a.close()
@@ -49,6 +50,9 @@ func (serveCmd) Run(c *cli) error {
 		return err
 	}
 	if err := a.wire(); err != nil {
+		if fault.Is(err, fault.NotFound) { // a key or certificate: only an operator brings it
+			return fault.New(fault.Fatal, "wire the appliance", err)
+		}
 		return err
 	}
 	err = a.run(ctx)
@@ -76,6 +80,7 @@ type appliance struct {
 	policy  *config.Policy
 	log     *slog.Logger
 
+	lock  *os.File
 	token *pkcs11.Token
 	db    *store.DB
 
@@ -91,8 +96,15 @@ type appliance struct {
 // databaseFile is the database's name in the state directory.
 const databaseFile = "custode.db"
 
-// open acquires the token and the database.
+// open acquires the state directory, the token and the database. What can be
+// refused without touching the token is refused first.
 func (a *appliance) open(ctx context.Context) (err error) {
+	if err := checkTLSKey(a.machine.TLS.KeyFile); err != nil {
+		return err
+	}
+	if a.lock, err = lockState(a.machine.StateDirectory); err != nil {
+		return err
+	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{URI: a.machine.HSM.URI, MaxSessions: a.machine.HSM.Sessions, Log: a.log, Now: time.Now})
 	if err != nil {
 		return err
@@ -111,6 +123,9 @@ func (a *appliance) close() {
 		if err := a.token.Close(); err != nil {
 			a.log.Error("token not closed", "error", err)
 		}
+	}
+	if a.lock != nil {
+		_ = a.lock.Close()
 	}
 }
 

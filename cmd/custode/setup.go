@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/store"
+	"custode/otpvault"
 )
 
 // load reads both configuration files.
@@ -22,7 +24,18 @@ func (c *cli) load() (*config.Machine, *config.Policy, error) {
 		return nil, nil, err
 	}
 	policy, err := config.Load[config.Policy](c.Policy)
-	return machine, policy, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return machine, policy, agree(machine, policy)
+}
+
+// agree finds what each file alone cannot contradict.
+func agree(machine *config.Machine, policy *config.Policy) error {
+	if strings.HasPrefix(policy.PublicURL, "http:") && !machine.InsecureHTTPForDevelopment {
+		return fault.Newf(fault.Invalid, "compare the configuration files", "public_url: http is for insecure_http_for_development only")
+	}
+	return otpvault.CheckText(policy.Codes.Text, policy.Codes.Lifetime)
 }
 
 func newLog(w io.Writer, l config.Log) *slog.Logger {
@@ -57,6 +70,11 @@ func (migrateCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	lock, err := lockState(machine.StateDirectory)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	path := filepath.Join(machine.StateDirectory, databaseFile)
 	if err := store.Migrate(context.Background(), path, newLog(os.Stderr, machine.Log)); err != nil {
 		return err

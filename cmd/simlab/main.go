@@ -37,10 +37,10 @@ func main() {
 }
 
 type demoCmd struct {
-	IdP    string `default:"localhost:8088" help:"Address of the appliance."`
+	IdP    string `name:"idp" default:"localhost:8088" help:"Address of the appliance."`
 	SP     string `default:"localhost:8089" help:"Address of the demo service provider."`
 	Phones string `default:"localhost:8090" help:"Address of the simulated phones."`
-	Dir    string `type:"path" help:"Keep state in this folder; default: a temporary one."`
+	Dir    string `type:"path" help:"New folder for the state, kept at the end to be looked at; default: a temporary one."`
 }
 
 // Run brings the demo up and keeps it until Ctrl-C.

@@ -45,15 +45,12 @@ func NewServer(path string, methods map[string]Method, log *slog.Logger) *Server
 	return &Server{path: path, methods: methods, log: log}
 }
 
-// Run serves until ctx is cancelled. A socket file left by a dead process is
-// replaced; one that still answers is refused with fault.Conflict.
+// Run serves until ctx is cancelled, and lets a method in progress end (5 s). A
+// socket file left by a dead process is replaced; one that still answers is
+// refused with fault.Conflict, a file that is no socket with fault.Fatal.
 func (s *Server) Run(ctx context.Context) error {
-	if c, err := net.Dial("unix", s.path); err == nil {
-		c.Close()
-		return fault.Newf(fault.Conflict, "open administration socket "+s.path, "another process serves it")
-	}
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.Fatal, "open administration socket "+s.path, err)
+	if err := s.removeStale(); err != nil {
+		return err
 	}
 	old := unix.Umask(0o177)
 	ln, err := net.Listen("unix", s.path)
@@ -62,7 +59,6 @@ func (s *Server) Run(ctx context.Context) error {
 		return fault.New(fault.Fatal, "open administration socket "+s.path, err)
 	}
 	srv := &fasthttp.Server{
-		Handler:            func(c *fasthttp.RequestCtx) { s.handle(ctx, c) },
 		Logger:             quiet{},
 		MaxRequestBodySize: maxBody,
 		ReadTimeout:        10 * time.Second,
@@ -70,14 +66,44 @@ func (s *Server) Run(ctx context.Context) error {
 		Concurrency:        32,
 		DisableKeepalive:   true,
 	}
+	// Calls in progress outlive ctx: the caller of Run closes what they use.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv.Handler = func(c *fasthttp.RequestCtx) { s.handle(base, c) }
+	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(down)
 		limit, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = srv.ShutdownWithContext(limit)
 	})
-	defer stop()
-	if err := srv.Serve(&peerListener{Listener: ln, log: s.log}); err != nil && ctx.Err() == nil {
+	err = srv.Serve(&peerListener{Listener: ln, log: s.log})
+	if stop() {
 		return fault.New(fault.Unavailable, "serve administration socket", err)
+	}
+	<-down
+	return nil
+}
+
+// removeStale removes the socket of a dead process, and nothing else: a path
+// that was mistyped in the configuration may name any file.
+func (s *Server) removeStale() error {
+	op := "open administration socket " + s.path
+	info, err := os.Lstat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fault.New(fault.Fatal, op, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return fault.Newf(fault.Fatal, op, "there is a file that is no socket")
+	}
+	if c, err := net.DialTimeout("unix", s.path, 5*time.Second); err == nil {
+		c.Close()
+		return fault.Newf(fault.Conflict, op, "another process serves it")
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Fatal, op, err)
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ import (
 const maxFile = 256 << 10
 
 // Load reads the YAML file at path into a new T, strictly, and validates it.
-// It returns fault.Invalid for what the file says and fault.Unavailable when it
-// cannot be read.
+// It returns fault.Invalid for what the file says, fault.Fatal when it cannot be
+// opened and fault.Unavailable when reading it fails.
 func Load[T any, P interface {
 	*T
 	Validate() error
@@ -77,7 +77,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	op := "read " + path
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, op, err)
+		return nil, fault.New(fault.Fatal, op, err) // starting again does not bring it
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))

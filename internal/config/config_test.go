@@ -73,6 +73,7 @@ func TestRefusals(t *testing.T) {
 		"two documents":     {"log:", "---\nlog:", "more than one"},
 		"no TLS":            {"certificate_file: /etc/custode/tls/chain.pem", "certificate_file: \"\"", "go together"},
 		"plain not loop":    {"insecure_http_for_development: false", "insecure_http_for_development: true", "loopback"},
+		"relative TLS key":  {"key_file: /etc/custode/tls/key.pem", "key_file: key.pem", "tls.key_file"},
 		"relative path":     {"state_directory: /var/lib/custode", "state_directory: var", "state_directory"},
 		"pin in the URI":    {"pin-source=file:/run/credentials/custode.service/pin", "pin-value=1234", "pin-value"},
 		"bad level":         {"level: info", "level: loud", "log.level"},
@@ -103,6 +104,7 @@ func TestPolicyRefusals(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
 		"long flow":      {"lifetime: 8m", "lifetime: 10m", "flow.lifetime"},
+		"short flow":     {"lifetime: 8m", "lifetime: 30s", "flow.lifetime"},
 		"shared key":     {"custode/codes/2026-1", "custode/pepper/2026-1", "one purpose"},
 		"bad label":      {"custode/codes/2026-1", "Custode Codes", "key label"},
 		"entityID":       {"entity_id: https://idp.example.it", "entity_id: idp", "entityID"},
@@ -124,6 +126,9 @@ func TestPolicyRefusals(t *testing.T) {
 
 func TestBoundedAndSecretFiles(t *testing.T) {
 	dir := t.TempDir()
+	if _, err := Load[Machine](filepath.Join(dir, "none.yaml")); !fault.Is(err, fault.Fatal) {
+		t.Errorf("no file: %v", err)
+	}
 	big := filepath.Join(dir, "big.yaml")
 	if err := os.WriteFile(big, bytes.Repeat([]byte("#"), maxFile+1), 0o600); err != nil {
 		t.Fatal(err)

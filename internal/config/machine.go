@@ -61,6 +61,9 @@ func (m *Machine) Validate() error {
 	} else {
 		p.check(m.TLS.CertificateFile != "", "tls: certificate_file and key_file are required")
 	}
+	for key, path := range map[string]string{"certificate_file": m.TLS.CertificateFile, "key_file": m.TLS.KeyFile} {
+		p.check(path == "" || filepath.IsAbs(path), "tls."+key+": must be an absolute path")
+	}
 	for key, path := range map[string]string{"state_directory": m.StateDirectory, "admin_socket": m.AdminSocket, "registry_directory": m.RegistryDirectory} {
 		p.check(filepath.IsAbs(path), key+": must be an absolute path")
 	}

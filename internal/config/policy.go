@@ -10,9 +10,9 @@ import (
 
 // Policy is the file of decisions. Zero values take the documented default.
 type Policy struct {
-	EntityID     id.EntityID    `yaml:"entity_id"`  // of this identity provider; keep it for ever
-	PublicURL    string         `yaml:"public_url"` // scheme://host[:port] the browsers use
-	SPIDPrefix   string         `yaml:"spid_prefix"`
+	EntityID     id.EntityID    `yaml:"entity_id"`   // of this identity provider; keep it for ever
+	PublicURL    string         `yaml:"public_url"`  // scheme://host[:port] the browsers use
+	SPIDPrefix   string         `yaml:"spid_prefix"` // of every spidCode that identity add takes
 	Organization Organization   `yaml:"organization"`
 	Keys         Keys           `yaml:"keys"`
 	Request      RequestPolicy  `yaml:"request"`
@@ -86,10 +86,10 @@ func (c *Policy) Validate() error {
 	}
 	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")
 	p.check(within(c.Request.PastSkew, time.Second, 10*time.Minute), "request.past_skew: 1s to 10m")
-	p.check(within(c.Flow.Lifetime, time.Second, 10*time.Minute-time.Second), "flow.lifetime: under 10m")
+	p.check(within(c.Flow.Lifetime, time.Minute, 10*time.Minute-time.Second), "flow.lifetime: 1m to under 10m")
 	p.check(c.Flow.WrongPasswords >= 1 && c.Flow.WrongPasswords <= 10, "flow.wrong_passwords: 1 to 10")
 	p.check(c.Flow.WrongCodes >= 1 && c.Flow.WrongCodes <= 3, "flow.wrong_codes: 1 to 3")
-	p.check(within(c.Codes.Lifetime, time.Second, 9*time.Minute), "codes.lifetime: up to 9m")
+	p.check(within(c.Codes.Lifetime, time.Minute, 9*time.Minute), "codes.lifetime: 1m to 9m")
 	p.check(c.Codes.PerSubject >= 1 && c.Codes.PerSubject <= 1000, "codes.per_subject: 1 to 1000")
 	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
 	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")

@@ -48,7 +48,7 @@ func TestREADMECommandsExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, doc := range []string{"../../README.md", "../../docs/operator.md"} {
+	for _, doc := range []string{"../../README.md", "../../docs/operator.md", "../../docs/ceremony.md"} {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
@@ -59,11 +59,17 @@ func TestREADMECommandsExist(t *testing.T) {
 				t.Errorf("%s names make %s, which is not in the Makefile", doc, m[1])
 			}
 		}
-		for _, m := range regexp.MustCompile("`custode ([a-z-]+)(?: ([a-z]+))?").FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile("(?m)(?:`|^    )custode ([a-z-]+)(?: ([a-z]+))?([^`\n]*)").FindAllStringSubmatch(string(text), -1) {
 			found++
 			args := append(strings.Fields(m[1]+" "+m[2]), "--help")
-			if out, err := exec.Command(custode, args...).CombinedOutput(); err != nil || strings.Contains(string(out), "unexpected argument") {
+			out, err := exec.Command(custode, args...).CombinedOutput()
+			if err != nil || strings.Contains(string(out), "unexpected argument") {
 				t.Errorf("%s names custode %s %s: %v", doc, m[1], m[2], err)
+			}
+			for _, flag := range regexp.MustCompile(` --[a-z-]+`).FindAllString(m[3], -1) {
+				if !strings.Contains(string(out), flag+"=") {
+					t.Errorf("%s gives custode %s %s the flag%s, which it does not have", doc, m[1], m[2], flag)
+				}
 			}
 		}
 	}

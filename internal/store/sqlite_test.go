@@ -7,8 +7,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -306,5 +308,38 @@ func TestLinkedSQLite(t *testing.T) {
 		if err := store.CheckSQLiteVersion(v); err != nil {
 			t.Errorf("%s: %v", v, err)
 		}
+	}
+}
+
+// TestPingTellsOfAFullDisk: reads go on when the disk takes no more, and health
+// must not call that fit to serve. A limit on file sizes stands in for the disk.
+func TestPingTellsOfAFullDisk(t *testing.T) {
+	db := mustOpen(t, migrated(t))
+	if err := db.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(l syscall.Rlimit) {
+		t.Helper()
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(syscall.Rlimit{Cur: 4096, Max: old.Max})
+	_, written := db.CountFailure(t.Context(), [32]byte{1}, time.Now())
+	full := db.Ping(t.Context())
+	limit(old)
+	wantKind(t, "write on a full disk", written, fault.Unavailable)
+	wantKind(t, "ping on a full disk", full, fault.Unavailable)
+	if err := db.Ping(t.Context()); err != nil {
+		t.Errorf("ping with room again: %v", err)
+	}
+	if _, err := db.CountFailure(t.Context(), [32]byte{1}, time.Now()); err != nil {
+		t.Errorf("write with room again: %v", err)
 	}
 }

@@ -28,7 +28,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"github.com/mattn/go-sqlite3"
 
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -57,6 +60,9 @@ type DB struct {
 	path   string
 	issuer id.EntityID
 	log    *slog.Logger
+	// refused is set when the disk refused a write and cleared when Ping got one
+	// through: reading goes on while the disk is full.
+	refused atomic.Bool
 }
 
 // Open opens a migrated database. It fails with fault.Fatal when an operator
@@ -136,7 +142,7 @@ func (db *DB) Close() error {
 }
 
 // Ping reports whether the database can be read and the write lock be had. It
-// writes nothing.
+// writes only after the disk refused a write, to see whether it still does.
 func (db *DB) Ping(ctx context.Context) error {
 	if err := checkSchema(ctx, db.reader); err != nil {
 		return err
@@ -145,10 +151,39 @@ func (db *DB) Ping(ctx context.Context) error {
 	if err != nil {
 		return mapError("take write lock", err)
 	}
+	if db.refused.Load() {
+		return db.tryWrite(ctx, tx)
+	}
 	if err := tx.Rollback(); err != nil {
 		return mapError("release write lock", err)
 	}
 	return nil
+}
+
+// tryWrite writes one page, whose content stays what it is, through tx.
+func (db *DB) tryWrite(ctx context.Context, tx *sql.Tx) error {
+	const op = "write after a refusal"
+	if _, err := tx.ExecContext(ctx, "PRAGMA user_version = 0"); err != nil {
+		_ = tx.Rollback()
+		return mapError(op, err)
+	}
+	if err := tx.Commit(); err != nil {
+		return mapError(op, err)
+	}
+	db.refused.Store(false)
+	return nil
+}
+
+// noteRefusal remembers an error that says that the disk takes no writes.
+func (db *DB) noteRefusal(err error) error {
+	var e sqlite3.Error
+	if errors.As(err, &e) {
+		switch e.Code {
+		case sqlite3.ErrFull, sqlite3.ErrIoErr, sqlite3.ErrReadonly, sqlite3.ErrCantOpen:
+			db.refused.Store(true)
+		}
+	}
+	return err
 }
 
 // Backup writes a consistent copy of the database to path, which must not
@@ -196,15 +231,15 @@ func (db *DB) read() *sqlite.Queries { return sqlite.New(db.reader) }
 func (db *DB) write(ctx context.Context, op string, do func(q *sqlite.Queries) error) error {
 	tx, err := db.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return mapError(op, err)
+		return mapError(op, db.noteRefusal(err))
 	}
 	if err := do(sqlite.New(tx)); err != nil {
 		// The transaction is void either way; the cause is what matters.
 		_ = tx.Rollback()
-		return mapError(op, err)
+		return mapError(op, db.noteRefusal(err))
 	}
 	if err := tx.Commit(); err != nil {
-		return mapError(op, err)
+		return mapError(op, db.noteRefusal(err))
 	}
 	return nil
 }

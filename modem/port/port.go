@@ -266,6 +266,9 @@ func (p *Port) readerGone() bool {
 }
 
 func (p *Port) release() error {
+	// What a stalled modem has not taken would hold close(2) up for the driver's
+	// closing_wait, 30 s by default (Linux, tty_port_close_start).
+	_ = unix.IoctlSetInt(p.fd, unix.TCFLSH, unix.TCOFLUSH)
 	err := p.tty.Close()
 	_ = unix.Close(p.fd) // drops the lock
 	_ = unix.Close(p.wakeFD)

@@ -1,0 +1,88 @@
+package modem
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"custode/internal/fault"
+)
+
+// maxSIMPINFile bounds the file, in octets; a PIN has four to eight digits.
+const maxSIMPINFile = 64
+
+// readSIMPIN returns the first line of the file. It must be a regular file that
+// others may not read; group bits may be the mask of an access control list,
+// as systemd makes them for credentials. The caller wipes the result.
+func readSIMPIN(path string) ([]byte, error) {
+	const op = "read SIM PIN file"
+	// O_NONBLOCK: a FIFO in its place must not hang the bay and its shutdown.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fault.New(fault.Fatal, op, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fault.New(fault.Fatal, op, err)
+	case !info.Mode().IsRegular() || info.Mode().Perm()&0o027 != 0:
+		return nil, fault.Newf(fault.Fatal, op, "%s must be a regular file that only its owner may read (mode is %v)", path, info.Mode())
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSIMPINFile))
+	if err != nil {
+		clear(data)
+		return nil, fault.New(fault.Fatal, op, err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSpace(line)
+	if !simPIN.Match(line) {
+		clear(data)
+		return nil, fault.Newf(fault.Fatal, op, "%s does not begin with a line of four to eight digits", path)
+	}
+	return line, nil
+}
+
+// pinNote is the file that says that a card refused its PIN, so that a restart
+// does not spend another of its three tries; "" when nothing is kept.
+func (b *bay) pinNote(card string) string {
+	if b.pool.cfg.PINNotes == "" {
+		return ""
+	}
+	digits := digitsOnly.FindString(card)
+	if digits == "" {
+		digits = b.cfg.Name // a modem that does not tell the card's number
+	}
+	return filepath.Join(b.pool.cfg.PINNotes, "sim-pin-refused-"+digits)
+}
+
+// refusedBefore fails when the card refused a PIN in this process or, by its
+// note, in an earlier one.
+func (b *bay) refusedBefore(op, card string) error {
+	note := b.pinNote(card)
+	if b.pinRefused == card {
+		return fault.Newf(fault.Fatal, op, "the PIN was refused before and is not tried again")
+	}
+	if note == "" {
+		return nil
+	}
+	if _, err := os.Lstat(note); !errors.Is(err, fs.ErrNotExist) {
+		return fault.Newf(fault.Fatal, op, "the PIN was refused before; correct its file, then remove %s", note)
+	}
+	return nil
+}
+
+// noteRefusal keeps the refusal for the next process.
+func (b *bay) noteRefusal(card string) {
+	note := b.pinNote(card)
+	if note == "" {
+		return
+	}
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		b.pool.cfg.Log.Error("refused SIM PIN not noted: a restart would try it again", "bay", b.cfg.Name, "err", err)
+	}
+}

@@ -1,0 +1,10 @@
+package otpvault
+
+import "time"
+
+// CheckText returns fault.Invalid when New would refuse text as the Template of
+// codes that live so long; for those who check a configuration.
+func CheckText(text string, lifetime time.Duration) error {
+	_, err := parseTemplate(text, int(lifetime/time.Minute))
+	return err
+}
