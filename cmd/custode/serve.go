@@ -226,18 +226,21 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: lately(a.health, time.Second),
+		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 	})
 	return err
 }
 
-// health is nil when logins can be served: the token answers and the database
+// health returns the check that is nil when logins can be served: the token answers and the database
 // takes reads. Modems are not part of it: level 1 needs none.
-func (a *appliance) health() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return errors.Join(a.token.Health(), a.db.Ping(ctx))
+func (a *appliance) health() func() error {
+	database := lately(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		return a.db.Ping(ctx)
+	}, time.Second)
+	return func() error { return errors.Join(a.token.Health(), database()) }
 }
 
 // lately remembers the result of check for that long: anybody may ask, and
