@@ -205,14 +205,6 @@ func (p *Passwords) Check(ctx context.Context, subject id.Subject, stored, passw
 	return nil
 }
 
-// Stale reports whether stored was made with another cost than new hashes are,
-// so that a right password is the occasion to hash it anew. Until then the work
-// for that row differs from the work for an unknown username.
-func (p *Passwords) Stale(stored string) bool {
-	e, err := parseEncoded(stored)
-	return err != nil || e.cost != p.cost
-}
-
 // tag does the work: Argon2id in turn, then the pepper, outside of the turn so
 // that waiting for the HSM does not idle a core.
 func (p *Passwords) tag(ctx context.Context, subject id.Subject, e encoded, plain []byte) ([]byte, error) {

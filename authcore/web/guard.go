@@ -81,7 +81,12 @@ func (s *Server) unreadable(c *fasthttp.RequestCtx, err error) {
 		status = fasthttp.StatusRequestTimeout
 	}
 	s.plain(c, status)
-	s.cfg.Log.Warn("request refused", "reason", errorClass(err), "status", status, "peer", peerOf(c.RemoteAddr()).String())
+	// Browsers open connections ahead of need: one that stays silent is no event.
+	level := slog.LevelWarn
+	if status == fasthttp.StatusRequestTimeout {
+		level = slog.LevelDebug
+	}
+	s.cfg.Log.Log(context.Background(), level, "request refused", "reason", errorClass(err), "status", status, "peer", peerOf(c.RemoteAddr()).String())
 }
 
 // framingIsAmbiguous reports header blocks that fasthttp 1.74 accepts and

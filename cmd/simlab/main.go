@@ -58,7 +58,7 @@ func (d *demoCmd) Run(c *cli) (err error) {
 	}
 	fmt.Println("Starting: SoftHSM token, key ceremony, four simulated modems, service provider, appliance ...")
 	l, err := lab.Start(ctx, lab.Config{
-		Custode: custode, Dir: d.Dir, Log: os.Stderr, LogLevel: "warn", Network: radio,
+		Custode: custode, Dir: d.Dir, Log: os.Stderr, LogLevel: "error", Network: radio,
 		Addr: lab.Addresses{IdP: d.IdP, SP: d.SP, Phones: d.Phones},
 	})
 	if err != nil {

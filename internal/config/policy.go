@@ -55,7 +55,7 @@ type CodePolicy struct {
 	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m; 0: 5m
 	PerSubject       int           `yaml:"per_subject"`        // messages per window; 0: 5
 	PerSubjectWindow time.Duration `yaml:"per_subject_window"` // 0: 10m
-	Text             string        `yaml:"text"`               // with {code}, {service}, {minutes}; one SMS
+	Text             string        `yaml:"text"`               // with {code}, {service}, {minutes}; one SMS; empty: otpvault.DefaultTemplate
 }
 
 // PasswordPolicy sets Argon2id (RFC 9106) and the queue in front of it.
@@ -64,9 +64,6 @@ type PasswordPolicy struct {
 	Iterations uint32 `yaml:"iterations"` // 0: 2
 	Queue      int    `yaml:"queue"`      // hashes waiting at most; 0: derived from the 3-second objective
 }
-
-// DefaultCodeText is the text of a code message where policy sets none.
-const DefaultCodeText = "{code} e' il codice per accedere a {service}. Vale {minutes} minuti. Non comunicarlo a nessuno."
 
 // Validate fills in defaults and reports every broken rule, in the file's key names.
 func (c *Policy) Validate() error {
@@ -107,7 +104,6 @@ func (c *Policy) defaults() {
 	setDefault(&c.Codes.Lifetime, 5*time.Minute)
 	setDefault(&c.Codes.PerSubject, 5)
 	setDefault(&c.Codes.PerSubjectWindow, 10*time.Minute)
-	setDefault(&c.Codes.Text, DefaultCodeText)
 	setDefault(&c.Passwords.MemoryKiB, 19456)
 	setDefault(&c.Passwords.Iterations, 2)
 }
