@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -172,24 +171,9 @@ func arrive(t *testing.T, l *lab.Lab, by binding, r spsim.Request) *visit {
 
 func (v *visit) send(by binding, r spsim.Request) {
 	v.t.Helper()
-	if err := v.l.SP.Open(context.Background()); err != nil {
-		v.t.Fatalf("the service provider reads our metadata: %v", err)
-	}
-	if by == redirect {
-		to, id, err := v.l.SP.RedirectURL(r)
-		if err != nil {
-			v.t.Fatal(err)
-		}
-		v.id = id
-		v.to(v.b.Get(to))
-		return
-	}
-	action, fields, id, err := v.l.SP.PostForm(r)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	v.id = id
-	v.to(v.b.Post(action, fields, v.l.SPURL))
+	page, request, err := v.l.Send(v.t.Context(), v.b, r, by == post)
+	v.id = request
+	v.to(page, err)
 }
 
 func (v *visit) to(p *browsersim.Page, err error) {
@@ -231,13 +215,11 @@ func (v *visit) inbox(n int) string {
 
 func codeIn(t *testing.T, m modemsim.SMS) string {
 	t.Helper()
-	for word := range strings.FieldsSeq(m.Text) {
-		if w := strings.Trim(word, ".,:"); len(w) == 6 && strings.Trim(w, "0123456789") == "" {
-			return w
-		}
+	code, err := lab.Code(m)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no code in the message %q", m.Text)
-	return ""
+	return code
 }
 
 func (v *visit) code(code string) {

@@ -14,7 +14,7 @@ import (
 // returns what the service provider verified. It reads the code on the
 // person's simulated phone. Each person may be in one login at a time.
 func (l *Lab) Login(ctx context.Context, b *browsersim.Browser, r spsim.Request, byPost bool, p Person) (*spsim.Login, error) {
-	page, err := l.Send(ctx, b, r, byPost)
+	page, _, err := l.Send(ctx, b, r, byPost)
 	if err != nil {
 		return nil, err
 	}
@@ -47,23 +47,26 @@ func (l *Lab) Login(ctx context.Context, b *browsersim.Browser, r spsim.Request,
 	return l.SP.ConsumeFor(r.Browser, page.Field("SAMLResponse"), page.Field("RelayState"))
 }
 
-// Send carries the request to the appliance and returns the page reached.
-func (l *Lab) Send(ctx context.Context, b *browsersim.Browser, r spsim.Request, byPost bool) (*browsersim.Page, error) {
+// Send carries the request to the appliance and returns the page reached and the
+// request's ID.
+func (l *Lab) Send(ctx context.Context, b *browsersim.Browser, r spsim.Request, byPost bool) (page *browsersim.Page, request string, err error) {
 	if err := l.SP.Open(ctx); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if byPost {
-		action, fields, _, err := l.SP.PostForm(r)
+		action, fields, request, err := l.SP.PostForm(r)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		return b.Post(action, fields, l.SPURL)
+		page, err := b.Post(action, fields, l.SPURL)
+		return page, request, err
 	}
-	to, _, err := l.SP.RedirectURL(r)
+	to, request, err := l.SP.RedirectURL(r)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return b.Get(to)
+	page, err = b.Get(to)
+	return page, request, err
 }
 
 // Code finds the six digits in a message.
