@@ -72,7 +72,7 @@ func measure(ctx context.Context, custode string, level int, span time.Duration,
 	if err != nil {
 		return r, err
 	}
-	cfg := lab.Config{Custode: path, Modems: clients, Log: os.Stderr, LogLevel: "warn", Policy: map[string]string{
+	cfg := lab.Config{Custode: path, Modems: clients, Log: os.Stderr, LogLevel: "error", Policy: map[string]string{
 		"codes.per_subject": "1000", "codes.per_subject_window": "1m",
 	}}
 	maps.Copy(cfg.Policy, policy)
