@@ -36,7 +36,7 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 }
 
-// RequestPolicy decides what the technical rules leave open (spid.md section 11).
+// RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
 type RequestPolicy struct {
 	FutureSkew        time.Duration `yaml:"future_skew"`         // IssueInstant ahead of our clock; 0: 3m
 	PastSkew          time.Duration `yaml:"past_skew"`           // IssueInstant behind it; 0: 5m
