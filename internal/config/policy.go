@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -11,7 +12,7 @@ import (
 // Policy is the file of decisions. Zero values take the documented default.
 type Policy struct {
 	EntityID     id.EntityID    `yaml:"entity_id"`   // of this identity provider; keep it for ever
-	PublicURL    string         `yaml:"public_url"`  // scheme://host[:port] the browsers use
+	PublicURL    string         `yaml:"public_url"`  // https://host[:port] the browsers use
 	SPIDPrefix   string         `yaml:"spid_prefix"` // of every spidCode that identity add takes
 	Organization Organization   `yaml:"organization"`
 	Keys         Keys           `yaml:"keys"`
@@ -70,11 +71,12 @@ func (c *Policy) Validate() error {
 	c.defaults()
 	var p problems
 	p.check(!c.EntityID.IsZero(), "entity_id: required")
-	u, err := url.Parse(c.PublicURL)
-	p.check(err == nil && oneOf(u.Scheme, "http", "https") && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.User == nil,
-		"public_url: must be scheme://host[:port] without a path")
+	u, ok := webURL(c.PublicURL)
+	p.check(ok && u.Path == "" && u.RawQuery == "" && u.Fragment == "", "public_url: must be https://host[:port] without a path (http for a loopback host only)")
 	p.check(len(c.SPIDPrefix) == 4 && strings.Trim(c.SPIDPrefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "", "spid_prefix: four capital letters")
 	p.check(c.Organization.Name != "" && c.Organization.DisplayName != "" && c.Organization.URL != "", "organization: name, display_name and url are required")
+	_, ok = webURL(c.Organization.URL)
+	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
 	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
 		p.check(!l.IsZero(), "keys."+key+": required")
@@ -91,6 +93,7 @@ func (c *Policy) Validate() error {
 	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
 	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
+	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	return p.err()
 }
@@ -113,6 +116,16 @@ func setDefault[T comparable](v *T, def T) {
 	if *v == zero {
 		*v = def
 	}
+}
+
+// webURL parses an address as the metadata may publish it.
+func webURL(s string) (*url.URL, bool) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsRune(s, ' ') {
+		return nil, false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u, u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 func within(d, lo, hi time.Duration) bool { return d >= lo && d <= hi }
