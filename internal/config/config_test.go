@@ -113,6 +113,7 @@ func TestPolicyRefusals(t *testing.T) {
 		"fragment":        {"public_url: https://idp.example.it", "public_url: https://idp.example.it#x", "public_url"},
 		"not a web site":  {"url: https://www.example.it", "url: www.example.it", "organization.url"},
 		"costly hash":     {"memory_kib: 19456\n  iterations: 2", "memory_kib: 131072\n  iterations: 5", "memory_kib times iterations"},
+		"part of minute":  {"lifetime: 5m", "lifetime: 90s", "codes.lifetime"},
 		"too many tries":  {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,7 +53,7 @@ type FlowPolicy struct {
 
 // CodePolicy limits one-time codes.
 type CodePolicy struct {
-	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m; 0: 5m
+	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m, whole minutes; 0: 5m
 	PerSubject       int           `yaml:"per_subject"`        // messages per window; 0: 5
 	PerSubjectWindow time.Duration `yaml:"per_subject_window"` // 0: 10m
 	Text             string        `yaml:"text"`               // with {code}, {service}, {minutes}; one SMS; empty: otpvault.DefaultTemplate
@@ -88,7 +88,7 @@ func (c *Policy) Validate() error {
 	p.check(within(c.Flow.Lifetime, time.Minute, 10*time.Minute-time.Second), "flow.lifetime: 1m to under 10m")
 	p.check(c.Flow.WrongPasswords >= 1 && c.Flow.WrongPasswords <= 10, "flow.wrong_passwords: 1 to 10")
 	p.check(c.Flow.WrongCodes >= 1 && c.Flow.WrongCodes <= 3, "flow.wrong_codes: 1 to 3")
-	p.check(within(c.Codes.Lifetime, time.Minute, 9*time.Minute), "codes.lifetime: 1m to 9m")
+	p.check(within(c.Codes.Lifetime, time.Minute, 9*time.Minute) && c.Codes.Lifetime%time.Minute == 0, "codes.lifetime: 1m to 9m, whole minutes")
 	p.check(c.Codes.PerSubject >= 1 && c.Codes.PerSubject <= 1000, "codes.per_subject: 1 to 1000")
 	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
 	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")
