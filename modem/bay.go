@@ -256,7 +256,7 @@ func (b *bay) check(ctx context.Context) error {
 // indication handles unsolicited lines, in the actor's goroutine.
 func (b *bay) indication(i at.Indication) {
 	if i.Boot == at.BootSoft {
-		b.again = b.eng != nil && b.inSession()
+		b.again = b.eng != nil && b.initialised()
 		return
 	}
 	if i.PDU != "" {
@@ -268,9 +268,9 @@ func (b *bay) indication(i at.Indication) {
 	}
 }
 
-// inSession reports that initialisation is over: a late "SMS Ready" then means
+// initialised reports that initialisation is over: a late "SMS Ready" then means
 // that something was reset.
-func (b *bay) inSession() bool {
+func (b *bay) initialised() bool {
 	switch b.snapshot().State {
 	case Ready, Transacting, NoNetwork:
 		return true

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/hsm/pkcs11"
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -30,10 +31,14 @@ func (c *cli) load() (*config.Machine, *config.Policy, error) {
 	return machine, policy, agree(machine, policy)
 }
 
-// agree finds what each file alone cannot contradict.
+// agree finds what internal/config cannot: what the two files contradict, and
+// values whose rules belong to the packages that use them.
 func agree(machine *config.Machine, policy *config.Policy) error {
 	if strings.HasPrefix(policy.PublicURL, "http:") && !machine.InsecureHTTPForDevelopment {
 		return fault.Newf(fault.Invalid, "compare the configuration files", "public_url: http is for insecure_http_for_development only")
+	}
+	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
+		return err
 	}
 	return otpvault.CheckText(policy.Codes.Text, policy.Codes.Lifetime)
 }

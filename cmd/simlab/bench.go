@@ -22,8 +22,8 @@ type benchCmd struct {
 // figures collects the result lines of a run.
 type figures struct{ out io.Writer }
 
-// print writes one figure in the one form that all suites use. better says in
-// words which direction is good and what the reference is.
+// print writes one figure in the one form that all suites use: the measure, our
+// value with its unit, the reference in the same unit, and ours over it.
 func (f figures) print(measure string, ours float64, unit string, ref float64) {
 	fmt.Fprintf(f.out, "bench: %s %.3f %s ref %.3f ratio %.3f\n", measure, ours, unit, ref, ours/ref)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -11,7 +12,7 @@ import (
 // Policy is the file of decisions. Zero values take the documented default.
 type Policy struct {
 	EntityID     id.EntityID    `yaml:"entity_id"`   // of this identity provider; keep it for ever
-	PublicURL    string         `yaml:"public_url"`  // scheme://host[:port] the browsers use
+	PublicURL    string         `yaml:"public_url"`  // https://host[:port] the browsers use
 	SPIDPrefix   string         `yaml:"spid_prefix"` // of every spidCode that identity add takes
 	Organization Organization   `yaml:"organization"`
 	Keys         Keys           `yaml:"keys"`
@@ -36,7 +37,7 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 }
 
-// RequestPolicy decides what the technical rules leave open (spid.md section 11).
+// RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
 type RequestPolicy struct {
 	FutureSkew        time.Duration `yaml:"future_skew"`         // IssueInstant ahead of our clock; 0: 3m
 	PastSkew          time.Duration `yaml:"past_skew"`           // IssueInstant behind it; 0: 5m
@@ -52,7 +53,7 @@ type FlowPolicy struct {
 
 // CodePolicy limits one-time codes.
 type CodePolicy struct {
-	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m; 0: 5m
+	Lifetime         time.Duration `yaml:"lifetime"`           // 1m to 9m, whole minutes; 0: 5m
 	PerSubject       int           `yaml:"per_subject"`        // messages per window; 0: 5
 	PerSubjectWindow time.Duration `yaml:"per_subject_window"` // 0: 10m
 	Text             string        `yaml:"text"`               // with {code}, {service}, {minutes}; one SMS; empty: otpvault.DefaultTemplate
@@ -70,11 +71,12 @@ func (c *Policy) Validate() error {
 	c.defaults()
 	var p problems
 	p.check(!c.EntityID.IsZero(), "entity_id: required")
-	u, err := url.Parse(c.PublicURL)
-	p.check(err == nil && oneOf(u.Scheme, "http", "https") && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.User == nil,
-		"public_url: must be scheme://host[:port] without a path")
+	u, ok := webURL(c.PublicURL)
+	p.check(ok && u.Path == "" && u.RawQuery == "" && u.Fragment == "", "public_url: must be https://host[:port] without a path (http for a loopback host only)")
 	p.check(len(c.SPIDPrefix) == 4 && strings.Trim(c.SPIDPrefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "", "spid_prefix: four capital letters")
 	p.check(c.Organization.Name != "" && c.Organization.DisplayName != "" && c.Organization.URL != "", "organization: name, display_name and url are required")
+	_, ok = webURL(c.Organization.URL)
+	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
 	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
 		p.check(!l.IsZero(), "keys."+key+": required")
@@ -86,11 +88,12 @@ func (c *Policy) Validate() error {
 	p.check(within(c.Flow.Lifetime, time.Minute, 10*time.Minute-time.Second), "flow.lifetime: 1m to under 10m")
 	p.check(c.Flow.WrongPasswords >= 1 && c.Flow.WrongPasswords <= 10, "flow.wrong_passwords: 1 to 10")
 	p.check(c.Flow.WrongCodes >= 1 && c.Flow.WrongCodes <= 3, "flow.wrong_codes: 1 to 3")
-	p.check(within(c.Codes.Lifetime, time.Minute, 9*time.Minute), "codes.lifetime: 1m to 9m")
+	p.check(within(c.Codes.Lifetime, time.Minute, 9*time.Minute) && c.Codes.Lifetime%time.Minute == 0, "codes.lifetime: 1m to 9m, whole minutes")
 	p.check(c.Codes.PerSubject >= 1 && c.Codes.PerSubject <= 1000, "codes.per_subject: 1 to 1000")
 	p.check(within(c.Codes.PerSubjectWindow, time.Minute, 24*time.Hour), "codes.per_subject_window: 1m to 24h")
 	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
+	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	return p.err()
 }
@@ -113,6 +116,16 @@ func setDefault[T comparable](v *T, def T) {
 	if *v == zero {
 		*v = def
 	}
+}
+
+// webURL parses an address as the metadata may publish it.
+func webURL(s string) (*url.URL, bool) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsRune(s, ' ') {
+		return nil, false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u, u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 func within(d, lo, hi time.Duration) bool { return d >= lo && d <= hi }

@@ -305,6 +305,7 @@ func TestBrowserAnomalies(t *testing.T) {
 		t.Run(size.name, func(t *testing.T) {
 			b := newTab(t, browser, size.name, size.width, size.height)
 			b.do(chromedp.Navigate(l.IdP+"/sso/redirect"), chromedp.WaitVisible(chromedp.CSS("main")))
+			b.expect("document.documentElement.lang", "it", table(t)[4]["page_text_it"], table(t)[4]["advice_it"])
 			b.look("14-anomaly")
 			p := enrol(t, l)
 			if _, err := l.Run(t.Context(), "identity", "suspend", p.Username, "--reason", "test"); err != nil {
@@ -315,6 +316,7 @@ func TestBrowserAnomalies(t *testing.T) {
 			b.typeIn("#username", p.Username)
 			b.typeIn("#password", p.Password)
 			b.click(`button[value="password"]`, `[role="alert"]`)
+			b.expect("document.documentElement.lang", "it", table(t)[23]["page_text_it"])
 			b.look("15-suspended")
 		})
 	}

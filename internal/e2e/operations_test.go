@@ -29,7 +29,7 @@ func TestCheckConfigFindsWhatServeWould(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for old, bad := range map[string]string{"text: \"{code}": "text: \"", "public_url: https:": "public_url: http:"} {
+	for old, bad := range map[string]string{"text: \"{code}": "text: \"", "public_url: https://idp.example.it": "public_url: http://localhost"} {
 		text := strings.Replace(string(good), old, bad, 1)
 		if text == string(good) {
 			t.Fatalf("%s: the case changes nothing", old)

@@ -227,7 +227,11 @@ func TestNoSecretInTheLog(t *testing.T) {
 	v.code(wrong(code))
 	v.code(code)
 	v.submit("consent", nil)
-	for i, c := range v.b.CookieValues("localhost") {
+	cookies := v.b.CookieValues("localhost")
+	if len(cookies) == 0 {
+		t.Fatal("the browser holds no cookie to search for")
+	}
+	for i, c := range cookies {
 		secrets[fmt.Sprintf("cookie %d", i)] = c
 	}
 	// The password typed into the wrong field, and requests the server refuses.

@@ -108,9 +108,6 @@ func ParseFiscalNumber(s string) (FiscalNumber, error) {
 	return FiscalNumber{text{s}}, nil
 }
 
-// UnmarshalText parses b as ParseFiscalNumber does; empty text gives the zero value.
-func (n *FiscalNumber) UnmarshalText(b []byte) error { return unmarshal(n, b, ParseFiscalNumber) }
-
 // oddWeight maps 0-9/A-Z in odd positions (counted from 1) to their weight.
 var oddWeight = [26]int{1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23}
 
