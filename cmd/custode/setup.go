@@ -31,11 +31,19 @@ func (c *cli) load() (*config.Machine, *config.Policy, error) {
 	return machine, policy, agree(machine, policy)
 }
 
+// leastHashWork is the least memory_kib times iterations of a real password
+// hash: a little under the weakest commonly recommended Argon2id setting (7 MiB, 5 passes).
+const leastHashWork = 35_000
+
 // agree finds what internal/config cannot: what the two files contradict, and
 // values whose rules belong to the packages that use them.
 func agree(machine *config.Machine, policy *config.Policy) error {
 	if strings.HasPrefix(policy.PublicURL, "http:") && !machine.InsecureHTTPForDevelopment {
 		return fault.Newf(fault.Invalid, "compare the configuration files", "public_url: http is for insecure_http_for_development only")
+	}
+	if p := policy.Passwords; !machine.InsecureHTTPForDevelopment && p.MemoryKiB*p.Iterations < leastHashWork {
+		return fault.Newf(fault.Invalid, "compare the configuration files",
+			"passwords: memory_kib times iterations under %d is for insecure_http_for_development only", leastHashWork)
 	}
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err

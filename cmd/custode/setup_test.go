@@ -14,6 +14,7 @@ func TestAgree(t *testing.T) {
 		"":             func(*config.Machine, *config.Policy) {},
 		"plain http":   func(_ *config.Machine, p *config.Policy) { p.PublicURL = "http://localhost" },
 		"no module":    func(m *config.Machine, _ *config.Policy) { m.HSM.URI = "pkcs11:token=x?pin-source=file:/pin" },
+		"weak hash":    func(_ *config.Machine, p *config.Policy) { p.Passwords.MemoryKiB = 8 },
 		"code missing": func(_ *config.Machine, p *config.Policy) { p.Codes.Text = "{minutes}" },
 	} {
 		m, err := config.Load[config.Machine](examples + "machine.yaml")
