@@ -20,9 +20,9 @@ const (
 
 // Blob is a decoded blob. Its slices are its own.
 type Blob struct {
-	Key    id.KeyLabel // the wrap key that made it
-	IV     [IVLen]byte // never used twice with one key
-	Sealed []byte      // ciphertext followed by the tag
+	Key     id.KeyLabel // the wrap key that made it
+	IV      [IVLen]byte // never used twice with one key
+	Wrapped []byte      // ciphertext followed by the tag
 }
 
 // DecodeBlob parses what Encode makes; anything else gives fault.Invalid. It
@@ -49,18 +49,18 @@ func DecodeBlob(b []byte) (Blob, error) {
 		return Blob{}, fault.Newf(fault.Invalid, op, "ciphertext of %d octets is too long", len(rest)-IVLen)
 	}
 	out := Blob{Key: label, IV: [IVLen]byte(rest)}
-	out.Sealed = append(out.Sealed, rest[IVLen:]...)
+	out.Wrapped = append(out.Wrapped, rest[IVLen:]...)
 	return out, nil
 }
 
 // Encode returns the blob's octets. The receiver must have a key label and a
-// Sealed part of TagLen to TagLen+MaxPlaintext octets; else fault.Invalid.
+// Wrapped part of TagLen to TagLen+MaxPlaintext octets; else fault.Invalid.
 func (b Blob) Encode() ([]byte, error) {
-	if b.Key.IsZero() || len(b.Sealed) < TagLen || len(b.Sealed) > TagLen+MaxPlaintext {
-		return nil, fault.Newf(fault.Invalid, "encode wrapped blob", "no key label, or %d sealed octets", len(b.Sealed))
+	if b.Key.IsZero() || len(b.Wrapped) < TagLen || len(b.Wrapped) > TagLen+MaxPlaintext {
+		return nil, fault.Newf(fault.Invalid, "encode wrapped blob", "no key label, or %d wrapped octets", len(b.Wrapped))
 	}
 	out := append(b.header(), b.IV[:]...)
-	return append(out, b.Sealed...), nil
+	return append(out, b.Wrapped...), nil
 }
 
 func (b Blob) header() []byte {

@@ -16,7 +16,7 @@ import (
 
 // The layout of the package comment, written out by hand.
 func TestBlobLayout(t *testing.T) {
-	b := Blob{Key: mustLabel(t, "ab"), IV: [12]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, Sealed: bytes.Repeat([]byte{0xee}, 17)}
+	b := Blob{Key: mustLabel(t, "ab"), IV: [12]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, Wrapped: bytes.Repeat([]byte{0xee}, 17)}
 	got, err := b.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -29,13 +29,13 @@ func TestBlobLayout(t *testing.T) {
 		t.Errorf("additional data %x", aad)
 	}
 	back, err := DecodeBlob(got)
-	if err != nil || back.Key != b.Key || back.IV != b.IV || !bytes.Equal(back.Sealed, b.Sealed) {
+	if err != nil || back.Key != b.Key || back.IV != b.IV || !bytes.Equal(back.Wrapped, b.Wrapped) {
 		t.Errorf("%+v %v", back, err)
 	}
 }
 
 func TestBlobRefuses(t *testing.T) {
-	good, err := (Blob{Key: mustLabel(t, "custode/wrap/1"), Sealed: make([]byte, 40)}).Encode()
+	good, err := (Blob{Key: mustLabel(t, "custode/wrap/1"), Wrapped: make([]byte, 40)}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,13 +50,13 @@ func TestBlobRefuses(t *testing.T) {
 		}
 	}
 	for name, b := range map[string]Blob{
-		"no label": {Sealed: make([]byte, 16)}, "no tag": {Key: mustLabel(t, "ab")}, "too long": {Key: mustLabel(t, "ab"), Sealed: make([]byte, TagLen+MaxPlaintext+1)},
+		"no label": {Wrapped: make([]byte, 16)}, "no tag": {Key: mustLabel(t, "ab")}, "too long": {Key: mustLabel(t, "ab"), Wrapped: make([]byte, TagLen+MaxPlaintext+1)},
 	} {
 		if _, err := b.Encode(); !fault.Is(err, fault.Invalid) {
 			t.Errorf("encode %s: %v, want invalid", name, err)
 		}
 	}
-	longest, err := (Blob{Key: mustLabel(t, strings.Repeat("a", 64)), Sealed: make([]byte, TagLen+MaxPlaintext)}).Encode()
+	longest, err := (Blob{Key: mustLabel(t, strings.Repeat("a", 64)), Wrapped: make([]byte, TagLen+MaxPlaintext)}).Encode()
 	if err != nil || len(longest) != MaxBlob {
 		t.Errorf("longest blob: %d octets, %v; want %d", len(longest), err, MaxBlob)
 	}

@@ -141,7 +141,7 @@ func (f *fakeJournal) wait(t testing.TB, k id.MessageID, want ...State) State {
 // fakeOpener "wraps" by prefixing the associated data.
 type fakeOpener struct{ err error }
 
-func seal(k id.MessageID, text string) []byte { return []byte(k.String() + "|" + text) }
+func wrap(k id.MessageID, text string) []byte { return []byte(k.String() + "|" + text) }
 
 func (o fakeOpener) Unwrap(_ context.Context, blob, aad []byte) ([]byte, error) {
 	if o.err != nil {
@@ -154,7 +154,7 @@ func (o fakeOpener) Unwrap(_ context.Context, blob, aad []byte) ([]byte, error) 
 	return bytes.Clone(text), nil
 }
 
-// message builds an OTP that lives five minutes.
+// message builds a one-time code that lives five minutes.
 func message(t testing.TB, to, text string) Message {
 	t.Helper()
 	k, err := id.NewMessageID(rand.Reader)
@@ -166,7 +166,7 @@ func message(t testing.TB, to, text string) Message {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	return Message{ID: k, To: phone, Sealed: seal(k, text), Class: OTP, Created: now, Expires: now.Add(5 * time.Minute)}
+	return Message{ID: k, To: phone, Wrapped: wrap(k, text), Class: OneTime, Created: now, Expires: now.Add(5 * time.Minute)}
 }
 
 // lockedBuffer collects the log.

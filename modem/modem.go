@@ -41,9 +41,9 @@ type Class uint8
 
 // The classes; append only.
 const (
-	OTP   Class = iota // somebody waits in front of a page
-	Alert              // a notice to a person, or to an operator
-	Bulk               // may never delay the others
+	OneTime Class = iota // somebody waits in front of a page
+	Alert                // a notice to a person, or to an operator
+	Bulk                 // may never delay the others
 )
 
 // State is where a message is. Journals store the numbers: they never change,
@@ -75,12 +75,12 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// Message is a row of the outbox. Sealed is the text wrapped by its issuer with
+// Message is a row of the outbox. Wrapped is the text wrapped by its issuer with
 // the message identifier as associated data. Attempts counts sendings so far.
 type Message struct {
 	ID       id.MessageID
 	To       id.Phone
-	Sealed   []byte
+	Wrapped  []byte
 	Class    Class
 	Created  time.Time
 	Expires  time.Time
@@ -101,7 +101,7 @@ type Journal interface {
 	// Queued returns messages accepted and not finished, by class and in a class
 	// by deadline, so that limit never cuts off a code behind bulk rows.
 	// A row in state MaybeSent may be among them, until its deadline, only if
-	// Recover put it there; the pool then retries it once if it is an OTP. Rows the pool already has are
+	// Recover put it there; the pool then retries it once if it is a one-time code. Rows the pool already has are
 	// skipped, so limit must exceed what is usually waiting.
 	Queued(ctx context.Context, limit int) ([]Message, error)
 	// Record makes e durable before it returns. Sending counts an attempt.
@@ -134,7 +134,7 @@ type BayConfig struct {
 // Timing holds every wait. Zero fields take the default in parentheses.
 type Timing struct {
 	Prompt    time.Duration // AT+CMGS to ">" (10 s)
-	Hedge     time.Duration // Ctrl-Z to a second try of an OTP elsewhere (12 s)
+	Hedge     time.Duration // Ctrl-Z to a second try of a one-time code elsewhere (12 s)
 	Receipt   time.Duration // Ctrl-Z to doubt (60 s)
 	Listen    time.Duration // doubt to resynchronisation, listening for a late receipt (240 s)
 	ListenOne time.Duration // the same when no other modem is ready (10 s)
@@ -176,7 +176,7 @@ type Config struct {
 	Now         func() time.Time // nil means time.Now
 	Timing      Timing
 	MaxAttempts int // refusals before a message fails (6)
-	MaxParts    int // parts of an alert or bulk text (4); an OTP is always one
+	MaxParts    int // parts of an alert or bulk text (4); a one-time code is always one
 	QueueLimit  int // rows held in memory (1000)
 	// PINNotes is a folder for the notes of refused SIM PINs, so that a restart does
 	// not spend another try; "" keeps them in memory only.

@@ -171,7 +171,7 @@ func (p *Pool) load(ctx context.Context) bool {
 		p.jobs[m.ID] = j
 		if p.inDoubt[m.ID] {
 			j.state, j.doubts, j.hedged = MaybeSent, 1, true
-			j.done = m.Class != OTP // sent twice an OTP is harmless, other texts are not
+			j.done = m.Class != OneTime // a one-time code sent twice is harmless, other texts are not
 		}
 		p.enqueue(j)
 	}
@@ -361,7 +361,7 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 	case doubted:
 		j.doubts++
 		to = MaybeSent
-		if j.msg.Class == OTP && !j.hedged && len(p.bays) > 1 {
+		if j.msg.Class == OneTime && !j.hedged && len(p.bays) > 1 {
 			j.hedged, again = true, true
 		}
 	case postponed:
@@ -412,11 +412,11 @@ func (p *Pool) release(b *bay, j *job) {
 	poke(p.nudge)
 }
 
-// hedge grants an OTP that waits long for its receipt a second copy on another
+// hedge grants a one-time code that waits long for its receipt a second copy on another
 // bay; b goes on waiting.
 func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
 	p.mu.Lock()
-	grant := j.msg.Class == OTP && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
+	grant := j.msg.Class == OneTime && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
 	if grant {
 		j.tried[b], j.hedged, j.waiting = true, true, b
 		j.doubts++

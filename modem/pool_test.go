@@ -82,8 +82,8 @@ func TestOrder(t *testing.T) {
 		}
 		add("bulk", Bulk, time.Minute)
 		add("alert", Alert, 2*time.Minute)
-		add("late code", OTP, 4*time.Minute)
-		add("code", OTP, 3*time.Minute)
+		add("late code", OneTime, 4*time.Minute)
+		add("code", OneTime, 3*time.Minute)
 		r, ports := scripted(t, Config{Journal: j}, modemtest.Polite(nil))
 		time.Sleep(3 * time.Second)
 		if d := cmp.Diff([]string{"code", "late code", "alert", "bulk"}, sentTexts(t, ports(0))); d != "" {
@@ -138,7 +138,7 @@ func TestMissedWakeIsPolled(t *testing.T) {
 	})
 }
 
-// TestHedge: an OTP without a receipt after 12 s goes out once more elsewhere.
+// TestHedge: a one-time code without a receipt after 12 s goes out once more elsewhere.
 func TestHedge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := func() func(*modemtest.Port, string) {
@@ -209,7 +209,7 @@ func TestHedgeBothRefused(t *testing.T) {
 
 // TestDoubtIsSentOnceMore: never a third copy, and never for other classes.
 func TestDoubtIsSentOnceMore(t *testing.T) {
-	for class, copies := range map[Class]int{OTP: 2, Alert: 1} {
+	for class, copies := range map[Class]int{OneTime: 2, Alert: 1} {
 		synctest.Test(t, func(t *testing.T) {
 			r, ports := scripted(t, Config{}, silent(), silent(), silent())
 			time.Sleep(2 * time.Second)
@@ -312,7 +312,7 @@ func TestUnwrapFailures(t *testing.T) {
 		r, _ := scripted(t, Config{}, modemtest.Polite(nil))
 		long := r.submit(t, phone1, strings.Repeat("x", 161)) // a code must fit one part
 		swapped := message(t, phone1, "uno")
-		swapped.Sealed = seal(long.ID, "uno")
+		swapped.Wrapped = wrap(long.ID, "uno")
 		r.journal.put(swapped, Queued)
 		r.pool.Wake()
 		time.Sleep(10 * time.Second)

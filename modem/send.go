@@ -54,7 +54,7 @@ func (b *bay) transact(ctx context.Context, j *job) error {
 func (b *bay) open(ctx context.Context, j *job) ([]pdu.Frame, outcome, string) {
 	octx, cancel := context.WithTimeout(ctx, b.pool.cfg.Timing.Record)
 	defer cancel()
-	text, err := b.pool.cfg.Opener.Unwrap(octx, j.msg.Sealed, []byte(j.msg.ID.String()))
+	text, err := b.pool.cfg.Opener.Unwrap(octx, j.msg.Wrapped, []byte(j.msg.ID.String()))
 	if err != nil {
 		switch fault.KindOf(err) {
 		case fault.Invalid, fault.Denied, fault.NotFound, fault.Conflict:
@@ -66,7 +66,7 @@ func (b *bay) open(ctx context.Context, j *job) ([]pdu.Frame, outcome, string) {
 	defer clear(text)
 	s := pdu.Submit{To: j.msg.To, Text: text, Report: true, MaxParts: 1, Ref: byte(j.seq),
 		Validity: max(j.msg.Expires.Sub(b.pool.cfg.Now()), time.Second)}
-	if j.msg.Class != OTP {
+	if j.msg.Class != OneTime {
 		s.MaxParts = b.pool.cfg.MaxParts
 	}
 	frames, err := s.Encode()

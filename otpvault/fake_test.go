@@ -70,7 +70,7 @@ func (h *fakeHSM) Wrap(_ context.Context, plaintext, aad []byte) ([]byte, error)
 }
 
 func unwrap(m Message) (string, error) {
-	b, err := gcm().Open(nil, make([]byte, 12), m.Sealed, []byte(m.ID.String()))
+	b, err := gcm().Open(nil, make([]byte, 12), m.Wrapped, []byte(m.ID.String()))
 	return string(b), err
 }
 

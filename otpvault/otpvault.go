@@ -5,7 +5,7 @@
 // MAC made by an HSM key over (purpose, challenge, flow, subject, code): whoever
 // reads the store cannot try the million codes without the HSM, and a MAC copied
 // to another challenge, flow or subject fits nothing. The message text, which
-// holds the code in clear, is sealed by the HSM before it reaches the store and
+// holds the code in clear, is wrapped by the HSM before it reaches the store and
 // is opened again only by the sender of the message.
 //
 // A code is good for one success. The attempt is counted durably before the
@@ -63,13 +63,13 @@ type Challenge struct {
 	Expires time.Time // exclusive: at this instant it is too late
 }
 
-// Message is the SMS that carries a code. Sealed is the UTF-8 text, every
+// Message is the SMS that carries a code. Wrapped is the UTF-8 text, every
 // character of it in the GSM default alphabet, wrapped with the message
 // identifier's text as additional authenticated data.
 type Message struct {
 	ID      id.MessageID
 	To      id.Phone
-	Sealed  []byte
+	Wrapped []byte
 	Created time.Time
 	Expires time.Time // sending it later serves nobody
 }

@@ -36,7 +36,7 @@ func (v *Vault) Issue(ctx context.Context, flow id.FlowID, subject id.Subject, t
 	if err != nil {
 		return id.ChallengeID{}, err
 	}
-	sealed, err := v.seal(ctx, message, &code, service)
+	wrapped, err := v.wrap(ctx, message, &code, service)
 	if err != nil {
 		return id.ChallengeID{}, err
 	}
@@ -44,7 +44,7 @@ func (v *Vault) Issue(ctx context.Context, flow id.FlowID, subject id.Subject, t
 	expires := now.Add(v.cfg.Lifetime)
 	err = v.cfg.Store.IssueChallenge(ctx,
 		Challenge{ID: challenge, Flow: flow, Subject: subject, Message: message, MAC: mac, Left: v.cfg.Attempts, Created: now, Expires: expires},
-		Message{ID: message, To: to, Sealed: sealed, Created: now, Expires: expires},
+		Message{ID: message, To: to, Wrapped: wrapped, Created: now, Expires: expires},
 		v.cfg.Limit)
 	if err != nil {
 		kind := trouble(err)
@@ -60,20 +60,20 @@ func (v *Vault) Issue(ctx context.Context, flow id.FlowID, subject id.Subject, t
 	return challenge, nil
 }
 
-// seal renders the text and has the HSM wrap it.
-func (v *Vault) seal(ctx context.Context, message id.MessageID, code *[codeDigits]byte, service string) ([]byte, error) {
-	const op = "seal message text"
+// wrap renders the text and has the HSM wrap it.
+func (v *Vault) wrap(ctx context.Context, message id.MessageID, code *[codeDigits]byte, service string) ([]byte, error) {
+	const op = "wrap message text"
 	text := v.text.render(code, service)
 	defer func() { clear(text[:cap(text)]) }()
-	sealed, err := v.cfg.Wrapper.Wrap(ctx, text, []byte(message.String()))
+	wrapped, err := v.cfg.Wrapper.Wrap(ctx, text, []byte(message.String()))
 	if err != nil {
 		return nil, fault.New(trouble(err), op, err)
 	}
 	// A wrapper that passes the text through would write codes to the disk.
-	if len(sealed) < len(text) || bytes.Contains(sealed, text) {
-		return nil, fault.Newf(fault.Fatal, op, "what the wrapper returned is not sealed")
+	if len(wrapped) < len(text) || bytes.Contains(wrapped, text) {
+		return nil, fault.Newf(fault.Fatal, op, "what the wrapper returned is not wrapped")
 	}
-	return sealed, nil
+	return wrapped, nil
 }
 
 // Verify returns nil exactly once for the right code of an open challenge, after

@@ -66,7 +66,7 @@ func subjectID(t *testing.T) id.Subject {
 	return s
 }
 
-// issue returns the challenge and the code read from the sealed message.
+// issue returns the challenge and the code read from the wrapped message.
 func (b *bench) issue(t *testing.T) (id.ChallengeID, string) {
 	t.Helper()
 	c, err := b.vault.Issue(context.Background(), b.flow, b.subject, b.phone, "Comune di Esempio")
@@ -75,7 +75,7 @@ func (b *bench) issue(t *testing.T) (id.ChallengeID, string) {
 	}
 	text, err := unwrap(b.store.messages[len(b.store.messages)-1])
 	if err != nil {
-		t.Fatalf("message not sealed to its identifier: %v", err)
+		t.Fatalf("message not wrapped to its identifier: %v", err)
 	}
 	return c, text[:6]
 }
@@ -348,7 +348,7 @@ func TestNoTrace(t *testing.T) {
 		t.Errorf("%d MACs, %d wraps; want 4 and 1", len(b.hsm.macIn), len(b.hsm.wrapIn))
 	}
 	row := b.store.rows[c]
-	if bytes.Contains(row.MAC, []byte(code)) || bytes.Contains(b.store.messages[0].Sealed, []byte(code)) {
+	if bytes.Contains(row.MAC, []byte(code)) || bytes.Contains(b.store.messages[0].Wrapped, []byte(code)) {
 		t.Error("the code is readable in the store")
 	}
 }

@@ -261,7 +261,7 @@ func (t *Token) tryWrap(read reader, k *key) error {
 	if n, err := read.number(p11.CKA_VALUE_LEN); err != nil || n != 32 {
 		return read.broken(err, "CKA_VALUE_LEN is %d, not 32", n)
 	}
-	blob, err := t.seal(read.session, read.object, k.label, []byte(canaryText), nil)
+	blob, err := t.wrap(read.session, read.object, k.label, []byte(canaryText), nil)
 	if err != nil {
 		return err
 	}
@@ -269,8 +269,8 @@ func (t *Token) tryWrap(read reader, k *key) error {
 		return err
 	}
 	// A token that ignores the tag or the additional data is worse than none.
-	blob.Sealed[len(blob.Sealed)-1] ^= 1
-	if _, err := t.unseal(read.session, read.object, blob, nil); err == nil {
+	blob.Wrapped[len(blob.Wrapped)-1] ^= 1
+	if _, err := t.unwrap(read.session, read.object, blob, nil); err == nil {
 		return read.broken(nil, "self-test: a damaged blob was accepted")
 	}
 	return nil
@@ -306,7 +306,7 @@ func (t *Token) canaryFor(k *key, h p11.ObjectHandle) func(*generation, p11.Sess
 			if err != nil {
 				return err
 			}
-			got, err := t.unseal(s, h, blob, nil)
+			got, err := t.unwrap(s, h, blob, nil)
 			if err != nil {
 				return err
 			}

@@ -148,8 +148,8 @@ func (t *Token) mac(s p11.SessionHandle, h p11.ObjectHandle, data []byte) ([]byt
 	return sum, nil
 }
 
-// seal encrypts plaintext under a fresh IV from the token's random.
-func (t *Token) seal(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel, plaintext, aad []byte) (hsm.Blob, error) {
+// wrap encrypts plaintext under a fresh IV from the token's random.
+func (t *Token) wrap(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel, plaintext, aad []byte) (hsm.Blob, error) {
 	b := hsm.Blob{Key: label}
 	iv, err := t.mod.GenerateRandom(s, hsm.IVLen)
 	if err != nil {
@@ -160,27 +160,27 @@ func (t *Token) seal(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel,
 	if err := t.mod.EncryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return b, inCall("C_EncryptInit", err)
 	}
-	sealed, err := t.mod.Encrypt(s, plaintext)
+	wrapped, err := t.mod.Encrypt(s, plaintext)
 	if err != nil {
 		return b, inCall("C_Encrypt", err)
 	}
 	// CloudHSM ignores the IV it is given and writes its own back.
-	if used := params.IV(); len(used) != hsm.IVLen || len(sealed) != len(plaintext)+hsm.TagLen {
-		return b, fault.Newf(fault.Fatal, "encrypt", "the token made an IV of %d octets and a ciphertext of %d from %d", len(used), len(sealed), len(plaintext))
+	if used := params.IV(); len(used) != hsm.IVLen || len(wrapped) != len(plaintext)+hsm.TagLen {
+		return b, fault.Newf(fault.Fatal, "encrypt", "the token made an IV of %d octets and a ciphertext of %d from %d", len(used), len(wrapped), len(plaintext))
 	} else {
 		b.IV = [hsm.IVLen]byte(used)
 	}
-	b.Sealed = sealed
+	b.Wrapped = wrapped
 	return b, nil
 }
 
-func (t *Token) unseal(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad []byte) ([]byte, error) {
+func (t *Token) unwrap(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad []byte) ([]byte, error) {
 	params := p11.NewGCMParams(b.IV[:], b.AAD(aad), hsm.TagLen*8)
 	defer params.Free()
 	if err := t.mod.DecryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return nil, inCall("C_DecryptInit", err)
 	}
-	plain, err := t.mod.Decrypt(s, b.Sealed)
+	plain, err := t.mod.Decrypt(s, b.Wrapped)
 	return plain, inCall("C_Decrypt", err)
 }
 
@@ -240,10 +240,10 @@ func (o WrapKey) Wrap(ctx context.Context, plaintext, aad []byte) ([]byte, error
 	plaintext, aad = slices.Clone(plaintext), slices.Clone(aad)
 	var blob hsm.Blob
 	err := o.do(ctx, "wrap", false, func(s p11.SessionHandle, h p11.ObjectHandle) (err error) {
-		if blob, err = o.t.seal(s, h, o.k.label, plaintext, aad); err != nil {
+		if blob, err = o.t.wrap(s, h, o.k.label, plaintext, aad); err != nil {
 			return err
 		}
-		back, err := o.t.unseal(s, h, blob, aad)
+		back, err := o.t.unwrap(s, h, blob, aad)
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func (o WrapKey) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
 	aad = slices.Clone(aad)
 	var plain []byte
 	err = o.do(ctx, "unwrap", true, func(s p11.SessionHandle, h p11.ObjectHandle) (err error) {
-		plain, err = o.t.unseal(s, h, b, aad)
+		plain, err = o.t.unwrap(s, h, b, aad)
 		return err
 	})
 	if err != nil {

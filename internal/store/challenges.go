@@ -25,7 +25,7 @@ const (
 // challenges count towards the limit: each was a message.
 func (db *DB) IssueChallenge(ctx context.Context, c otpvault.Challenge, m otpvault.Message, l otpvault.Limit) error {
 	op := "issue challenge " + c.ID.String()
-	if c.ID.IsZero() || c.Flow.IsZero() || c.Subject.IsZero() || m.ID.IsZero() || m.To.IsZero() || c.Message != m.ID || len(m.Sealed) == 0 || l.Messages < 1 {
+	if c.ID.IsZero() || c.Flow.IsZero() || c.Subject.IsZero() || m.ID.IsZero() || m.To.IsZero() || c.Message != m.ID || len(m.Wrapped) == 0 || l.Messages < 1 {
 		return fault.Newf(fault.Invalid, op, "incomplete challenge or message")
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {

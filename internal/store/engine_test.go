@@ -91,11 +91,11 @@ func TestTextIsErased(t *testing.T) {
 	for _, step := range []struct {
 		state modem.State
 		want  int
-	}{{modem.Sending, len(m.Sealed)}, {modem.MaybeSent, len(m.Sealed)}, {modem.Sent, 0}, {modem.Delivered, 0}} {
+	}{{modem.Sending, len(m.Wrapped)}, {modem.MaybeSent, len(m.Wrapped)}, {modem.Sent, 0}, {modem.Delivered, 0}} {
 		if err := db.Record(t.Context(), modem.Event{ID: m.ID, State: step.state, At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		all, err := db.SealedText()
+		all, err := db.WrappedText()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestCancelledTextIsErased(t *testing.T) {
 		if err := db.IssueChallenge(t.Context(), c, m, storetest.Limit()); err != nil {
 			t.Fatal(err)
 		}
-		all, err := db.SealedText()
+		all, err := db.WrappedText()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestQueuedByClass(t *testing.T) {
 	db := mustOpen(t, migrated(t))
 	now := time.Now()
 	var ids []string
-	for n, class := range []modem.Class{modem.Bulk, modem.Alert, modem.Alert, modem.OTP, modem.OTP} {
+	for n, class := range []modem.Class{modem.Bulk, modem.Alert, modem.Alert, modem.OneTime, modem.OneTime} {
 		f := storetest.NewFlow(t, now)
 		c, m := storetest.NewChallenge(t, f.ID, f.Subject, now.Add(time.Duration(n)*time.Second)) // codes have the latest deadline
 		if err := db.IssueChallenge(t.Context(), c, m, storetest.Limit()); err != nil {

@@ -41,9 +41,9 @@ func (db *DB) Reclass(m id.MessageID, c modem.Class) error {
 	return err
 }
 
-// SealedText returns the stored text of every message.
-func (db *DB) SealedText() (all [][]byte, err error) {
-	rows, err := db.reader.Query("SELECT sealed FROM outbox ORDER BY created")
+// WrappedText returns the stored text of every message.
+func (db *DB) WrappedText() (all [][]byte, err error) {
+	rows, err := db.reader.Query("SELECT wrapped FROM outbox ORDER BY created")
 	if err != nil {
 		return nil, err
 	}

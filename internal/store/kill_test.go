@@ -98,7 +98,7 @@ func parseIssue(args []string) (c otpvault.Challenge, m otpvault.Message, err er
 	}
 	c.Message, c.Created, c.Left, c.MAC = m.ID, time.Now(), 3, []byte("0123456789abcdef")
 	c.Expires = c.Created.Add(5 * time.Minute)
-	m.Created, m.Expires, m.Sealed = c.Created, c.Expires, []byte{1, 2, 3}
+	m.Created, m.Expires, m.Wrapped = c.Created, c.Expires, []byte{1, 2, 3}
 	return c, m, nil
 }
 

@@ -23,7 +23,7 @@ func TestStoredNumbers(t *testing.T) {
 		{"saml.Level", []int{int(saml.L1), int(saml.L2), int(saml.L3)}, 1},
 		{"saml.Binding", []int{int(saml.Redirect), int(saml.Post)}, 1},
 		{"saml.Comparison", []int{int(saml.Exact), int(saml.Minimum), int(saml.Better), int(saml.Maximum)}, 0},
-		{"modem.Class", []int{int(modem.OTP), int(modem.Alert), int(modem.Bulk)}, 0},
+		{"modem.Class", []int{int(modem.OneTime), int(modem.Alert), int(modem.Bulk)}, 0},
 		{"modem.State", []int{int(modem.Queued), int(modem.Sending), int(modem.Sent), int(modem.Delivered), int(modem.Failed), int(modem.Expired), int(modem.MaybeSent), int(modem.Cancelled)}, 0},
 		{"store.What", []int{int(store.IdentityAdded), int(store.StateChanged), int(store.PasswordChanged)}, 1},
 	} {

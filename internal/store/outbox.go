@@ -43,7 +43,7 @@ func mayFollow(from modem.State) []modem.State {
 }
 
 // textNeeded reports whether a message in state s may still have to be sent. The
-// sealed text of all others is erased.
+// wrapped text of all others is erased.
 func textNeeded(s modem.State) bool {
 	return s == modem.Queued || s == modem.Sending || s == modem.MaybeSent
 }
@@ -71,7 +71,7 @@ func delivery(s modem.State) authcore.Delivery {
 // insertCodeMessage queues the message of a code, within IssueChallenge.
 func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Message) error {
 	return q.InsertMessage(ctx, sqlite.InsertMessageParams{
-		ID: m.ID.String(), Recipient: m.To.String(), Sealed: m.Sealed, Class: int64(modem.OTP), State: int64(modem.Queued),
+		ID: m.ID.String(), Recipient: m.To.String(), Wrapped: m.Wrapped, Class: int64(modem.OneTime), State: int64(modem.Queued),
 		Created: nanos(m.Created), Expires: nanos(m.Expires),
 	})
 }
@@ -99,7 +99,7 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	rows = rows[:min(len(rows), limit)]
 	list := make([]modem.Message, 0, len(rows))
 	for _, r := range rows {
-		m := modem.Message{Sealed: r.Sealed, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
+		m := modem.Message{Wrapped: r.Wrapped, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
 		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, r.Recipient}); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
@@ -182,7 +182,7 @@ func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
 	if textNeeded(e.State) {
 		return nil
 	}
-	return q.EraseMessageText(ctx, sqlite.EraseMessageTextParams{Sealed: []byte{}, ID: e.ID.String()})
+	return q.EraseMessageText(ctx, sqlite.EraseMessageTextParams{Wrapped: []byte{}, ID: e.ID.String()})
 }
 
 // Recover implements modem.Journal: what a dead process was sending is in doubt

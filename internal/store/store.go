@@ -14,7 +14,7 @@
 //
 // The schema (schema/NNN_*.sql) is migrated only by [Migrate]; [Open] refuses a
 // file of another version. No secret is readable in it: codes are MACs, message
-// texts are sealed by the HSM, passwords are opaque encodings. Personal data is
+// texts are wrapped by the HSM, passwords are opaque encodings. Personal data is
 // readable: the file has mode 0600 and belongs on an encrypted disk.
 //
 // It is not a cache, not a queue server, and it decides nothing: limits and

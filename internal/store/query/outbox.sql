@@ -1,10 +1,10 @@
 -- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, sealed, class, state, created, expires, attempts, recovered, bay, detail, changed)
-VALUES (sqlc.arg(id), sqlc.arg(recipient), sqlc.arg(sealed), sqlc.arg(class), sqlc.arg(state), sqlc.arg(created), sqlc.arg(expires),
+INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed)
+VALUES (sqlc.arg(id), sqlc.arg(recipient), sqlc.arg(wrapped), sqlc.arg(class), sqlc.arg(state), sqlc.arg(created), sqlc.arg(expires),
     0, 0, '', '', sqlc.arg(created));
 
 -- name: ListMessages :many
-SELECT id, recipient, sealed, class, created, expires, attempts
+SELECT id, recipient, wrapped, class, created, expires, attempts
 FROM outbox
 WHERE state = sqlc.arg(state) AND recovered = sqlc.arg(recovered)
 ORDER BY class, expires
@@ -29,7 +29,7 @@ WHERE id = sqlc.arg(id) AND state = sqlc.arg(from_state);
 UPDATE outbox SET recovered = sqlc.arg(recovered) WHERE id = sqlc.arg(id) AND state = sqlc.arg(state);
 
 -- name: EraseMessageText :exec
-UPDATE outbox SET sealed = sqlc.arg(sealed) WHERE id = sqlc.arg(id);
+UPDATE outbox SET wrapped = sqlc.arg(wrapped) WHERE id = sqlc.arg(id);
 
 -- name: ListMessagesInState :many
 SELECT id, bay, expires, recovered FROM outbox WHERE state = sqlc.arg(state) ORDER BY class, expires;

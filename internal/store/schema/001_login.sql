@@ -87,7 +87,7 @@ CREATE INDEX tally_by_last ON tally (last_at);
 CREATE TABLE outbox (
     id        TEXT   NOT NULL PRIMARY KEY,
     recipient TEXT   NOT NULL,
-    sealed    BLOB   NOT NULL,
+    wrapped    BLOB   NOT NULL,
     class     BIGINT NOT NULL,
     state     BIGINT NOT NULL,
     created   BIGINT NOT NULL,

@@ -21,16 +21,16 @@ func (q *Queries) CountClosedCodes(ctx context.Context, messageID string) (int64
 }
 
 const eraseMessageText = `-- name: EraseMessageText :exec
-UPDATE outbox SET sealed = ?1 WHERE id = ?2
+UPDATE outbox SET wrapped = ?1 WHERE id = ?2
 `
 
 type EraseMessageTextParams struct {
-	Sealed []byte
-	ID     string
+	Wrapped []byte
+	ID      string
 }
 
 func (q *Queries) EraseMessageText(ctx context.Context, arg EraseMessageTextParams) error {
-	_, err := q.db.ExecContext(ctx, eraseMessageText, arg.Sealed, arg.ID)
+	_, err := q.db.ExecContext(ctx, eraseMessageText, arg.Wrapped, arg.ID)
 	return err
 }
 
@@ -62,7 +62,7 @@ func (q *Queries) GetMessageState(ctx context.Context, id string) (GetMessageSta
 }
 
 const insertMessage = `-- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, sealed, class, state, created, expires, attempts, recovered, bay, detail, changed)
+INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
     0, 0, '', '', ?6)
 `
@@ -70,7 +70,7 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
 type InsertMessageParams struct {
 	ID        string
 	Recipient string
-	Sealed    []byte
+	Wrapped   []byte
 	Class     int64
 	State     int64
 	Created   int64
@@ -81,7 +81,7 @@ func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) er
 	_, err := q.db.ExecContext(ctx, insertMessage,
 		arg.ID,
 		arg.Recipient,
-		arg.Sealed,
+		arg.Wrapped,
 		arg.Class,
 		arg.State,
 		arg.Created,
@@ -91,7 +91,7 @@ func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) er
 }
 
 const listMessages = `-- name: ListMessages :many
-SELECT id, recipient, sealed, class, created, expires, attempts
+SELECT id, recipient, wrapped, class, created, expires, attempts
 FROM outbox
 WHERE state = ?1 AND recovered = ?2
 ORDER BY class, expires
@@ -107,7 +107,7 @@ type ListMessagesParams struct {
 type ListMessagesRow struct {
 	ID        string
 	Recipient string
-	Sealed    []byte
+	Wrapped   []byte
 	Class     int64
 	Created   int64
 	Expires   int64
@@ -126,7 +126,7 @@ func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]L
 		if err := rows.Scan(
 			&i.ID,
 			&i.Recipient,
-			&i.Sealed,
+			&i.Wrapped,
 			&i.Class,
 			&i.Created,
 			&i.Expires,

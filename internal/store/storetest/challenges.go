@@ -25,7 +25,7 @@ func take(b *Bench, c otpvault.Challenge, after time.Duration) (otpvault.Challen
 
 func testChallengeLife(t *testing.T, b *Bench) {
 	c, _ := issued(t, b)
-	wantKind(t, "issued again", b.DB.IssueChallenge(b.ctx, c, otpvault.Message{ID: c.Message, To: parse(t, id.ParsePhone, "+393401234567"), Sealed: []byte{1}}, Limit()), fault.Conflict)
+	wantKind(t, "issued again", b.DB.IssueChallenge(b.ctx, c, otpvault.Message{ID: c.Message, To: parse(t, id.ParsePhone, "+393401234567"), Wrapped: []byte{1}}, Limit()), fault.Conflict)
 	want := c
 	want.Left = 2
 	if diff := cmp.Diff(want, get(take(b, c, time.Second))(t), identifiers); diff != "" {
@@ -158,7 +158,7 @@ func testIssueIsOneThing(t *testing.T, b *Bench) {
 	}
 	again, m2 = NewChallenge(t, c.Flow, c.Subject, b.Now)
 	wantKind(t, "other message", b.DB.IssueChallenge(b.ctx, again, m, Limit()), fault.Invalid)
-	m2.Sealed = nil
+	m2.Wrapped = nil
 	wantKind(t, "no text", b.DB.IssueChallenge(b.ctx, again, m2, Limit()), fault.Invalid)
 	if queued := get(b.DB.Queued(b.ctx, 100))(t); len(queued) != 1 {
 		t.Errorf("%d messages queued, want 1", len(queued))

@@ -23,7 +23,7 @@ func (b *Bench) record(m id.MessageID, s modem.State) error {
 
 func testOutboxLife(t *testing.T, b *Bench) {
 	_, m := issued(t, b)
-	want := []modem.Message{{ID: m.ID, To: m.To, Sealed: m.Sealed, Class: modem.OTP, Created: m.Created, Expires: m.Expires}}
+	want := []modem.Message{{ID: m.ID, To: m.To, Wrapped: m.Wrapped, Class: modem.OneTime, Created: m.Created, Expires: m.Expires}}
 	if diff := cmp.Diff(want, get(b.DB.Queued(b.ctx, 10))(t), identifiers); diff != "" {
 		t.Errorf("queued:\n%s", diff)
 	}
@@ -134,7 +134,7 @@ func testRecover(t *testing.T, b *Bench) {
 		var waiting []id.MessageID
 		for _, m := range get(b.DB.Queued(b.ctx, 10))(t) {
 			waiting = append(waiting, m.ID)
-			if len(m.Sealed) == 0 {
+			if len(m.Wrapped) == 0 {
 				t.Errorf("%s: message without its text", what)
 			}
 		}
@@ -204,7 +204,7 @@ func testDelivery(t *testing.T, b *Bench) {
 	}
 	// A message that went back to the queue still has its text.
 	for _, m := range get(b.DB.Queued(b.ctx, 10))(t) {
-		if !bytes.Equal(m.Sealed, []byte{0, 1, 2, 0xff}) {
+		if !bytes.Equal(m.Wrapped, []byte{0, 1, 2, 0xff}) {
 			t.Errorf("a queued message lost its text")
 		}
 	}

@@ -228,7 +228,7 @@ func NewIdentity(t testing.TB, n int, now time.Time) authcore.Identity {
 func NewChallenge(t testing.TB, flow id.FlowID, subject id.Subject, now time.Time) (otpvault.Challenge, otpvault.Message) {
 	t.Helper()
 	m := otpvault.Message{
-		ID: newID(t, id.NewMessageID), To: parse(t, id.ParsePhone, "+393401234567"), Sealed: []byte{0, 1, 2, 0xff},
+		ID: newID(t, id.NewMessageID), To: parse(t, id.ParsePhone, "+393401234567"), Wrapped: []byte{0, 1, 2, 0xff},
 		Created: now, Expires: now.Add(5 * time.Minute),
 	}
 	return otpvault.Challenge{

@@ -59,7 +59,7 @@ func (b *Bench) sentCode(t *testing.T, k *keys) string {
 	m := queued[len(queued)-1]
 	a, err := k.aead()
 	must(t, err)
-	text, err := a.Open(nil, make([]byte, a.NonceSize()), m.Sealed, []byte(m.ID.String()))
+	text, err := a.Open(nil, make([]byte, a.NonceSize()), m.Wrapped, []byte(m.ID.String()))
 	must(t, err)
 	return string(text[:6])
 }
