@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -206,5 +207,43 @@ func TestTokenAwayAndBack(t *testing.T) {
 	}
 	if _, got := login(t, l, post, 1, p); got.Level != 1 {
 		t.Errorf("level %d", got.Level)
+	}
+}
+
+// TestKillAtAnyMoment kills the daemon while it is answering the code page, at
+// a random instant: afterwards the code counts either fully or not at all, a
+// burned one stays burned, and the subject can always finish with one success.
+func TestKillAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	l := own(t, lab.Config{Policy: map[string]string{"codes.per_subject": "50"}})
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d", seed)
+	for round := range 8 {
+		p := enrol(t, l)
+		v := arrive(t, l, post, spsim.Request{Level: 2})
+		v.password(p)
+		v.sms()
+		code, codePage, url := v.inbox(1), v.p, v.p.URL.String()
+		answered := make(chan error, 1)
+		go func() {
+			_, err := v.b.Submit(codePage, "code", map[string]string{"code": code})
+			answered <- err
+		}()
+		time.Sleep(time.Duration(random.Int64N(int64(6 * time.Millisecond))))
+		restart(t, l)
+		<-answered // an error when the connection broke
+		v.to(v.b.Get(url))
+		if v.p.Has("code") { // the kill came before the flow moved on
+			v.code(code)
+		}
+		if v.p.Has("code") { // but after the code was burned
+			v.submit("resend", nil)
+			v.code(v.inbox(2))
+		}
+		v.submit("consent", nil)
+		if _, err := v.consume(); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
 	}
 }
