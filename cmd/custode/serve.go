@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -85,7 +84,7 @@ type appliance struct {
 	db    *store.DB
 
 	issuer    *saml.Issuer
-	metadata  atomic.Pointer[[]byte]
+	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
 	sps       *registry.Registry
@@ -156,7 +155,7 @@ func (a *appliance) wire() error {
 	if a.issuer, err = saml.NewIssuer(saml.IssuerConfig{EntityID: a.policy.EntityID, Signer: signer, Certificate: certificate, Random: random}); err != nil {
 		return err
 	}
-	if err := a.publishMetadata(); err != nil {
+	if err := a.signMetadata(); err != nil {
 		return err
 	}
 	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
@@ -195,20 +194,17 @@ const (
 	pathSLOPost     = "/slo/post"
 )
 
-func (a *appliance) publishMetadata() error {
+func (a *appliance) signMetadata() error {
 	url, org := a.policy.PublicURL, a.policy.Organization
 	italian := func(s string) map[string]string { return map[string]string{"it": s} }
-	doc, err := a.issuer.Metadata(saml.MetadataConfig{
+	var err error
+	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
 		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
 		Attributes:   authcore.AttributeNames(),
 	})
-	if err != nil {
-		return err
-	}
-	a.metadata.Store(&doc)
-	return nil
+	return err
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
@@ -226,7 +222,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return *a.metadata.Load() }, Health: a.health(),
+		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 	})
 	return err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +40,13 @@ func TestMain(m *testing.M) {
 		}
 		code := m.Run()
 		if sharedLab != nil {
+			pins := []string{sharedLab.HSM.PINFile, sharedLab.HSM.SOFile}
+			for _, secret := range append(read(pins), lab.Demo().Password) {
+				if secret == "" || strings.Contains(sharedLog.String(), secret) {
+					fmt.Fprintln(os.Stderr, "FAIL: the shared lab's log holds a PIN or the password, or a PIN could not be read")
+					code = 1
+				}
+			}
 			if err := sharedLab.Close(); err != nil {
 				fmt.Fprintln(os.Stderr, "close the shared lab:", err)
 				code = 1
@@ -46,6 +54,16 @@ func TestMain(m *testing.M) {
 		}
 		return code
 	}())
+}
+
+// read returns the trimmed contents of the files, "" for one that fails.
+func read(files []string) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		text, _ := os.ReadFile(f)
+		out[i] = strings.TrimSpace(string(text))
+	}
+	return out
 }
 
 var (

@@ -212,8 +212,9 @@ func startPassport(t *testing.T, metadata, by string, level int) string {
 }
 
 // TestNoSecretInTheLog greps a full debug run: password, codes, PIN, cookies.
-// It walks the ways on which a secret could slip out, then reads the whole log
-// of the shared lab, which every other test has fed too.
+// It walks the ways on which a secret could slip out and reads the shared lab's
+// log so far; TestMain looks for the lasting secrets once more when all tests
+// have fed it.
 func TestNoSecretInTheLog(t *testing.T) {
 	l := shared(t)
 	p := enrol(t, l)
