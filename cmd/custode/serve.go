@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"custode/authcore"
+	"custode/authcore/attribute"
 	"custode/authcore/registry"
 	"custode/authcore/saml"
 	"custode/authcore/web"
@@ -177,7 +178,8 @@ func (a *appliance) wire() error {
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
 		Random: random, Now: time.Now, Log: a.log,
-		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes},
+		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
+			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
 	if err != nil {
 		return err
@@ -202,7 +204,7 @@ func (a *appliance) signMetadata() error {
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
 		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
-		Attributes:   authcore.AttributeNames(),
+		Attributes:   attribute.Names(),
 	})
 	return err
 }
@@ -214,7 +216,8 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
-		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: a.sps,
+		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, StrictScoping: a.policy.Request.StrictScoping, LenientSubject: a.policy.Request.LenientSubject,
+		LenientPurpose: a.policy.Request.LenientPurpose, LenientBetter: a.policy.Request.LenientBetter, SPs: a.sps,
 	})
 	if err != nil {
 		return err
