@@ -157,6 +157,7 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 		"identity/show":    a.showIdentity,
 		"identity/suspend": a.changeState(authcore.Identity.Suspend),
 		"identity/restore": a.changeState(func(i authcore.Identity, _ string) (authcore.Identity, error) { return i.Restore() }),
+		"metadata/show":    func(context.Context, []byte) (any, error) { return a.metadata, nil },
 		"modem/list":       func(context.Context, []byte) (any, error) { return a.pool.Bays(), nil },
 	}
 }

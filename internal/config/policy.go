@@ -36,6 +36,8 @@ type Keys struct {
 	Pepper id.KeyLabel `yaml:"pepper"` // HMAC key of the password hashes
 	Codes  id.KeyLabel `yaml:"codes"`  // HMAC key of the one-time codes
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
+	// Further signing keys whose certificates the metadata publishes, for a roll-over
+	AlsoPublished []id.KeyLabel `yaml:"also_published"`
 }
 
 // RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
@@ -92,6 +94,11 @@ func (c *Policy) Validate() error {
 	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
+		labels[l] = true
+	}
+	p.check(len(c.Keys.AlsoPublished) <= 3, "keys.also_published: at most 3")
+	for _, l := range c.Keys.AlsoPublished {
+		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
 		labels[l] = true
 	}
 	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")
