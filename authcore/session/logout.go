@@ -27,19 +27,27 @@ type Next struct {
 	Message *logout.Message
 }
 
+// Move is what the person does on the page of a logout.
+type Move uint8
+
+// The moves.
+const (
+	Look Move = iota // only look
+	Go               // tell the next SP, or answer the SP that asked when all are told
+	Skip             // the same, without the SP that has not answered
+)
+
 // Page is a step of a logout as the person sees it.
 type Page struct {
-	Logout id.LogoutID
-	Parts  []Part
-	// Message is to be taken to an SP: a LogoutRequest to Parts[At], or the final
-	// answer to Initiator when Over.
+	Parts []Part
+	// Message is to be taken to an SP, after Go and Skip: a LogoutRequest, or the
+	// final answer. Nil when there is nothing to take.
 	Message *logout.Message
-	At      int
-	// Again: Parts[At] was told before and the browser came back without an answer.
+	// Again: the browser was sent to an SP and came back without an answer.
 	Again     bool
-	Over      bool
-	Partial   bool // not every SP confirmed
-	Initiator id.EntityID
+	Over      bool        // nobody is left to be told
+	Partial   bool        // not every SP confirmed
+	Initiator id.EntityID // waits for an answer; zero: nobody does
 }
 
 // Leave ends the session of the browser with that cookie because the person
@@ -114,10 +122,10 @@ func (s *Sessions) SOAP(ctx context.Context, v logout.Verified) (*logout.Message
 	return s.answer(initiator, partial)
 }
 
-// Step returns the page of the logout for the browser it belongs to. It tells
-// the SPs that can be told directly first. With skip, the SP the browser was sent
-// to last is given up. fault.NotFound, fault.Denied for another browser.
-func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte, skip bool) (Page, error) {
+// Step makes a move in the logout for the browser it belongs to. SPs that can be
+// told directly are told before the browser is sent anywhere. fault.NotFound,
+// fault.Denied for another browser, fault.Conflict when another node was faster.
+func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte, m Move) (Page, error) {
 	leave, err := s.turns.Enter(ctx, which.String())
 	if err != nil {
 		return Page{}, err
@@ -131,29 +139,37 @@ func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte
 	if browser == none || subtle.ConstantTimeCompare(l.Browser[:], browser[:]) != 1 {
 		return Page{}, fault.Newf(fault.Denied, "continue logout "+which.String(), "another browser's")
 	}
-	before := slices.Clone(l.Parts)
-	if skip {
-		l.giveUp(Sent)
-	}
 	if !s.Now().Before(l.Deadline) {
 		l.giveUp(Sent)
 		l.giveUp(Waiting)
 	}
-	l = s.tell(ctx, l)
-	page, err := s.page(ctx, &l)
-	if err != nil {
-		return Page{}, err
-	}
-	if !slices.EqualFunc(before, l.Parts, func(a, b Part) bool { return a.State == b.State }) {
-		if err := s.Logouts.SaveLogout(ctx, l); err != nil {
+	var message *logout.Message
+	if m != Look {
+		before := slices.Clone(l.Parts)
+		if m == Skip {
+			l.giveUp(Sent)
+		}
+		l = s.tell(ctx, l)
+		if message, err = s.next(ctx, &l); err != nil {
 			return Page{}, err
 		}
+		if !slices.EqualFunc(before, l.Parts, func(a, b Part) bool { return a.State == b.State }) {
+			if err := s.Logouts.SaveLogout(ctx, l); err != nil {
+				return Page{}, err
+			}
+		}
+	}
+	page := Page{Parts: slices.Clone(l.Parts), Message: message, Over: l.over(), Partial: l.partial(),
+		Again: slices.ContainsFunc(l.Parts, func(p Part) bool { return p.State == Sent })}
+	if !l.Initiator.Silent {
+		page.Initiator = l.Initiator.SP
 	}
 	return page, nil
 }
 
-// page finds the next SP for the browser, or the end, and builds the message.
-func (s *Sessions) page(ctx context.Context, l *Logout) (Page, error) {
+// next finds the next SP for the browser and builds its message, or the answer
+// to the SP that asked.
+func (s *Sessions) next(ctx context.Context, l *Logout) (*logout.Message, error) {
 	for i := range l.Parts {
 		p := &l.Parts[i]
 		if p.State != Waiting && p.State != Sent {
@@ -162,21 +178,16 @@ func (s *Sessions) page(ctx context.Context, l *Logout) (Page, error) {
 		m, err := s.request(*l, *p)
 		if err != nil {
 			if k := fault.KindOf(err); k != fault.NotFound && k != fault.Invalid {
-				return Page{}, err
+				return nil, err
 			}
 			s.Log.WarnContext(ctx, "logout not sent", "logout", l.ID.String(), "sp", p.SP.String(), "error", err)
 			p.State = Failed
 			continue
 		}
-		again := p.State == Sent
 		p.State = Sent
-		return Page{Logout: l.ID, Parts: slices.Clone(l.Parts), Message: &m, At: i, Again: again, Initiator: l.Initiator.SP}, nil
+		return &m, nil
 	}
-	m, err := s.answer(l.Initiator, l.partial())
-	if err != nil {
-		return Page{}, err
-	}
-	return Page{Logout: l.ID, Parts: slices.Clone(l.Parts), Message: m, Over: true, Partial: l.partial(), Initiator: l.Initiator.SP}, nil
+	return s.answer(l.Initiator, l.partial())
 }
 
 // asked ends the session a request names. The zero Logout means that there is

@@ -19,6 +19,8 @@ import (
 	"custode/authcore/attribute"
 	"custode/authcore/registry"
 	"custode/authcore/saml"
+	"custode/authcore/saml/logout"
+	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
@@ -89,6 +91,8 @@ type appliance struct {
 	passwords *authcore.Passwords
 	pool      *modem.Pool
 	sps       *registry.Registry
+	sessions  *session.Sessions
+	logouts   *logout.Reader
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -167,9 +171,16 @@ func (a *appliance) wire() error {
 	if err != nil {
 		return err
 	}
+	if err := a.openRegistry(); err != nil {
+		return err
+	}
+	if err := a.openSessions(random); err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
-		Random: random, Now: time.Now, Log: a.log,
+		Sessions: a.loginSessions(),
+		Random:   random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
@@ -186,6 +197,7 @@ const (
 	pathSSOPost     = "/sso/post"
 	pathSLORedirect = "/slo/redirect"
 	pathSLOPost     = "/slo/post"
+	pathSLOSOAP     = "/slo/soap"
 )
 
 func (a *appliance) signMetadata() error {
@@ -197,7 +209,7 @@ func (a *appliance) signMetadata() error {
 	}
 	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
-		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
+		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}, {Binding: saml.SOAP, Location: url + pathSLOSOAP}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
 		Attributes:   attribute.Names(),
 		Certificates: further,
@@ -206,9 +218,6 @@ func (a *appliance) signMetadata() error {
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	if err := a.openRegistry(); err != nil {
-		return err
-	}
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
@@ -223,6 +232,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
+		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
 	})
 	return err
 }
