@@ -7,9 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/beevik/etree"
+
 	"custode/simulators/browsersim"
 	"custode/simulators/lab"
 	"custode/simulators/spsim"
+	"custode/simulators/spsim/catalogue"
 )
 
 // company makes a person's identity a legal person's.
@@ -127,5 +130,73 @@ func TestMetadataCommands(t *testing.T) {
 	}
 	if out, err := l.Run(t.Context(), "metadata", "verify", file); err != nil {
 		t.Errorf("signed anew: %v\n%s", err, out)
+	}
+}
+
+// TestResponsesKeepTheCatalogue holds what really left against every rule of the
+// federation's list: both bindings, levels, sets of attributes, and anomalies.
+func TestResponsesKeepTheCatalogue(t *testing.T) {
+	l := shared(t)
+	p := enrol(t, l)
+	audit := func(name string, v *visit) {
+		t.Helper()
+		if !v.arrived() {
+			t.Fatalf("%s: no Response: %s", name, v.p.Text)
+		}
+		e, err := l.SP.Evidence("", v.p.Field("SAMLResponse"), v.p.Field("RelayState"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		findings := catalogue.Audit(e)
+		for _, f := range findings {
+			if f.Err != nil {
+				t.Errorf("%s: case %s, %s: %v", name, f.Cases, f.Rule, f.Err)
+			}
+		}
+		if len(findings) < 18 {
+			t.Errorf("%s: only %d rules asked", name, len(findings))
+		}
+	}
+	for name, r := range map[string]spsim.Request{
+		"level 1":            {Level: 1},
+		"level 1, better":    {Level: 1, Comparison: "better"},
+		"level 2, exact":     {Level: 2, Comparison: "exact", ACSIndex: 1, ACSByURL: true},
+		"every attribute":    {Level: 1, Service: 2},
+		"no attributes":      {Level: 1, NoAttributes: true},
+		"level 3 at maximum": {Level: 3, Comparison: "maximum"},
+	} {
+		for _, by := range []binding{redirect, post} {
+			r.RelayState = "relay <&> " + name
+			v := arrive(t, l, by, r)
+			v.password(p)
+			if v.p.Has("method") {
+				v.sms()
+				v.code(v.inbox(1))
+			}
+			v.submit("consent", nil)
+			audit(name+" "+string(by), v)
+		}
+	}
+	for name, end := range map[string]func(*visit){
+		"nr25": func(v *visit) { v.submit("cancel", nil) },
+		"nr22": func(v *visit) { v.password(p); v.submit("refuse", nil) },
+		"nr19": func(v *visit) {
+			for range 3 {
+				v.submit("password", map[string]string{"username": "nobody.at.all", "password": "x"})
+			}
+		},
+	} {
+		v := arrive(t, l, redirect, spsim.Request{Level: 1, RelayState: name})
+		end(v)
+		audit(name, v)
+	}
+	for name, r := range map[string]spsim.Request{
+		"nr12": {Comparison: "best"},
+		"nr14": {Destination: "https://elsewhere.example"},
+		"nr08": {ForceAuthn: "-"},
+		"nr16": {ACSIndex: 1, Mutate: func(d *etree.Document) { d.Root().CreateAttr("AssertionConsumerServiceIndex", "9") }},
+	} {
+		r.RelayState = name
+		audit(name, arrive(t, l, post, r))
 	}
 }
