@@ -58,8 +58,8 @@ type Flow struct {
 	CodesIssued   int
 	Performed     saml.Level // zero until the level is reached
 	Authenticated time.Time  // when it was reached; Resumed: when the session's subject did
-	Session       string     // index of the browser session the request may be answered from; "": none
-	Resumed       bool       // it is: no password was asked in this flow
+	Session       string     // index of the browser session it is answered from; "": none
+	Resumed       bool       // so no password was asked in this flow
 	Outcome       saml.Code  // zero until StepDone
 	Version       int64      // of the stored row; compare-and-swap
 }

@@ -117,13 +117,6 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	now := l.now()
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
-	if fromSession(&r) {
-		s, _, err := l.session(ctx, v)
-		if err != nil {
-			return id.FlowID{}, err
-		}
-		f.Session = s.Index
-	}
 	if err := l.flows.CreateFlow(ctx, f); fault.Is(err, fault.Conflict) {
 		return id.FlowID{}, l.answeredBefore(ctx, r, err)
 	} else if err != nil {
@@ -150,11 +143,11 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !f.due(l.now()) && who.State == Active && !f.onSession() {
+	if !f.due(l.now()) && who.State == Active && !f.inSession(v) {
 		return l.show(ctx, f, who, note{}), nil
 	}
 	return l.inTurn(ctx, f, v, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
-		return l.show(ctx, f, who, note{}), nil
+		return l.resumeOrShow(ctx, f, who, v)
 	})
 }
 
@@ -230,8 +223,8 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 // inTurn runs work on the flow when the callers before it have finished, unless
 // they moved the flow on: then work was meant for a page that is gone, and the
 // caller gets what they got. It also ends a flow whose time is over or whose
-// subject may no longer log in, and moves one whose session begins or ends to
-// matter.
+// subject may no longer log in, and begins anew when the session it stands on has
+// ended.
 func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
 	leave, err := l.turns.Enter(ctx, seen.ID.String())
 	if err != nil {
@@ -259,10 +252,10 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(cont
 		// next lets the deadline win.
 		return l.apply(ctx, f, who, act{event: notActive, at: now}, note{})
 	}
-	if by, a, moved, err := l.followSession(ctx, f, v); err != nil {
+	if gone, err := l.sessionEnded(ctx, f, v); err != nil {
 		return Outcome{}, err
-	} else if moved {
-		return l.apply(ctx, f, by, a, note{})
+	} else if gone {
+		return l.apply(ctx, f, Identity{State: Active}, act{event: sessionGone, at: now}, note{})
 	}
 	return work(ctx, f, who)
 }

@@ -3,6 +3,7 @@ package authcore
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"maps"
 	"strings"
@@ -59,45 +60,54 @@ func (l *Login) session(ctx context.Context, v Visitor) (s Session, ok bool, err
 	return s, err == nil, err
 }
 
-// followSession finds out whether the flow's session moves it: to the consent page
-// when it has just begun, back to the credentials when the session ended while
-// the consent page was open. Everything an admission decides is decided again.
-func (l *Login) followSession(ctx context.Context, f Flow, v Visitor) (who Identity, a act, moved bool, err error) {
-	if !f.onSession() {
-		return Identity{}, act{}, false, nil
+// resumeOrShow is the first look at the credentials page: where the browser's
+// session may answer, its subject goes to the consent page at once, with every
+// check that an admission makes made again. It is not done in Begin, where a
+// request by HTTP-POST comes without the cookie (SameSite=Lax), nor in Answer:
+// who types a password means that one.
+func (l *Login) resumeOrShow(ctx context.Context, f Flow, who Identity, v Visitor) (Outcome, error) {
+	if f.Step != StepCredentials || !fromSession(&f.Request) {
+		return l.show(ctx, f, who, note{}), nil
 	}
 	s, ok, err := l.session(ctx, v)
 	if err != nil {
-		return Identity{}, act{}, false, err
+		return Outcome{}, err
 	}
-	ok = ok && s.Index == f.Session
-	switch {
-	case f.Step == StepCredentials && ok:
-		who, err = l.identities.Identity(ctx, s.Subject)
-		return who, act{event: sessionHeld, at: l.now(), who: who, session: s}, err == nil, err
-	case f.Step == StepConsent && !ok:
-		return Identity{State: Active}, act{event: sessionGone, at: l.now()}, true, nil
+	if !ok {
+		return l.show(ctx, f, who, note{}), nil
 	}
-	return Identity{}, act{}, false, nil
+	if who, err = l.identities.Identity(ctx, s.Subject); err != nil {
+		return Outcome{}, fault.New(fault.Internal, "read subject of a session for flow "+f.ID.String(), err)
+	}
+	return l.apply(ctx, f, who, act{event: sessionHeld, at: l.now(), who: who, session: s}, note{})
 }
 
-// onSession reports whether a session decides what comes next.
-func (f Flow) onSession() bool {
-	return f.Session != "" && f.Step == StepCredentials || f.Resumed && f.Step == StepConsent
+// sessionEnded reports whether the flow stands on a session that has ended, or is
+// not this browser's.
+func (l *Login) sessionEnded(ctx context.Context, f Flow, v Visitor) (bool, error) {
+	if !f.Resumed || f.Step != StepConsent {
+		return false, nil
+	}
+	s, ok, err := l.session(ctx, v)
+	return err == nil && !(ok && s.Index == f.Session && s.Subject == f.Subject), err
+}
+
+// inSession reports whether what View shows may depend on a session.
+func (f Flow) inSession(v Visitor) bool {
+	return f.Resumed || f.Step == StepCredentials && v.Session != [32]byte{} && fromSession(&f.Request)
 }
 
 // resume admits the session's subject without a password, and with every check
 // that follows one. What needs more than level 1 is left to the credentials.
 func resume(f Flow, a act) (Flow, error) {
+	if a.session.Index == "" || a.session.Subject != a.who.Subject || !fromSession(&f.Request) {
+		return f, fmt.Errorf("a session does not answer this request")
+	}
 	n, err := admit(f, a)
-	if err != nil || n.Step == StepDone {
+	if err != nil || n.Step != StepConsent {
 		return n, err
 	}
-	if n.Step != StepConsent || a.session.Subject != a.who.Subject || a.session.Index != f.Session || !fromSession(&f.Request) {
-		f.Session = ""
-		return f, nil
-	}
-	n.Resumed, n.Authenticated = true, a.session.Authenticated
+	n.Resumed, n.Session, n.Authenticated = true, a.session.Index, a.session.Authenticated
 	return n, nil
 }
 
