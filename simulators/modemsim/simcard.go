@@ -176,7 +176,7 @@ func (b *Bank) SwapSIM(i int, imsi string) {
 	b.with(i, func(d *device) {
 		d.card = newCard(b.cfg.SIMPIN, imsi, i+5000)
 		if s := d.store("SM"); s != nil {
-			clear(s.slots)
+			clear(s.Slots)
 		}
 	})
 }

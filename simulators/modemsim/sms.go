@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/simulators/modemsim/network"
 	"custode/simulators/modemsim/tpdu"
 )
 
@@ -37,7 +38,7 @@ func (d *device) send(p *pendingSubmit) {
 		d.keep(m)
 		return
 	}
-	x := &flight{m: m, hand: d.bank.handoff(d.index, m.To), entry: -1}
+	x := &flight{m: m, hand: d.bank.air.Handoff(d.index, m.To), entry: -1}
 	f := &d.faults
 	switch {
 	case f.failNext > 0:
@@ -65,8 +66,8 @@ func (d *device) send(p *pendingSubmit) {
 
 // outcome finds what tests or the fault plan want of this submission.
 func (d *device) outcome(to string) (Outcome, bool) {
-	if q := d.script.outcomes; len(q) > 0 {
-		d.script.outcomes = q[1:]
+	if q := d.script.Outcomes; len(q) > 0 {
+		d.script.Outcomes = q[1:]
 		return q[0], true
 	}
 	d.bank.mu.Lock()
@@ -88,7 +89,7 @@ func (d *device) deviceRefusal() int {
 		return 331
 	case d.card.sca == "":
 		return 330
-	case d.p.FullCode != 0 && !slices.Contains(d.mem(3).store.slots, nil):
+	case d.p.FullCode != 0 && !slices.Contains(d.mem(3).Store.Slots, nil):
 		return d.p.FullCode
 	case d.card.credit == 0:
 		return d.p.NoCredit
@@ -114,7 +115,7 @@ func (d *device) fly(x *flight) {
 		}
 	case x.o.Free:
 		// The network has it; the modem is free but tells late.
-		if x.o.refusal(d) == "" {
+		if d.refusal(x.o) == "" {
 			if code := d.judge(x.m.To); code != 0 {
 				x.o.CMS = code
 			} else {
@@ -133,7 +134,7 @@ func (d *device) fly(x *flight) {
 
 // land ends a submission on the air; d.mu is held.
 func (d *device) land(x *flight) {
-	if !x.o.lost() {
+	if !x.o.Lost() {
 		d.answer(x)
 		return
 	}
@@ -153,7 +154,7 @@ func (d *device) land(x *flight) {
 
 // answer says how it went.
 func (d *device) answer(x *flight) {
-	bad := x.o.refusal(d)
+	bad := d.refusal(x.o)
 	if bad == "" && x.entry < 0 {
 		if code := d.judge(x.m.To); code != 0 {
 			bad = cms(code)
@@ -164,7 +165,7 @@ func (d *device) answer(x *flight) {
 		if x.o.Sent {
 			d.accept(x)
 		}
-		d.say(append(strings.Split(bad, "\n"), d.script.take(AfterFinal)...)...)
+		d.say(append(strings.Split(bad, "\n"), d.script.Take(AfterFinal)...)...)
 		return
 	}
 	fresh := x.entry < 0
@@ -175,12 +176,12 @@ func (d *device) answer(x *flight) {
 	if !x.o.NoRef && d.faults.okOnly == 0 {
 		lines = append(lines, fmt.Sprintf("+CMGS: %d", x.ref))
 		if d.master != nil && !d.faults.hung {
-			d.bank.told(x.entry)
+			d.bank.air.Told(x.entry)
 		}
 	} else if d.faults.okOnly > 0 {
 		d.faults.okOnly--
 	}
-	if between := d.script.take(BetweenRefAndOK); between != nil {
+	if between := d.script.Take(BetweenRefAndOK); between != nil {
 		d.say(lines...)
 		lines = between
 	}
@@ -188,7 +189,7 @@ func (d *device) answer(x *flight) {
 	if x.o.Twice {
 		lines = append(lines, "OK")
 	}
-	d.say(append(lines, d.script.take(AfterFinal)...)...)
+	d.say(append(lines, d.script.Take(AfterFinal)...)...)
 	if fresh { // the receipt leaves before the report can
 		d.transmit(x)
 	}
@@ -214,15 +215,15 @@ func (d *device) enter(x *flight) {
 		c.recent = append(c.recent, time.Now())
 	}
 	x.ref = c.ref
-	x.entry = d.bank.note(d, x.m, x.hand)
+	x.entry = d.bank.air.Note(network.Submission{Modem: d.index, IMSI: c.imsi, Ref: c.ref}, x.m, x.hand)
 }
 
 // transmit sends an accepted message to its phone, and the report back.
 func (d *device) transmit(x *flight) {
 	sent, imsi := time.Now(), d.card.imsi
-	carry := &delivery{from: d.number(), to: x.m.To, m: x.m}
+	carry := &network.Delivery{From: d.number(), M: x.m}
 	if x.m.Report {
-		carry.report = func(st byte, national bool) {
+		carry.Report = func(st byte, national bool) {
 			pdu := tpdu.Report(x.ref, x.m.To, national, sent, time.Now(), st)
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -232,7 +233,7 @@ func (d *device) transmit(x *flight) {
 			}
 		}
 	}
-	d.bank.deliver(carry)
+	d.bank.air.Deliver(carry)
 }
 
 // judge is the network's verdict on a submission: 0 or a CMS code.
