@@ -170,17 +170,22 @@ func (d *device) restart() {
 	d.later(max(d.pace(d.p.SIMBusy), time.Microsecond), d.pump)
 }
 
-// bootLines says what the make says after power-on; d.mu is held.
-func (d *device) bootLines() {
-	for _, l := range d.p.Boot {
-		d.later(d.pace(l.After), func() {
-			if strings.Contains(l.Text, "%PIN") {
-				d.say(strings.ReplaceAll(l.Text, "%PIN", d.pinState()))
-				return
-			}
-			d.say(l.Text)
-		})
+// bootLines says what the make says after power-on, in order; d.mu is held.
+func (d *device) bootLines() { d.bootLine(0, 0) }
+
+func (d *device) bootLine(n int, since time.Duration) {
+	if n == len(d.p.Boot) {
+		return
 	}
+	l := d.p.Boot[n]
+	d.later(d.pace(l.After-since), func() {
+		text := l.Text
+		if strings.Contains(text, "%PIN") {
+			text = strings.ReplaceAll(text, "%PIN", d.pinState())
+		}
+		d.say(text)
+		d.bootLine(n+1, l.After)
+	})
 }
 
 // pace scales a time of the profile.

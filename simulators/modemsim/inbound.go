@@ -1,12 +1,12 @@
 package modemsim
 
 import (
-	"custode/simulators/modemsim/memory"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"custode/simulators/modemsim/memory"
 	"custode/simulators/modemsim/tpdu"
 )
 

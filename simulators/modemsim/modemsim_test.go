@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -156,4 +157,48 @@ func TestUnplugAndPlug(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial(t, b, 0).ask("AT\r", "OK\r\n")
+}
+
+// Idle modems wait in the kernel.
+func TestIdleCosts(t *testing.T) {
+	bank(t, Config{Modems: 64})
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	const span = 500 * time.Millisecond
+	before := used()
+	time.Sleep(span)
+	if took := used() - before; took > span/10 {
+		t.Errorf("64 idle modems used %v of processor in %v", took, span)
+	} else {
+		t.Logf("%v in %v", took, span)
+	}
+}
+
+// A closed bank leaves no link and no goroutine, whatever it was doing.
+func TestCloseInTheMiddle(t *testing.T) {
+	b := bank(t, Config{Modems: 3, Profiles: []string{"ec25"}, Pace: 1e-6, Glue: time.Millisecond, Latency: Delay{Median: time.Hour}})
+	c := dial(t, b, 0)
+	c.ask("", "PB DONE\r\n")
+	c.ask("AT+CMGS=18\r", "> ")
+	if _, err := io.WriteString(c.f, hello+"\x1a"); err != nil {
+		t.Fatal(err)
+	}
+	b.Storm(1, 1000, time.Millisecond)
+	b.Stall(2, true)
+	b.Reset(1, "")
+	path := b.Device(0)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the link stayed: %v", err)
+	}
+	if err := b.Plug(1); err == nil {
+		t.Error("plugged into a closed bank")
+	}
 }
