@@ -11,7 +11,10 @@ func (d *device) planned() Outcome {
 	switch {
 	case o.Hang:
 		d.bank.tell("modem %d hangs for %v", d.index, hang)
-		d.later(hang, func() { d.faults.hung = false })
+		d.later(hang, func() {
+			d.faults.hung = false
+			d.pump()
+		})
 	case o.Free:
 		d.bank.tell("modem %d answers %v late", d.index, o.Delay)
 	}

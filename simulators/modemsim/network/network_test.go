@@ -58,3 +58,77 @@ func TestDelayIsSeeded(t *testing.T) {
 		t.Error("the seed does not decide")
 	}
 }
+
+func TestShelf(t *testing.T) {
+	n, air := New(Config{NationalRA: true, Transit: Delay{Median: time.Millisecond}})
+	defer air.Wait()
+	defer air.End()
+	type report struct {
+		status   byte
+		national bool
+	}
+	reports := make(chan report, 10)
+	send := func(to, text string, valid time.Duration) {
+		air.Deliver(&Delivery{From: "+39320", M: tpdu.Submit{To: to, Text: text, Valid: valid},
+			Report: func(st byte, national bool) { reports <- report{st, national} }})
+	}
+	next := func(want byte) {
+		t.Helper()
+		select {
+		case r := <-reports:
+			if r.status != want || !r.national {
+				t.Errorf("report %+v, want %02x", r, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("no report")
+		}
+	}
+	n.SetPhone("+1", Phone{Off: true})
+	send("+1", "stale", 20*time.Millisecond)
+	next(0x46)
+	send("+1", "kept", time.Hour)
+	n.SetPhone("+2", Phone{NoReport: true})
+	send("+2", "quiet", 0)
+	if in, err := n.Wait(t.Context(), "+2", 1); err != nil || in[0].Text != "quiet" {
+		t.Errorf("%v %v", in, err)
+	}
+	n.SetPhone("+1", Phone{})
+	next(0)
+	n.SetPhone("+3", Phone{Gone: true, Delay: time.Millisecond})
+	send("+3", "nobody", 0)
+	next(0x43)
+	if in := n.Inbox("+1"); len(in) != 1 || in[0].Text != "kept" || len(n.Inbox("+3")) != 0 {
+		t.Errorf("inbox %v", in)
+	}
+	if len(reports) != 0 {
+		t.Error("a report too many")
+	}
+}
+
+func TestPartsOutOfOrder(t *testing.T) {
+	n, air := New(Config{})
+	defer air.Wait()
+	defer air.End()
+	for _, part := range []int{3, 1, 2} {
+		if len(n.Inbox("+1")) != 0 {
+			t.Error("shown before it is whole")
+		}
+		air.Deliver(&Delivery{From: "+39320", M: tpdu.Submit{To: "+1", Text: string(rune('a' + part)), Part: part, Parts: 3, Ref: 9}})
+	}
+	if in := n.Inbox("+1"); len(in) != 1 || in[0].Text != "bcd" {
+		t.Errorf("%v", in)
+	}
+}
+
+func TestLoss(t *testing.T) {
+	n, air := New(Config{Loss: 1})
+	air.Deliver(&Delivery{M: tpdu.Submit{To: "+1", Text: "x"}})
+	if len(n.Phones()) != 0 {
+		t.Error("it arrived")
+	}
+	air.End()
+	if air.Go(func() {}) {
+		t.Error("started after the end")
+	}
+	air.Wait()
+}
