@@ -32,6 +32,7 @@ import (
 // What tests see of the network and write in scripts.
 type (
 	Delay      = network.Delay
+	AntiSpam   = network.AntiSpam
 	SMS        = network.SMS
 	Phone      = network.Phone
 	Submission = network.Submission
@@ -63,15 +64,6 @@ func RadioLTE() Delay { return network.RadioLTE() }
 // Soak is the trouble of a long test, see script.Soak.
 func Soak() Plan { return script.Soak() }
 
-// AntiSpam is the network's patience with one card: more than PerMinute accepted
-// messages within 60 s, and everything is refused with +CMS ERROR: Code (21 when
-// zero) until no attempt was made for Cool. PerMinute 0 is endless patience.
-type AntiSpam struct {
-	PerMinute int
-	Code      int
-	Cool      time.Duration
-}
-
 // Config describes a bank. Everything but Dir and Modems may be zero: then the
 // radio is instant and perfect and the modems are polite.
 type Config struct {
@@ -92,6 +84,9 @@ type Config struct {
 	// ByBearer takes Latency from the profile's bearer: Radio2G or RadioLTE.
 	ByBearer bool
 	Loss     float64
+	// Orphans is the share of messages the network has had although the modem was
+	// unplugged, restarted or (by the plan) hung before it could say so.
+	Orphans float64
 	// Reject is the share of submissions the network refuses with +CMS ERROR: 42.
 	Reject float64
 	// Chatter is the probability of an unsolicited line before each line a modem says.

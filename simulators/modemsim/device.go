@@ -43,6 +43,7 @@ type device struct {
 	working       bool           // a command takes its time
 	submit        *pendingSubmit // prompt is open
 	busy          bool           // submission on the air: nothing may be written
+	air           *flight        // that submission
 	out           []byte         // gathered output
 	shelf         []string       // indications held back by +CNMI mode 0
 	ackDue        *inbound       // what +CNMA saves from being sent again
@@ -145,6 +146,7 @@ func (d *device) attach(name string) error {
 // detach closes the pty and removes the link; d.mu is held.
 func (d *device) detach() {
 	d.gen++
+	d.orphan()
 	d.submit, d.busy, d.working = nil, false, false
 	d.unstall()
 	if d.master == nil {
@@ -159,6 +161,7 @@ func (d *device) detach() {
 // restart forgets everything a power cycle forgets; d.mu is held.
 func (d *device) restart() {
 	d.gen++
+	d.orphan()
 	registered := d.set.registered
 	d.set = powerOn()
 	d.set.registered = registered

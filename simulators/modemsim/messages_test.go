@@ -421,3 +421,27 @@ func TestConfigRefused(t *testing.T) {
 		t.Error("a profile for nokia")
 	}
 }
+
+// A modem that goes away in the middle leaves the ambiguous case behind.
+func TestOrphans(t *testing.T) {
+	for _, end := range []func(b *Bank){
+		func(b *Bank) { b.Unplug(0) }, func(b *Bank) { b.Reboot(0) }, func(b *Bank) { b.Power(0).Off() }, func(b *Bank) { b.Reset(0, "x") },
+	} {
+		for share := range 2 {
+			b, c := on(t, Config{Orphans: float64(share), Latency: Delay{Median: time.Hour}})
+			c.ask("AT+CMGS=18\r", "> ")
+			if _, err := c.f.WriteString(hello + "\x1a"); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(5 * time.Second); len(b.Handoffs()) == 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("no hand-off")
+				}
+			}
+			end(b)
+			if l := b.Ledger(); len(l) != share || share == 1 && l[0].Told {
+				t.Errorf("share %d: %+v", share, l)
+			}
+		}
+	}
+}

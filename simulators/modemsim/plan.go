@@ -10,6 +10,7 @@ func (d *device) planned() Outcome {
 	o, hang := d.bank.cfg.Plan.Draw(d.rnd)
 	switch {
 	case o.Hang:
+		o.Sent = d.rnd.Float64() < d.bank.cfg.Orphans
 		d.bank.tell("modem %d hangs for %v", d.index, hang)
 		d.later(hang, func() {
 			d.faults.hung = false

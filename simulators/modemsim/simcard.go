@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"custode/simulators/modemsim/network"
 )
 
 // SIMState says what a modem finds in its card holder.
@@ -37,8 +39,7 @@ type card struct {
 	skipZero  bool
 	credit    int // messages left; negative is endless
 	inbound   []inbound
-	recent    []time.Time // accepted within the last minute
-	barred    time.Time   // anti-spam until
+	patience  network.Patience
 }
 
 func newCard(pin, imsi string, index int) card {

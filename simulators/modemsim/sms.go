@@ -124,11 +124,21 @@ func (d *device) fly(x *flight) {
 		}
 		d.later(delay, func() { d.answer(x) })
 	default:
-		d.busy = true
+		d.busy, d.air = true, x
 		d.later(delay, func() {
-			d.busy = false
+			d.busy, d.air = false, nil
 			d.land(x)
 		})
+	}
+}
+
+// orphan decides about a submission whose modem went away: the network may have
+// had it already; d.mu is held.
+func (d *device) orphan() {
+	x := d.air
+	d.air = nil
+	if x != nil && d.rnd.Float64() < d.bank.cfg.Orphans && d.judge(x.m.To) == 0 {
+		d.accept(x)
 	}
 }
 
@@ -211,9 +221,7 @@ func (d *device) enter(x *flight) {
 	if c.credit > 0 {
 		c.credit--
 	}
-	if d.bank.cfg.AntiSpam.PerMinute > 0 {
-		c.recent = append(c.recent, time.Now())
-	}
+	c.patience.Accepted(time.Now())
 	x.ref = c.ref
 	x.entry = d.bank.air.Note(network.Submission{Modem: d.index, IMSI: c.imsi, Ref: c.ref}, x.m, x.hand)
 }
@@ -242,32 +250,10 @@ func (d *device) judge(to string) int {
 	if b.cfg.Reject > 0 && d.rnd.Float64() < b.cfg.Reject {
 		return 42 // congestion
 	}
-	if code := d.spam(time.Now()); code != 0 {
+	if code := b.cfg.AntiSpam.Judge(&d.card.patience, time.Now()); code != 0 {
 		return code
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.barred[to]
-}
-
-// spam is the network's patience with this card.
-func (d *device) spam(now time.Time) int {
-	a, c := d.bank.cfg.AntiSpam, &d.card
-	if a.PerMinute == 0 {
-		return 0
-	}
-	c.recent = slices.DeleteFunc(c.recent, func(t time.Time) bool { return now.Sub(t) > time.Minute })
-	switch {
-	case now.Before(c.barred): // trying again prolongs it
-	case !c.barred.IsZero():
-		c.barred, c.recent = time.Time{}, nil
-		return 0
-	case len(c.recent) < a.PerMinute:
-		return 0
-	}
-	c.barred = now.Add(a.Cool)
-	if a.Code == 0 {
-		return 21
-	}
-	return a.Code
 }

@@ -35,7 +35,7 @@ func TestProfilesAreConsistent(t *testing.T) {
 		}
 		for what, s := range map[string]string{
 			"report": fmt.Sprintf(p.ReportFmt, 25),
-			"read": fmt.Sprintf(p.ReadFmt, 0, 25), "stored": fmt.Sprintf(p.StoredFmt, "SR", 1),
+			"read":   fmt.Sprintf(p.ReadFmt, 0, 25), "stored": fmt.Sprintf(p.StoredFmt, "SR", 1),
 		} {
 			if s == "" || strings.Contains(s, "%!") {
 				t.Errorf("%s: %s is %q", name, what, s)
