@@ -255,12 +255,12 @@ func TestCardTroubles(t *testing.T) {
 }
 
 func TestAntiSpam(t *testing.T) {
-	_, c := on(t, Config{AntiSpam: AntiSpam{PerMinute: 2, Code: 38, Cool: 100 * time.Millisecond}})
+	_, c := on(t, Config{AntiSpam: AntiSpam{PerMinute: 2, Code: 38, Cool: 400 * time.Millisecond}})
 	c.send("OK\r\n")
 	c.send("OK\r\n")
 	c.send("+CMS ERROR: 38\r\n")
 	c.send("+CMS ERROR: 38\r\n")
-	time.Sleep(150 * time.Millisecond) // the cooling itself is what is tested
+	time.Sleep(500 * time.Millisecond) // the cooling itself is what is tested
 	c.send("OK\r\n")
 }
 
@@ -328,7 +328,7 @@ func (c terminal) gone() {
 	c.t.Helper()
 	buf := make([]byte, 64)
 	for {
-		if err := c.f.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			c.t.Fatal(err)
 		}
 		if _, err := c.f.Read(buf); os.IsTimeout(err) {

@@ -54,7 +54,7 @@ func (c terminal) ask(s string, ends ...string) string {
 	var got strings.Builder
 	buf := make([]byte, 256)
 	for {
-		if err := c.f.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			c.t.Fatal(err)
 		}
 		n, err := c.f.Read(buf)
