@@ -25,7 +25,7 @@ var screenshots = flag.String("screenshots", "", "directory for screenshots of t
 
 // pageServer serves /page/<name>/<lang> as the Server would.
 func pageServer(t *testing.T) *httptest.Server {
-	room := newRoom(t, nil)
+	room := newRoom(t, withLinks)
 	pages := map[string]shownPage{}
 	for _, p := range allPages() {
 		pages[p.name] = p
