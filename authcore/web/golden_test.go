@@ -64,7 +64,7 @@ func allPages() []shownPage {
 	signed := func(code saml.Code) func(testing.TB, *testRoom, string) answer {
 		return func(t testing.TB, room *testRoom, lang string) answer {
 			names := testView(t, authcore.StepConsent).SPName
-			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), service{names, ""}, saml.L2)
+			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), spNames{names, ""}, saml.L2)
 		}
 	}
 	at := func(method, path string) func(testing.TB, *testRoom, string) answer {
@@ -338,7 +338,7 @@ func TestServiceName(t *testing.T) {
 		{map[string]string{"it": "\u2066\u2069"}, "it", "https://sp.example.it", ""},
 		{nil, "en", "https://sp.example.it", ""},
 	} {
-		if got, in := (service{c.names, "https://sp.example.it"}).name(c.lang); got != c.want || in != c.in {
+		if got, in := (spNames{c.names, "https://sp.example.it"}).name(c.lang); got != c.want || in != c.in {
 			t.Errorf("%v in %s: %q in %q", c.names, c.lang, got, in)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"custode/authcore/web/words"
 )
 
-// service is what a page may call the service provider.
-type service struct {
+// spNames is what a page may call the service provider.
+type spNames struct {
 	byLang    map[string]string // OrganizationDisplayName by xml:lang, as in its metadata
 	otherwise string            // when no name has anything visible in it: the entityID
 }
@@ -18,7 +18,7 @@ type service struct {
 // deceive (words.Name), and the language it is in: the page's, else Italian,
 // English, or the first there is. The language is "" for the entityID and for a
 // name whose language the metadata does not tell.
-func (s service) name(lang string) (name, in string) {
+func (s spNames) name(lang string) (name, in string) {
 	tags := slices.Sorted(maps.Keys(s.byLang))
 	for _, want := range []string{lang, words.Italian, words.English, ""} {
 		for _, tag := range tags {
