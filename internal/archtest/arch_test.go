@@ -38,6 +38,8 @@ var doors = map[string][]string{
 var inner = map[string][]string{
 	"authcore/saml":     {"authcore/web", "authcore/registry"},
 	"authcore/registry": {"authcore/web"},
+	"authcore/session":  {"authcore/web", "authcore/registry"},
+	"authcore/lanes":    {"authcore/web", "authcore/registry", "authcore/saml", "authcore/session"},
 	"modem/at":          {"modem/pdu"},
 	"modem/pdu":         {"modem/at", "modem/port"},
 	"modem/port":        {"modem/at", "modem/pdu"},
