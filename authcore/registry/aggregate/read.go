@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"time"
 
 	"custode/authcore/saml/xmldoc"
@@ -251,3 +252,7 @@ func instant(s string) (time.Time, error) {
 	}
 	return t.UTC(), nil
 }
+
+// Digest returns the digest that the signature covers: two documents with the
+// same one are the same.
+func (d *Document) Digest() []byte { return slices.Clone(d.digest) }
