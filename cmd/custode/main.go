@@ -27,6 +27,7 @@ type cli struct {
 	Ceremony    ceremonyCmd `cmd:"" help:"Key ceremonies."`
 	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
 	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Registry    registryCmd `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Version     versionCmd  `cmd:"" help:"Print the version."`
 }
 

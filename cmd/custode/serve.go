@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"custode/authcore"
-	"custode/authcore/registry"
 	"custode/authcore/saml"
 	"custode/authcore/web"
 	"custode/hsm/pkcs11"
@@ -48,7 +47,7 @@ func (serveCmd) Run(c *cli) error {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
-	if err := a.wire(); err != nil {
+	if err := a.wire(ctx); err != nil {
 		if fault.Is(err, fault.NotFound) { // a key or certificate: only an operator brings it
 			return fault.New(fault.Fatal, "wire the appliance", err)
 		}
@@ -87,7 +86,8 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
-	sps       *registry.Registry
+	sps       replica
+	watched   watched
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -129,7 +129,7 @@ func (a *appliance) close() {
 }
 
 // wire builds every room from what open acquired.
-func (a *appliance) wire() error {
+func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	signer, err := a.token.Signer(keys.Sign)
 	if err != nil {
@@ -182,8 +182,8 @@ func (a *appliance) wire() error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.methods(random), a.log)
-	return a.newWeb(login, random)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registryMethods(a.methods(random)), a.log)
+	return a.newWeb(ctx, login, random)
 }
 
 // The published locations, below the public URL.
@@ -207,8 +207,8 @@ func (a *appliance) signMetadata() error {
 	return err
 }
 
-func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	if err := a.openRegistry(); err != nil {
+func (a *appliance) newWeb(ctx context.Context, login *authcore.Login, random io.Reader) error {
+	if err := a.openRegistry(ctx, random); err != nil {
 		return err
 	}
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
@@ -222,7 +222,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 	})
 	return err
@@ -263,7 +263,7 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
 	g.Go(func() error { return a.sweep(ctx) })
-	g.Go(func() error { return a.refreshRegistry(ctx) })
+	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
