@@ -199,7 +199,7 @@ func (a *registryRefreshCmd) Run(c *cli) error {
 			}
 			return nil
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 	}
 }
 

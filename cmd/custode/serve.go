@@ -113,6 +113,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 }
 
 func (a *appliance) close() {
+	if f, ok := a.sps.(io.Closer); ok {
+		if err := f.Close(); err != nil {
+			a.log.Error("registry copy not closed", "error", err)
+		}
+	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {
 			a.log.Error("database not closed", "error", err)
