@@ -122,19 +122,18 @@ func openCopy(path string) (*os.File, *footer, error) {
 	case err != nil:
 		return nil, nil, fault.New(fault.Unavailable, op, err)
 	}
-	foot, err := readFooter(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(fault.New(fault.Unavailable, op, err), f.Close())
+	}
+	foot, err := readFooter(f, info.Size())
 	if err != nil {
 		return nil, nil, errors.Join(fault.New(fault.Invalid, op, err), f.Close())
 	}
 	return f, foot, nil
 }
 
-func readFooter(f *os.File) (*footer, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	size := info.Size()
+func readFooter(f io.ReaderAt, size int64) (*footer, error) {
 	if size < int64(len(copyHead)+trailerSize) {
 		return nil, errors.New("file is too short")
 	}
