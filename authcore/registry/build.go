@@ -77,6 +77,7 @@ func (b *build) readListing(r io.Reader, want [sha256.Size]byte) error {
 	h := sha256.New()
 	err := eachListed(io.TeeReader(r, h), func(l Listed) error {
 		switch {
+		case len(l.EntityID) > 1024: // none can be meant
 		case bool(l.Deleted):
 			b.flags[l.EntityID] = deleted
 		case bool(l.Disabled):

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxListing     = 512 << 20 // octets
+	maxListing     = 256 << 20 // octets
 	maxListedEntry = 4 << 20   // octets of one entry, with what is read ahead
 )
 

@@ -69,7 +69,7 @@ func scheduled(t *testing.T, doc []byte, cert *x509.Certificate, rules Rules) (*
 	t.Helper()
 	src, log := &fakeSource{doc: doc}, &lockedBuffer{}
 	f, err := NewFederation(FederationConfig{Source: src, CopyPath: filepath.Join(t.TempDir(), "copy"), Pinned: []*x509.Certificate{cert}, Rules: rules,
-		Random: rand.Reader, Now: time.Now, Log: slog.New(slog.NewTextHandler(log, nil))})
+		Random: middle{}, Now: time.Now, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +93,36 @@ func timeless(t *testing.T) ([]byte, *x509.Certificate) {
 	return answer.Body.Bytes(), sim.Certificate()
 }
 
+// middle is the randomness without jitter.
+type middle struct{}
+
+func (middle) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(0x80 * (1 - i%2))
+	}
+	return len(p), nil
+}
+
+func TestJitter(t *testing.T) {
+	doc, cert := timeless(t)
+	f, _, _ := scheduled(t, doc, cert, Rules{})
+	if got := f.jitter(time.Hour); got != time.Hour {
+		t.Errorf("in the middle: %v", got)
+	}
+	f.c.Random = rand.Reader
+	seen := map[time.Duration]bool{}
+	for range 1000 {
+		d := f.jitter(time.Hour)
+		seen[d] = true
+		if d < 54*time.Minute || d > 66*time.Minute {
+			t.Fatalf("%v", d)
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("%d different waits", len(seen))
+	}
+}
+
 func run(t *testing.T, f *Federation) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -114,22 +144,29 @@ func TestSchedule(t *testing.T) {
 		if src.count() != 1 || f.Usable() != nil {
 			t.Fatalf("the first refresh is not at once: %d, %v\n%s", src.count(), f.Usable(), log.String())
 		}
-		time.Sleep(53 * time.Minute)
-		if n := src.count(); n != 1 {
-			t.Errorf("%d refreshes within 53 minutes", n)
+		for _, step := range []struct {
+			wait time.Duration
+			want int
+		}{{59 * time.Minute, 1}, {2 * time.Minute, 2}} {
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if src.count() != step.want {
+				t.Errorf("%d refreshes, want %d", src.count(), step.want)
+			}
 		}
-		time.Sleep(14 * time.Minute)
-		if n := src.count(); n != 2 {
-			t.Errorf("%d refreshes within 67 minutes", n)
-		}
-		// Failures: 30 s, 1, 2, 4 ... minutes, never more than the interval.
+		// Failures: again after 30 s, 1, 2, 4 ... minutes, never more than the interval.
 		src.set(fault.New(fault.Unavailable, "get", errors.New("down")))
-		time.Sleep(66 * time.Minute)
-		n := src.count()
-		time.Sleep(8 * time.Minute)
-		if got := src.count() - n; got < 2 || got > 4 {
-			t.Errorf("%d tries in 8 minutes of failures", got)
+		for _, step := range []struct {
+			wait time.Duration
+			want int
+		}{{58 * time.Minute, 2}, {100 * time.Second, 4}, {time.Minute, 5}, {2 * time.Minute, 6}, {4 * time.Minute, 7}} {
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if src.count() != step.want {
+				t.Errorf("%d tries, want %d", src.count(), step.want)
+			}
 		}
+		n := 0
 		time.Sleep(5 * time.Hour)
 		if st := f.Status(); st.LastError == "" || st.Trouble != "the copy is old" || !st.Usable || st.Live == 0 || st.NextRefresh == nil {
 			t.Errorf("status %+v", st)
@@ -139,7 +176,7 @@ func TestSchedule(t *testing.T) {
 		}
 		n = src.count()
 		time.Sleep(10 * time.Hour)
-		if got := src.count() - n; got < 8 || got > 13 {
+		if got := src.count() - n; got != 10 {
 			t.Errorf("%d tries in 10 hours", got)
 		}
 		// An operator does not wait, and the next success sets everything right.

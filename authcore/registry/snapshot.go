@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxEntities = 500_000
+	maxEntities = 200_000
 	// maxReported bounds the list of broken entities that is kept.
 	maxReported = 200
 )

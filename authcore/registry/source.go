@@ -61,6 +61,10 @@ func (f File) String() string { return f.AggregatePath }
 
 func (f File) hand(path string, known func(string) Mark, take func(Arrival) error) error {
 	op := "read " + path
+	// Opening a pipe would wait for its other end.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fault.Newf(fault.Invalid, op, "not a regular file")
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return fault.New(fault.Unavailable, op, err)
@@ -69,9 +73,6 @@ func (f File) hand(path string, known func(string) Mark, take func(Arrival) erro
 	info, err := file.Stat()
 	if err != nil {
 		return fault.New(fault.Unavailable, op, err)
-	}
-	if !info.Mode().IsRegular() {
-		return fault.Newf(fault.Invalid, op, "not a regular file")
 	}
 	a := Arrival{Name: path, Mark: Mark{ETag: fmt.Sprintf("%d-%d", info.Size(), info.ModTime().UnixNano())}, Body: file}
 	if known(path) == a.Mark {

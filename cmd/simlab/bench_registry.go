@@ -26,7 +26,7 @@ const (
 func benchRegistry(ctx context.Context, custode string, quick bool, f figures) (err error) {
 	entities, span := 40_000, 15*time.Second
 	if quick {
-		entities, span = 4_000, 4*time.Second
+		entities, span = 3_000, 3*time.Second
 	} else {
 		for _, b := range []struct{ measure, name string }{{"registry_lookup_recent", "BenchmarkLookupRecent"}, {"registry_lookup_any", "BenchmarkLookupAny"}} {
 			one, _, err := primitive(ctx, "custode/authcore/registry", b.name, "2s")

@@ -200,6 +200,8 @@ func TestBounds(t *testing.T) {
 		"deep":         strings.Repeat("<a>", 1000),
 		"declarations": "<a" + strings.Repeat(" xmlns:a='b'", 100) + "/>",
 		"endless tag":  "<a b='" + strings.Repeat("x", maxToken+1),
+		"long name":    "<" + strings.Repeat("a", maxName+1) + "/>",
+		"namespace":    "<a xmlns='" + strings.Repeat("a", maxNamespace+1) + "'/>",
 		"gzip":         "\x1f\x8b\x08\x00",
 		"UTF-16":       "\xff\xfe<\x00a\x00",
 	} {

@@ -18,6 +18,8 @@ const (
 	maxAttributes   = 64   // of one element, declarations included
 	maxDeclarations = 128  // in scope at one element
 	maxInterned     = 4096 // different names and namespaces remembered
+	maxName         = 512  // octets of a qualified name
+	maxNamespace    = 2048 // octets of a namespace name
 )
 
 const (
@@ -38,6 +40,9 @@ type names struct {
 func (n *names) parse(raw []byte) (*name, error) {
 	if known, ok := n.known[string(raw)]; ok {
 		return known, nil
+	}
+	if len(raw) > maxName {
+		return nil, fmt.Errorf("name longer than %d octets", maxName)
 	}
 	text := string(raw)
 	prefix, local, colon := strings.Cut(text, ":")
@@ -182,6 +187,8 @@ func (w *walker) declare(n *name, raw []byte, mark int) error {
 		return errors.New("reserved namespace declared")
 	case prefix != "" && uri == "":
 		return errors.New("prefix declared for no namespace")
+	case len(uri) > maxNamespace:
+		return fmt.Errorf("namespace longer than %d octets", maxNamespace)
 	case len(w.scope) == maxDeclarations:
 		return fmt.Errorf("more than %d namespace declarations in scope", maxDeclarations)
 	}
