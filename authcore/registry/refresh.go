@@ -43,7 +43,11 @@ func (f *Federation) refresh(ctx context.Context, a Accept) (changed bool, err e
 	if err := f.judgeAge(next, last, a); err != nil {
 		return false, err
 	}
-	found, err := next.inspect(next.index, last, f.pacer(ctx))
+	pause := f.pacer(ctx)
+	if last == nil {
+		pause = ctx.Err // nobody can log in yet: the sooner the better
+	}
+	found, err := next.inspect(next.index, last, pause)
 	if err != nil {
 		return false, err
 	}

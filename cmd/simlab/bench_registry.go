@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,7 +127,7 @@ func refreshUnderLoad(ctx context.Context, l *lab.Lab, people []lab.Person, enti
 		}
 		during.logins += r.logins
 		during.wall += r.wall
-		during.p95 = max(during.p95, r.p95) // of the worst two seconds
+		during.took = append(during.took, r.took...)
 		select {
 		case err := <-refreshed:
 			if err != nil {
@@ -136,6 +137,8 @@ func refreshUnderLoad(ctx context.Context, l *lab.Lab, people []lab.Person, enti
 		default:
 		}
 	}
+	slices.Sort(during.took)
+	during.p95 = during.took[len(during.took)*95/100]
 	rate := float64(before.logins) / before.wall.Seconds()
 	f.print("registry_refresh", during.wall.Seconds(), "s", refImport)
 	f.print("registry_login_l1_rate_before", rate, "logins/s", rate)
