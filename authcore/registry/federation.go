@@ -163,6 +163,9 @@ func (f *Federation) Lookup(entityID string) (*saml.SP, bool) {
 	if sp := f.cache.get(key); sp != nil && sp.EntityID.String() == entityID {
 		return sp, true
 	}
+	if in := s.inspection.Load(); in != nil && in.reasons[entityID] != "" {
+		return nil, false
+	}
 	sp, err := s.parse(entityID, e)
 	if err != nil {
 		f.warn(entityID, err)

@@ -204,7 +204,9 @@ func TestHostileSource(t *testing.T) {
 			if c.pages {
 				r.http.PageSize = 50
 			}
-			r.http.Grace, r.http.LeastRate = 300*time.Millisecond, 64<<10
+			if c.fault == registrysim.Drip {
+				r.http.Grace, r.http.LeastRate = 300*time.Millisecond, 4<<10
+			}
 			f := r.open(func(c *FederationConfig) { c.Rules.MaxOctets = 8 << 20 })
 			r.refreshed(f)
 			held, err := os.ReadFile(r.copy)

@@ -61,7 +61,7 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    15 * time.Second,
-		ResponseHeaderTimeout:  c.Grace,
+		ResponseHeaderTimeout:  max(c.Grace, 30*time.Second),
 		MaxResponseHeaderBytes: 64 << 10,
 		MaxIdleConns:           2,
 		IdleConnTimeout:        30 * time.Second,
