@@ -23,6 +23,7 @@ type Policy struct {
 	Codes        CodePolicy      `yaml:"codes"`
 	Passwords    PasswordPolicy  `yaml:"passwords"`
 	Pages        PagePolicy      `yaml:"pages"`
+	Registry     RegistryPolicy  `yaml:"registry"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -117,6 +118,7 @@ func (c *Policy) Validate() error {
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	c.Session.validate(&p)
 	c.Pages.validate(&p)
+	c.Registry.validate(&p)
 	return p.err()
 }
 
