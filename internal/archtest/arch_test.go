@@ -65,7 +65,7 @@ var homes = []struct {
 	{"github.com/russellhaering/goxmldsig", []string{"authcore/saml", "simulators/spsim", "simulators/registrysim"}},
 	{"os/exec", []string{"simulators", "cmd/simlab"}},
 	// Only the registry is a client; the pages use its constants.
-	{"net/http", []string{"authcore/web", "authcore/registry", "simulators", "cmd"}},
+	{"net/http", []string{"authcore/web", "authcore/registry", "authcore/session/backchannel", "simulators", "cmd"}},
 	{"html/template", []string{"authcore/web", "simulators"}},
 	{"github.com/creack/pty", []string{"simulators"}},
 	{"log", nil},

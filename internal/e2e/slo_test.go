@@ -22,16 +22,16 @@ type provider struct {
 	party *slo.Party
 }
 
-// federation is a lab with one SP for each way to be told of a logout.
-type federation struct {
+// circle is a lab with one SP for each way to be told of a logout.
+type circle struct {
 	t                      *testing.T
 	l                      *lab.Lab
 	all, redir, post, soap *provider
 }
 
-func newFederation(t *testing.T, policy map[string]string) *federation {
+func newCircle(t *testing.T, policy map[string]string) *circle {
 	t.Helper()
-	f := &federation{t: t, l: own(t, lab.Config{Policy: policy})}
+	f := &circle{t: t, l: own(t, lab.Config{Policy: policy})}
 	f.all = f.add("all", "soap", "redirect", "post")
 	f.redir, f.post, f.soap = f.add("redir", "redirect"), f.add("post", "post"), f.add("soap", "soap")
 	if err := f.l.StopDaemon(); err != nil {
@@ -43,7 +43,7 @@ func newFederation(t *testing.T, policy map[string]string) *federation {
 	return f
 }
 
-func (f *federation) add(name string, bindings ...string) *provider {
+func (f *circle) add(name string, bindings ...string) *provider {
 	f.t.Helper()
 	ln, err := net.Listen("tcp4", "localhost:0")
 	if err != nil {
@@ -70,7 +70,7 @@ func (f *federation) add(name string, bindings ...string) *provider {
 }
 
 // send brings the browser to the appliance with a request of p.
-func (f *federation) send(b *browsersim.Browser, p *provider, r spsim.Request) *browsersim.Page {
+func (f *circle) send(b *browsersim.Browser, p *provider, r spsim.Request) *browsersim.Page {
 	f.t.Helper()
 	to, _, err := p.sp.RedirectURL(r)
 	if err != nil {
@@ -83,7 +83,7 @@ func (f *federation) send(b *browsersim.Browser, p *provider, r spsim.Request) *
 	return page
 }
 
-func (f *federation) submit(b *browsersim.Browser, page *browsersim.Page, button string, set map[string]string) *browsersim.Page {
+func (f *circle) submit(b *browsersim.Browser, page *browsersim.Page, button string, set map[string]string) *browsersim.Page {
 	f.t.Helper()
 	page, err := b.Submit(page, button, set)
 	if err != nil {
@@ -92,7 +92,7 @@ func (f *federation) submit(b *browsersim.Browser, page *browsersim.Page, button
 	return page
 }
 
-func (f *federation) consume(p *provider, page *browsersim.Page) *spsim.Login {
+func (f *circle) consume(p *provider, page *browsersim.Page) *spsim.Login {
 	f.t.Helper()
 	if !page.Has("SAMLResponse") {
 		f.t.Fatalf("no Response (HTTP %d): %.400s", page.Status, page.Text)
@@ -106,7 +106,7 @@ func (f *federation) consume(p *provider, page *browsersim.Page) *spsim.Login {
 }
 
 // login logs in at level 1; with a session nobody asks for a password.
-func (f *federation) login(b *browsersim.Browser, p *provider, who *lab.Person) *spsim.Login {
+func (f *circle) login(b *browsersim.Browser, p *provider, who *lab.Person) *spsim.Login {
 	f.t.Helper()
 	page := f.send(b, p, spsim.Request{Level: 1})
 	if who != nil {
@@ -121,7 +121,7 @@ func (f *federation) login(b *browsersim.Browser, p *provider, who *lab.Person) 
 }
 
 // everywhere logs the browser in at each SP.
-func (f *federation) everywhere(b *browsersim.Browser, who lab.Person) (logins map[*provider]*spsim.Login) {
+func (f *circle) everywhere(b *browsersim.Browser, who lab.Person) (logins map[*provider]*spsim.Login) {
 	f.t.Helper()
 	logins = map[*provider]*spsim.Login{f.all: f.login(b, f.all, &who)}
 	for _, p := range []*provider{f.redir, f.post, f.soap} {
@@ -136,7 +136,7 @@ func sessionAt(l *spsim.Login) slo.Session {
 
 // follow presses the buttons of pages, as somebody without scripts does, until
 // there is none or stop says so.
-func (f *federation) follow(b *browsersim.Browser, page *browsersim.Page, stop func(*browsersim.Page) bool) *browsersim.Page {
+func (f *circle) follow(b *browsersim.Browser, page *browsersim.Page, stop func(*browsersim.Page) bool) *browsersim.Page {
 	f.t.Helper()
 	for range 20 {
 		if len(page.Forms) == 0 || stop != nil && stop(page) {
@@ -148,7 +148,7 @@ func (f *federation) follow(b *browsersim.Browser, page *browsersim.Page, stop f
 	return nil
 }
 
-func (f *federation) get(b *browsersim.Browser, to string) *browsersim.Page {
+func (f *circle) get(b *browsersim.Browser, to string) *browsersim.Page {
 	f.t.Helper()
 	page, err := b.Get(to)
 	if err != nil {
@@ -158,7 +158,7 @@ func (f *federation) get(b *browsersim.Browser, to string) *browsersim.Page {
 }
 
 // begin starts a logout from p by the binding and returns the first page.
-func (f *federation) begin(b *browsersim.Browser, p *provider, by string, l *spsim.Login, o slo.Options) *browsersim.Page {
+func (f *circle) begin(b *browsersim.Browser, p *provider, by string, l *spsim.Login, o slo.Options) *browsersim.Page {
 	f.t.Helper()
 	if by == "redirect" {
 		to, _, err := p.party.Redirect(sessionAt(l), o)
@@ -178,7 +178,7 @@ func (f *federation) begin(b *browsersim.Browser, p *provider, by string, l *sps
 	return page
 }
 
-func (f *federation) noProblems() {
+func (f *circle) noProblems() {
 	f.t.Helper()
 	for _, p := range []*provider{f.all, f.redir, f.post, f.soap} {
 		for _, problem := range p.party.Problems() {
@@ -188,7 +188,7 @@ func (f *federation) noProblems() {
 }
 
 // asked reports whether a level 1 login needs a password in this browser.
-func (f *federation) asked(b *browsersim.Browser) bool {
+func (f *circle) asked(b *browsersim.Browser) bool {
 	f.t.Helper()
 	return f.send(b, f.all, spsim.Request{Level: 1}).Has("password")
 }
@@ -196,7 +196,7 @@ func (f *federation) asked(b *browsersim.Browser) bool {
 // TestSingleSignOn walks the rules of the browser's session.
 func TestSingleSignOn(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, nil)
+	f := newCircle(t, nil)
 	who, b := enrol(t, f.l), browsersim.New(nil)
 
 	// Level 2 begins no session.
@@ -260,7 +260,7 @@ func TestSingleSignOn(t *testing.T) {
 // its own.
 func TestSingleLogout(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, nil)
+	f := newCircle(t, nil)
 	who := enrol(t, f.l)
 	for _, by := range []string{"redirect", "post"} {
 		for _, from := range []*provider{f.all, f.redir, f.post} {
@@ -318,7 +318,7 @@ func TestSingleLogout(t *testing.T) {
 // TestHostileLogout: nobody ends a session they have no part in.
 func TestHostileLogout(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, nil)
+	f := newCircle(t, nil)
 	who, b := enrol(t, f.l), browsersim.New(nil)
 	victim := f.login(b, f.all, &who)
 	stranger := browsersim.New(nil)
@@ -377,7 +377,7 @@ func TestHostileLogout(t *testing.T) {
 // never the chain.
 func TestDeadProviders(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, map[string]string{"session.logout_per_sp": "1s", "session.logout_total": "2s"})
+	f := newCircle(t, map[string]string{"session.logout_per_sp": "1s", "session.logout_total": "2s"})
 	who := enrol(t, f.l)
 	for name, b := range map[string]slo.Behaviour{"silent": {Silent: true}, "slow": {Delay: 30 * time.Second}, "partial": {Partial: true}, "stranger": {Stranger: true}} {
 		browser := browsersim.New(nil)
@@ -432,7 +432,7 @@ func TestDeadProviders(t *testing.T) {
 // goes on after a power cut at any page.
 func TestKillMidLogout(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, nil)
+	f := newCircle(t, nil)
 	who, b := enrol(t, f.l), browsersim.New(nil)
 	logins := f.everywhere(b, who)
 	page := f.begin(b, f.all, "redirect", logins[f.all], slo.Options{RelayState: "kept"})
@@ -484,7 +484,7 @@ func TestKillMidLogout(t *testing.T) {
 // TestLeaveByThePage: the person ends the session at the identity provider.
 func TestLeaveByThePage(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, nil)
+	f := newCircle(t, nil)
 	who, b := enrol(t, f.l), browsersim.New(nil)
 	logins := f.everywhere(b, who)
 	home := f.get(b, f.l.IdP+"/")
@@ -520,7 +520,7 @@ func TestLeaveByThePage(t *testing.T) {
 // answered.
 func TestSessionsTurnedOff(t *testing.T) {
 	t.Parallel()
-	f := newFederation(t, map[string]string{"session.disabled": "true"})
+	f := newCircle(t, map[string]string{"session.disabled": "true"})
 	who, b := enrol(t, f.l), browsersim.New(nil)
 	one, two := f.login(b, f.all, &who), f.login(b, f.redir, &who)
 	if one.SessionIndex == two.SessionIndex || one.SessionIndex == "" {
