@@ -253,10 +253,8 @@ func seen(o *observation) string {
 		if o.page.with("password", "") != nil {
 			return s + ", credentials page"
 		}
-		for code := 2; code <= 10; code++ {
-			if row, ok := table[code]; ok && row.HTTP == o.status && row.PageIT != "" && o.page.says(row.PageIT) {
-				return s + ", «" + row.PageIT + "»"
-			}
+		if n := o.page.number(); table[n].PageIT != "" && o.page.says(table[n].PageIT) {
+			return fmt.Sprintf("%s, page of anomaly %d «%s»", s, n, table[n].PageIT)
 		}
 		return s + ", a page without a sentence of the table"
 	}

@@ -111,6 +111,9 @@ func language(accept string) string {
 func (f *findings) page(o *observation, row Row, lang string) {
 	f.check(o.status == row.HTTP, "HTTP %d, want %d", o.status, row.HTTP)
 	f.sentence(o, row, lang)
+	// Rows 4, 7 and 10 have one sentence; the number tells them apart.
+	number := o.page.number()
+	f.check(number == row.Code, "the page tells anomaly %d, want %d", number, row.Code)
 	f.check(o.header.Get("Set-Cookie") == "" || o.page.with("password", "") == nil, "the refusal begins a login")
 }
 

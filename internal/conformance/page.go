@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/html"
@@ -49,6 +51,21 @@ func (p *page) with(name, value string) *form {
 // says reports whether the visible text has the sentence.
 func (p *page) says(sentence string) bool {
 	return strings.Contains(p.text, strings.Join(strings.Fields(sentence), " "))
+}
+
+var anomalyNumber = regexp.MustCompile(`(?:Anomalia n\.|Anomaly no\.) (\d+)`)
+
+// number is the anomaly that the page tells the person, 0 when it tells none.
+func (p *page) number() int {
+	m := anomalyNumber.FindStringSubmatch(p.text)
+	if m == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // readPage parses HTML; what is no page has no forms.

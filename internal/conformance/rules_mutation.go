@@ -120,16 +120,15 @@ func orderMutations() []Rule {
 		all = append(all, Rule{ID: "mutation-" + local(second) + "-before-" + local(first), Source: rulesMutation, Title: second + " before " + first, want: expect{code: 8},
 			change: func(m *message) {
 				// The signature stays the second element, so that only the order is wrong.
-				text := fullRequest
 				var a, b string
-				text = changeElement(text, first, func(e markup) string { a = e.String(); return "" })
-				text = changeElement(text, second, func(e markup) string { b = e.String(); return "\u2402" })
+				text := changeElement(fullRequest, first, func(e markup) string { a = e.String(); return "" })
+				text = changeElement(text, second, func(e markup) string { b = e.String(); return "{second}" })
 				if i == 0 {
-					text = strings.Replace(text, "\u2402", "", 1)
+					text = strings.Replace(text, "{second}", "", 1)
 					m.text = strings.Replace(text, signatureMark, b+signatureMark+a, 1)
 					return
 				}
-				m.text = strings.Replace(text, "\u2402", b+a, 1)
+				m.text = strings.Replace(text, "{second}", b+a, 1)
 			}})
 	}
 	return append(all, only(Post, variants("mutation", "table of anomalies, row 7: not conformant", variant{"signature-last", "the signature in another place", func(m *message) {
@@ -149,7 +148,7 @@ func neutralMutations() []Rule {
 		}), 0},
 		variant{"apostrophes", "apostrophes around values", full(func(s string) string { return strings.ReplaceAll(s, `"`, `'`) }), 0},
 		variant{"prefixes", "other prefixes", full(func(s string) string {
-			return strings.NewReplacer("samlp:", "p:", "saml:", "a:", "xmlns:samlp", "xmlns:p").Replace(s)
+			return strings.NewReplacer("xmlns:samlp=", "xmlns:p=", "xmlns:saml=", "xmlns:a=", "samlp:", "p:", "saml:", "a:").Replace(s)
 		}), 0},
 		variant{"default-namespace", "the protocol as default namespace", full(func(s string) string {
 			return strings.NewReplacer("xmlns:samlp=", "xmlns=", "samlp:", "").Replace(s)

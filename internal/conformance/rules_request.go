@@ -184,6 +184,9 @@ func contextRules() []Rule {
 					r.want, r.Source, r.Title = expect{code: 12}, divergences, "nothing is better than level 3"
 				}
 			}
+			if comparison == "maximum" && i == 2 {
+				r.want.level, r.Title = 2, "maximum level 3 is the strongest there is"
+			}
 			all = append(all, r)
 		}
 	}
