@@ -28,6 +28,8 @@ type cli struct {
 	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
 	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Version     versionCmd  `cmd:"" help:"Print the version."`
+
+	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }
 
 type versionCmd struct{}

@@ -14,12 +14,15 @@ import (
 	"time"
 
 	"custode/internal/fault"
+
+	"custode/internal/conformance/catalogue"
+	"custode/internal/conformance/request"
 )
 
 // Config says what to audit and with what. URL and SP are required.
 type Config struct {
 	URL string // of the instance: https://host[:port]; its metadata is at /metadata
-	SP  SP
+	SP  request.SP
 	// Subject can log in with username and password; Suspended is an identity
 	// that is suspended. Rules that need them are skipped without.
 	Subject, Suspended *Subject
@@ -53,26 +56,26 @@ const (
 
 // Result is one rule by one binding.
 type Result struct {
-	ID      string        `json:"id"`
-	Source  string        `json:"source"`
-	Title   string        `json:"title"`
-	Binding Binding       `json:"binding"`
-	Verdict Verdict       `json:"verdict"`
-	Want    string        `json:"want"`
-	Seen    string        `json:"seen"`             // what the instance did, or why the rule was skipped
-	Faults  []string      `json:"faults,omitempty"` // what was not as it should be
-	Elapsed time.Duration `json:"nanoseconds"`      // of the answer to the request
+	ID      string          `json:"id"`
+	Source  string          `json:"source"`
+	Title   string          `json:"title"`
+	Binding request.Binding `json:"binding"`
+	Verdict Verdict         `json:"verdict"`
+	Want    string          `json:"want"`
+	Seen    string          `json:"seen"`             // what the instance did, or why the rule was skipped
+	Faults  []string        `json:"faults,omitempty"` // what was not as it should be
+	Elapsed time.Duration   `json:"nanoseconds"`      // of the answer to the request
 }
 
 // Auditor runs rules, one at a time; it is not safe for concurrent use.
 type Auditor struct {
 	cfg      Config
 	client   *http.Client
-	idp      *idp
+	idp      *request.IDP
 	known    map[string]bool // Response and Assertion identifiers seen
 	messages map[string]int  // StatusMessages seen
 	last     time.Time       // of the last request, for the pace
-	stranger stranger
+	stranger request.KeyPair // in nobody's metadata
 }
 
 // New checks the configuration; fault.Invalid. It sends nothing.
@@ -82,7 +85,7 @@ func New(cfg Config) (*Auditor, error) {
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fault.Newf(fault.Invalid, op, "%q is not an http(s) URL", cfg.URL)
 	}
-	if err := cfg.SP.check(); err != nil {
+	if err := cfg.SP.Check(); err != nil {
 		return nil, err
 	}
 	if cfg.Pace < 0 || cfg.Bound < 0 {
@@ -109,12 +112,13 @@ func New(cfg Config) (*Auditor, error) {
 // what the rules want.
 func (a *Auditor) Open(ctx context.Context) error {
 	const op = "read the instance's metadata"
-	found, err := fetchIDP(ctx, a.client, a.cfg.URL)
+	found, err := request.FetchIDP(ctx, a.client, a.cfg.URL)
 	var u *url.Error
 	switch {
 	case err == nil:
 		a.idp = found
-		return nil
+		a.stranger, err = newStranger(a.cfg.Random, a.cfg.SP.EntityID)
+		return err
 	case asURLError(err, &u):
 		return fault.New(fault.Unavailable, op, err)
 	}
@@ -128,9 +132,9 @@ func asURLError(err error, u **url.Error) bool {
 }
 
 // Run runs one rule by one binding. Open comes first.
-func (a *Auditor) Run(ctx context.Context, rule Rule, by Binding) Result {
+func (a *Auditor) Run(ctx context.Context, rule catalogue.Rule, by request.Binding) Result {
 	res := Result{ID: rule.ID, Source: rule.Source, Title: rule.Title, Binding: by, Verdict: Skip}
-	want := rule.want.on(by)
+	want := rule.Want.On(by)
 	res.Want = want.String()
 	if a.idp == nil {
 		res.Seen = "the instance was not opened"
@@ -140,7 +144,7 @@ func (a *Auditor) Run(ctx context.Context, rule Rule, by Binding) Result {
 		res.Seen = "does not concern this binding"
 		return res
 	}
-	if why := a.missing(rule.needs); why != "" {
+	if why := a.missing(rule.Needs); why != "" {
 		res.Seen = why
 		return res
 	}
@@ -148,24 +152,24 @@ func (a *Auditor) Run(ctx context.Context, rule Rule, by Binding) Result {
 	if err != nil {
 		return res.broken(err)
 	}
-	if rule.change != nil {
-		rule.change(m)
+	if rule.Change != nil {
+		rule.Change(m)
 	}
-	b := a.browser(m.language)
-	o, err := a.deliver(ctx, b, m)
+	w := &walker{a, a.browser(m.Language), m}
+	o, err := a.deliver(ctx, w.b, m)
 	if err != nil {
 		return res.broken(err)
 	}
 	res.Elapsed = o.elapsed
-	for _, step := range rule.walk {
-		if o, err = step(ctx, &walker{a, b, m}, o); err != nil {
+	for _, s := range rule.Walk {
+		if o, err = w.step(ctx, s, o); err != nil {
 			res.Seen = seen(o)
 			return res.broken(err)
 		}
 	}
 	f := a.judge(m, o, want)
-	if want.code == 1 && len(f) == 0 {
-		a.judgeAssertion(&f, m, o, rule.login)
+	if want.Code == 1 && len(f) == 0 {
+		a.judgeAssertion(&f, m, o, rule.Login)
 	}
 	res.Seen, res.Faults, res.Verdict = seen(o), f, Pass
 	if len(f) > 0 {
@@ -187,7 +191,7 @@ func (a *Auditor) Reserved() Result {
 		Verdict: Pass, Want: "none of them", Seen: fmt.Sprintf("%d different messages", len(a.messages))}
 	for message := range a.messages {
 		known := false
-		for _, row := range table {
+		for _, row := range catalogue.Table {
 			known = known || row.Message() == message
 		}
 		if !known {
@@ -199,22 +203,21 @@ func (a *Auditor) Reserved() Result {
 }
 
 // message returns the usual request for the binding.
-func (a *Auditor) message(by Binding) (*message, error) {
-	id, err := newID(a.cfg.Random)
+func (a *Auditor) message(by request.Binding) (*request.Message, error) {
+	m, err := request.NewMessage(by, &a.cfg.SP, a.idp, a.cfg.Now(), a.cfg.Random)
 	if err != nil {
 		return nil, err
 	}
-	return &message{binding: by, entity: a.cfg.SP.EntityID, other: a.cfg.OtherEntity, idp: a.idp, sp: &a.cfg.SP, stranger: &a.stranger,
-		acs: [2]string{a.cfg.SP.ACS(0), a.cfg.SP.ACS(1)}, id: id, issued: a.cfg.Now(), text: plainRequest,
-		relay: `stato "<&>' è %2F+~ ` + string(by), hasRelay: true, sign: a.cfg.SP.signing(a.cfg.Random), language: "it"}, nil
+	m.Other, m.Stranger = a.cfg.OtherEntity, a.stranger
+	return m, nil
 }
 
 func (a *Auditor) browser(lang string) *browser {
 	return &browser{client: a.client, pace: a.rest, wait: pause, now: time.Now, cookies: map[string]string{}, lang: lang}
 }
 
-func (a *Auditor) deliver(ctx context.Context, b *browser, m *message) (*observation, error) {
-	r, err := m.request()
+func (a *Auditor) deliver(ctx context.Context, b *browser, m *request.Message) (*observation, error) {
+	r, err := m.HTTP()
 	if err != nil {
 		return nil, err
 	}
@@ -253,19 +256,40 @@ func seen(o *observation) string {
 		if o.page.with("password", "") != nil {
 			return s + ", credentials page"
 		}
-		if n := o.page.number(); table[n].PageIT != "" && o.page.says(table[n].PageIT) {
-			return fmt.Sprintf("%s, page of anomaly %d «%s»", s, n, table[n].PageIT)
+		if n := o.page.number(); catalogue.Table[n].PageIT != "" && o.page.says(catalogue.Table[n].PageIT) {
+			return fmt.Sprintf("%s, page of anomaly %d «%s»", s, n, catalogue.Table[n].PageIT)
 		}
-		return s + ", a page without a sentence of the table"
+		return s + ", a page without a sentence of the catalogue.Table"
 	}
-	root, err := parseXML(decodeResponse(o))
+	root, err := request.Parse(decodeResponse(o))
 	if err != nil {
 		return s + ", unreadable Response"
 	}
-	status := root.child(nsProtocol, "Status")
+	status := root.Child(request.NSProtocol, "Status")
 	var codes []string
-	for c := status.child(nsProtocol, "StatusCode"); c != nil; c = c.child(nsProtocol, "StatusCode") {
-		codes = append(codes, strings.TrimPrefix(c.get("Value"), statusPrefix))
+	for c := status.Child(request.NSProtocol, "StatusCode"); c != nil; c = c.Child(request.NSProtocol, "StatusCode") {
+		codes = append(codes, strings.TrimPrefix(c.Get("Value"), catalogue.StatusPrefix))
 	}
-	return fmt.Sprintf("%s, Response %s %s to %s", s, strings.Join(codes, "/"), status.child(nsProtocol, "StatusMessage").text(), root.get("Destination"))
+	return fmt.Sprintf("%s, Response %s %s to %s", s, strings.Join(codes, "/"), status.Child(request.NSProtocol, "StatusMessage").Text(), root.Get("Destination"))
+}
+
+// missing tells why a rule is skipped, "" when it is not.
+func (a *Auditor) missing(n catalogue.Need) string {
+	for _, c := range []struct {
+		need catalogue.Need
+		has  bool
+		why  string
+	}{
+		{catalogue.NeedSubject, a.cfg.Subject != nil, "needs a subject's login (--subject-file)"},
+		{catalogue.NeedSuspended, a.cfg.Suspended != nil, "needs a suspended subject's login (--suspended-file)"},
+		{catalogue.NeedCode, a.cfg.Code != nil, "needs the one-time code sent to the subject (--ask-code)"},
+		{catalogue.NeedExpired, a.cfg.SP.Expired != nil, "needs a key whose certificate is over (--expired-key, --expired-cert)"},
+		{catalogue.NeedOther, a.cfg.OtherEntity != "", "needs the entityID of another registered service provider (--other-entity)"},
+		{catalogue.NeedTime, a.cfg.FlowLife > 0, "needs the time a login may take (--flow-life)"},
+	} {
+		if n&c.need != 0 && !c.has {
+			return c.why
+		}
+	}
+	return ""
 }

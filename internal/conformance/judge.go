@@ -7,16 +7,10 @@ import (
 	"regexp"
 	"strings"
 	"time"
-)
 
-// expect is what a rule wants to see.
-type expect struct {
-	code   int  // row of the table; 0: the login begins
-	acs    int  // of the auditor's two, where a Response goes
-	noID   bool // the request has no identifier that InResponseTo could name
-	status int  // HTTP status when it is not the row's; with code -1 all that is asked
-	level  int  // shown when the login begins; 0: 2
-}
+	"custode/internal/conformance/catalogue"
+	"custode/internal/conformance/request"
+)
 
 const (
 	clockSlack     = 2 * time.Second // between the auditor's clock and the instance's
@@ -34,39 +28,28 @@ func (f *findings) check(ok bool, format string, args ...any) bool {
 }
 
 // judge compares an observation with what the rule wants.
-func (a *Auditor) judge(m *message, o *observation, want expect) findings {
+func (a *Auditor) judge(m *request.Message, o *observation, want catalogue.Expect) findings {
 	var f findings
 	f.check(o.elapsed <= a.cfg.Bound, "the answer took %v, more than %v", o.elapsed.Round(time.Millisecond), a.cfg.Bound)
 	_, response := o.page.field("SAMLResponse")
-	switch row := table[want.code]; {
-	case want.code == refused:
-		f.check(o.status == want.status || want.status == 0 && o.status >= 400 && o.status < 500, "HTTP %d, want %s", o.status, refusal(want.status))
+	switch row := catalogue.Table[want.Code]; {
+	case want.Code == catalogue.Refused:
+		f.check(o.status == want.Status || want.Status == 0 && o.status >= 400 && o.status < 500, "HTTP %d, want %s", o.status, want)
 		f.check(!response && o.page.with("password", "") == nil, "the answer goes on with the login")
-	case want.code == 0:
-		f.begins(o, want, m.language)
+	case want.Code == 0:
+		f.begins(o, want, m.Language)
 	case !row.Response:
-		f.page(o, row, m.language)
+		f.page(o, row, m.Language)
 		f.check(!response, "a Response leaves for a request that proves nothing")
 	default:
-		if f.check(response, "no Response (HTTP %d, %q), want anomaly %d", o.status, clip(o.page.text), want.code) {
+		if f.check(response, "no Response (HTTP %d, %q), want anomaly %d", o.status, clip(o.page.text), want.Code) {
 			f.check(o.status == row.HTTP, "HTTP %d, want %d", o.status, row.HTTP)
-			f.sentence(o, row, m.language)
+			f.sentence(o, row, m.Language)
 			a.judgeResponse(&f, m, o, want)
 		}
 	}
 	return f
 }
-
-func refusal(status int) string {
-	if status == 0 {
-		return "a refusal (4xx)"
-	}
-	return fmt.Sprint(status)
-}
-
-// refused is the code of an expectation without a row: any refusal at the level
-// of HTTP (a status of 4xx) that neither goes on nor answers the SP.
-const refused = -1
 
 func clip(s string) string {
 	if len(s) > 160 {
@@ -76,25 +59,25 @@ func clip(s string) string {
 }
 
 // begins expects the credentials page, with service and level.
-func (f *findings) begins(o *observation, want expect, lang string) {
+func (f *findings) begins(o *observation, want catalogue.Expect, lang string) {
 	_, response := o.page.field("SAMLResponse")
 	if response {
 		doc := decodeResponse(o)
 		status := ""
-		if root, err := parseXML(doc); err == nil {
-			status = root.child(nsProtocol, "Status").child(nsProtocol, "StatusMessage").text()
+		if root, err := request.Parse(doc); err == nil {
+			status = root.Child(request.NSProtocol, "Status").Child(request.NSProtocol, "StatusMessage").Text()
 		}
 		f.check(false, "the request is refused (%s), want a login", status)
 		return
 	}
-	level := want.level
+	level := want.Level
 	if level == 0 {
 		level = 2
 	}
 	if !f.check(o.status == http.StatusOK && o.page.with("password", "") != nil, "HTTP %d and %q, want the credentials page", o.status, clip(o.page.text)) {
 		return
 	}
-	f.check(o.page.says(displayName), "the page does not name the service %q", displayName)
+	f.check(o.page.says(request.DisplayName), "the page does not name the service %q", request.DisplayName)
 	f.check(o.page.says(fmt.Sprintf("SPID %d", level)), "the page does not show level %d", level)
 	f.check(o.page.with("action", "cancel") != nil, "the page has no way to cancel")
 	f.check(o.page.lang == language(lang), "the page is in %q, asked for %q", o.page.lang, lang)
@@ -108,7 +91,7 @@ func language(accept string) string {
 }
 
 // page expects a page of the table.
-func (f *findings) page(o *observation, row Row, lang string) {
+func (f *findings) page(o *observation, row catalogue.Row, lang string) {
 	f.check(o.status == row.HTTP, "HTTP %d, want %d", o.status, row.HTTP)
 	f.sentence(o, row, lang)
 	// Rows 4, 7 and 10 have one sentence; the number tells them apart.
@@ -117,7 +100,7 @@ func (f *findings) page(o *observation, row Row, lang string) {
 	f.check(o.header.Get("Set-Cookie") == "" || o.page.with("password", "") == nil, "the refusal begins a login")
 }
 
-func (f *findings) sentence(o *observation, row Row, lang string) {
+func (f *findings) sentence(o *observation, row catalogue.Row, lang string) {
 	if row.PageIT == "" {
 		return
 	}
@@ -141,90 +124,90 @@ var instantForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
 
 // judgeResponse checks a Response at the level of samlp:Response (SPID
 // technical rules, Response).
-func (a *Auditor) judgeResponse(f *findings, m *message, o *observation, want expect) *node {
-	acs := m.acs[want.acs]
+func (a *Auditor) judgeResponse(f *findings, m *request.Message, o *observation, want catalogue.Expect) *request.Node {
+	acs := m.ACS[want.ACS]
 	if form := o.page.with("SAMLResponse", ""); form != nil {
 		f.check(form.action == acs, "the Response goes to %q, want %q", form.action, acs)
 		f.check(form.method == http.MethodPost, "the Response travels by %q, want POST", form.method)
 	}
 	relay, has := o.page.field("RelayState")
-	f.check(relay == m.relay && (has || m.relay == ""), "RelayState is %q, want %q", relay, m.relay)
-	root, err := parseXML(decodeResponse(o))
+	f.check(relay == m.Relay && (has || m.Relay == ""), "RelayState is %q, want %q", relay, m.Relay)
+	root, err := request.Parse(decodeResponse(o))
 	if !f.check(err == nil, "Response: %v", err) {
 		return nil
 	}
-	if !f.check(root.is(nsProtocol, "Response"), "the message is no Response but %s", root.name) {
+	if !f.check(root.Is(request.NSProtocol, "Response"), "the message is no Response but %s", root.Name) {
 		return nil
 	}
-	err = verifyEnveloped(root, m.idp.certificates)
+	err = request.Verify(root, m.IDP.Certificates)
 	f.check(err == nil, "Response: %v", err)
-	f.check(root.get("Version") == "2.0", "Response Version %q", root.get("Version"))
-	f.check(root.get("Destination") == acs, "Destination %q, want %q", root.get("Destination"), acs)
+	f.check(root.Get("Version") == "2.0", "Response Version %q", root.Get("Version"))
+	f.check(root.Get("Destination") == acs, "Destination %q, want %q", root.Get("Destination"), acs)
 	a.judgeInstant(f, "Response", root, m)
-	f.check(isNCName(root.get("ID")) && !a.known[root.get("ID")], "Response ID %q is malformed or was used before", root.get("ID"))
-	a.known[root.get("ID")] = true
-	in, hasIn := root.attr("InResponseTo")
-	if want.noID {
+	f.check(request.IsNCName(root.Get("ID")) && !a.known[root.Get("ID")], "Response ID %q is malformed or was used before", root.Get("ID"))
+	a.known[root.Get("ID")] = true
+	in, hasIn := root.Attr("InResponseTo")
+	if want.NoID {
 		f.check(!hasIn, "InResponseTo %q, although the request has no usable ID", in)
 	} else {
-		f.check(in == m.id, "InResponseTo %q, want %q", in, m.id)
+		f.check(in == m.ID, "InResponseTo %q, want %q", in, m.ID)
 	}
-	issuer := root.child(nsAssertion, "Issuer")
-	f.check(issuer != nil && issuer.text() == m.idp.entityID, "Response Issuer %q, want %q", issuer.text(), m.idp.entityID)
+	issuer := root.Child(request.NSAssertion, "Issuer")
+	f.check(issuer != nil && issuer.Text() == m.IDP.EntityID, "Response Issuer %q, want %q", issuer.Text(), m.IDP.EntityID)
 	if issuer != nil {
-		format, present := issuer.attr("Format")
-		f.check(!present || format == formatEntity, "Response Issuer Format %q", format)
+		format, present := issuer.Attr("Format")
+		f.check(!present || format == request.FormatEntity, "Response Issuer Format %q", format)
 	}
-	a.judgeStatus(f, root, table[want.code])
+	a.judgeStatus(f, root, catalogue.Table[want.Code])
 	return root
 }
 
 // judgeStatus compares the status pair and message with the row.
-func (a *Auditor) judgeStatus(f *findings, root *node, row Row) {
-	status := root.child(nsProtocol, "Status")
-	code := status.child(nsProtocol, "StatusCode")
-	sub := code.child(nsProtocol, "StatusCode")
-	value := func(n *node) string {
+func (a *Auditor) judgeStatus(f *findings, root *request.Node, row catalogue.Row) {
+	status := root.Child(request.NSProtocol, "Status")
+	code := status.Child(request.NSProtocol, "StatusCode")
+	sub := code.Child(request.NSProtocol, "StatusCode")
+	value := func(n *request.Node) string {
 		if n == nil {
 			return ""
 		}
-		return n.get("Value")
+		return n.Get("Value")
 	}
 	subWant := ""
 	if row.Sub != "" {
-		subWant = statusPrefix + row.Sub
+		subWant = catalogue.StatusPrefix + row.Sub
 	}
-	f.check(value(code) == statusPrefix+row.Status, "status %q, want %q", value(code), statusPrefix+row.Status)
+	f.check(value(code) == catalogue.StatusPrefix+row.Status, "status %q, want %q", value(code), catalogue.StatusPrefix+row.Status)
 	f.check(value(sub) == subWant, "second-level status %q, want %q", value(sub), subWant)
-	message := status.child(nsProtocol, "StatusMessage").text()
+	message := status.Child(request.NSProtocol, "StatusMessage").Text()
 	f.check(message == row.Message(), "StatusMessage %q, want %q", message, row.Message())
-	assertions := len(root.children(nsAssertion, "Assertion"))
+	assertions := len(root.Children(request.NSAssertion, "Assertion"))
 	if row.Code == 1 {
 		f.check(assertions == 1, "%d assertions, want one", assertions)
 	} else {
 		f.check(assertions == 0, "an error Response with an assertion")
 	}
-	f.check(len(root.children(nsAssertion, "EncryptedAssertion")) == 0, "an encrypted assertion")
+	f.check(len(root.Children(request.NSAssertion, "EncryptedAssertion")) == 0, "an encrypted assertion")
 	a.messages[message]++
 }
 
 // judgeInstant: never before the request, never after now, milliseconds.
-func (a *Auditor) judgeInstant(f *findings, what string, n *node, m *message) {
-	text := n.get("IssueInstant")
+func (a *Auditor) judgeInstant(f *findings, what string, n *request.Node, m *request.Message) {
+	text := n.Get("IssueInstant")
 	if !f.check(instantForm.MatchString(text), "%s IssueInstant %q is not UTC with milliseconds", what, text) {
 		return
 	}
-	t, err := time.Parse(instantLayout, text)
+	t, err := time.Parse(request.InstantLayout, text)
 	if !f.check(err == nil, "%s IssueInstant %q", what, text) {
 		return
 	}
 	// A request from a clock that runs ahead is answered at its own instant.
 	ceiling := a.cfg.Now()
-	if ahead := m.issued.Sub(ceiling); ahead > 0 && ahead < clockTolerance {
-		ceiling = m.issued
+	if ahead := m.Issued.Sub(ceiling); ahead > 0 && ahead < clockTolerance {
+		ceiling = m.Issued
 	}
 	f.check(t.Sub(ceiling) <= clockSlack && ceiling.Sub(t) < time.Minute, "%s IssueInstant %s is not now", what, text)
-	if m.issued.Sub(ceiling) <= 0 {
-		f.check(!t.Before(m.issued.UTC().Truncate(time.Millisecond)), "%s IssueInstant %s is before the request's", what, text)
+	if m.Issued.Sub(ceiling) <= 0 {
+		f.check(!t.Before(m.Issued.UTC().Truncate(time.Millisecond)), "%s IssueInstant %s is before the request's", what, text)
 	}
 }

@@ -16,11 +16,14 @@ type page struct {
 	forms []form
 }
 
+// input is a field or a button.
+type input struct{ name, value string }
+
 type form struct {
 	action  string // absolute
 	method  string
-	fields  []param
-	buttons []param // submit buttons, by name and value
+	fields  []input
+	buttons []input // submit buttons, by name and value
 }
 
 // field returns the value of the first field of that name in any form.
@@ -39,7 +42,7 @@ func (p *page) field(name string) (string, bool) {
 // it is "", that value.
 func (p *page) with(name, value string) *form {
 	for i, f := range p.forms {
-		for _, v := range append(append([]param{}, f.fields...), f.buttons...) {
+		for _, v := range append(append([]input{}, f.fields...), f.buttons...) {
 			if v.name == name && (value == "" || v.value == value) {
 				return &p.forms[i]
 			}
@@ -116,7 +119,7 @@ func (p *page) form(n *html.Node, at *url.URL) {
 }
 
 func (f *form) control(n *html.Node) {
-	c := param{name: htmlAttr(n, "name"), value: htmlAttr(n, "value")}
+	c := input{name: htmlAttr(n, "name"), value: htmlAttr(n, "value")}
 	if n.Data == "button" || htmlAttr(n, "type") == "submit" {
 		f.buttons = append(f.buttons, c)
 	} else if c.name != "" {

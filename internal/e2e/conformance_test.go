@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"custode/internal/conformance"
+	"custode/internal/conformance/catalogue"
+	"custode/internal/conformance/request"
 	"custode/simulators/lab"
 )
 
@@ -22,7 +24,7 @@ import (
 const auditorEntity = "https://verifica.example.it"
 
 // keyPair makes a key and a self-signed certificate for that period.
-func keyPair(t *testing.T, from, to time.Time) conformance.KeyPair {
+func keyPair(t *testing.T, from, to time.Time) request.KeyPair {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -37,15 +39,15 @@ func keyPair(t *testing.T, from, to time.Time) conformance.KeyPair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return conformance.KeyPair{Key: key, Certificate: cert}
+	return request.KeyPair{Key: key, Certificate: cert}
 }
 
 // auditorSP is registered with the lab, whose daemon is started again to read it.
-func auditorSP(t *testing.T, l *lab.Lab) conformance.SP {
+func auditorSP(t *testing.T, l *lab.Lab) request.SP {
 	t.Helper()
 	now := time.Now()
 	expired := keyPair(t, now.Add(-48*time.Hour), now.Add(-time.Hour))
-	sp := conformance.SP{EntityID: auditorEntity, Main: keyPair(t, now.Add(-time.Hour), now.Add(24*time.Hour)), Expired: &expired}
+	sp := request.SP{EntityID: auditorEntity, Main: keyPair(t, now.Add(-time.Hour), now.Add(24*time.Hour)), Expired: &expired}
 	metadata, err := sp.Metadata(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +127,7 @@ func TestConformance(t *testing.T) {
 	l := own(t, lab.Config{Modems: 1, LogLevel: "info", Policy: map[string]string{"codes.per_subject": "100", "passwords.memory_kib": "64", "passwords.iterations": "1"}})
 	a := auditor(t, l)
 	before, slowest := 0, conformance.Result{}
-	for _, rule := range conformance.Catalogue() {
+	for _, rule := range catalogue.All() {
 		t.Run(rule.ID, func(t *testing.T) {
 			for _, by := range rule.Bindings {
 				t.Run(string(by), func(t *testing.T) {

@@ -1,23 +1,25 @@
-package conformance
+package catalogue
 
 import (
 	"strings"
 	"time"
+
+	"custode/internal/conformance/request"
 )
 
 const (
 	root0     = `AssertionConsumerServiceIndex="0" AttributeConsumingServiceIndex="0"`
-	policy    = `<samlp:NameIDPolicy Format="` + formatTransient + `"/>`
-	classRef  = `<saml:AuthnContextClassRef>` + levelPrefix + `2</saml:AuthnContextClassRef>`
+	policy    = `<samlp:NameIDPolicy Format="` + request.FormatTransient + `"/>`
+	classRef  = `<saml:AuthnContextClassRef>` + request.LevelPrefix + `2</saml:AuthnContextClassRef>`
 	requested = `<samlp:RequestedAuthnContext Comparison="minimum">` + classRef + `</samlp:RequestedAuthnContext>`
 	acsIndex0 = `AssertionConsumerServiceIndex="0"`
 )
 
 // identifier makes a request with that ID; whether it is usable says the rule.
-func identifier(id string) func(*message) { return func(m *message) { m.id = id } }
+func identifier(id string) func(*request.Message) { return func(m *request.Message) { m.ID = id } }
 
-func shifted(d time.Duration) func(*message) {
-	return func(m *message) { m.issued = m.issued.Add(d) }
+func shifted(d time.Duration) func(*request.Message) {
+	return func(m *request.Message) { m.Issued = m.Issued.Add(d) }
 }
 
 // formRules: the attributes of AuthnRequest and the optional elements (§ 2.3 of
@@ -32,13 +34,13 @@ func formRules() []Rule {
 		variant{"slash", "an ID that is a URL", identifier("https://sp.example.it/1"), 11},
 	)
 	for i := range ids {
-		ids[i].want.noID = true
+		ids[i].Want.NoID = true
 	}
 	all := ids
 	all = append(all, variants("id", "XML Schema, xs:ID; no limit of length in the rules",
-		variant{"long", "an ID of 300 characters", func(m *message) { m.id += strings.Repeat("a", 300-len(m.id)) }, 0},
-		variant{"accent", "an ID with a letter beyond ASCII", func(m *message) { m.id += "è" }, 0},
-		variant{"dots", "an ID with dots and hyphens", func(m *message) { m.id += "-.-" }, 0},
+		variant{"long", "an ID of 300 characters", func(m *request.Message) { m.ID += strings.Repeat("a", 300-len(m.ID)) }, 0},
+		variant{"accent", "an ID with a letter beyond ASCII", func(m *request.Message) { m.ID += "è" }, 0},
+		variant{"dots", "an ID with dots and hyphens", func(m *request.Message) { m.ID += "-.-" }, 0},
 	)...)
 	all = append(all, variants("version", "table of anomalies, row 9",
 		variant{"missing", "no Version", swap(` Version="2.0"`, ""), 9},
@@ -51,11 +53,13 @@ func formRules() []Rule {
 }
 
 func instantRules() []Rule {
-	at := func(text string) func(*message) { return swap(`IssueInstant="{now}"`, `IssueInstant="`+text+`"`) }
-	form := func(layout string) func(*message) {
-		return func(m *message) {
-			m.issued = m.issued.Truncate(time.Second)
-			m.replace(`IssueInstant="{now}"`, `IssueInstant="`+m.issued.UTC().Format(layout)+`"`)
+	at := func(text string) func(*request.Message) {
+		return swap(`IssueInstant="{now}"`, `IssueInstant="`+text+`"`)
+	}
+	form := func(layout string) func(*request.Message) {
+		return func(m *request.Message) {
+			m.Issued = m.Issued.Truncate(time.Second)
+			m.Replace(`IssueInstant="{now}"`, `IssueInstant="`+m.Issued.UTC().Format(layout)+`"`)
 		}
 	}
 	all := variants("instant", "table of anomalies, row 13; SPID technical rules, IssueInstant in UTC",
@@ -80,21 +84,23 @@ func instantRules() []Rule {
 }
 
 func destinationRules() []Rule {
-	to := func(text string) func(*message) { return swap(`Destination="{destination}"`, `Destination="`+text+`"`) }
+	to := func(text string) func(*request.Message) {
+		return swap(`Destination="{destination}"`, `Destination="`+text+`"`)
+	}
 	all := variants("destination", "table of anomalies, row 14; SPID Avviso 11",
 		variant{"missing", "no Destination", swap(` Destination="{destination}"`, ""), 14},
 		variant{"empty", "an empty Destination", to(""), 14},
 		variant{"other", "another identity provider", to("https://idp.example.org/sso"), 14},
 		variant{"longer", "our location with something after it", to("{destination}/"), 14},
 		variant{"query", "our location with a query", to("{destination}?x=1"), 14},
-		variant{"self", "the asking SP itself", to("{entity}"), 14},
+		variant{"self", "the asking request.SP itself", to("{entity}"), 14},
 		variant{"entity", "the identity provider's entityID is good", to("{idp}"), 0},
-		variant{"either", "the location of the other binding is good", func(m *message) {
-			other := Post
-			if m.binding == Post {
-				other = Redirect
+		variant{"either", "the location of the other binding is good", func(m *request.Message) {
+			other := request.Post
+			if m.Binding == request.Post {
+				other = request.Redirect
 			}
-			m.replace("{destination}", escapeAttr(m.idp.sso[other]))
+			m.Replace("{destination}", request.EscapeAttr(m.IDP.SSO[other]))
 		}, 0},
 	)
 	all = append(all, variants("force", "SPID technical rules, ForceAuthn; "+divergences,
@@ -108,10 +114,12 @@ func destinationRules() []Rule {
 		variant{"level-1-missing", "no ForceAuthn at level 1 is good", edits(edit{` ForceAuthn="true"`, ""}, edit{"SpidL2", "SpidL1"}), 0},
 		variant{"level-1-zero", "ForceAuthn 0 at level 1 is good", edits(edit{`ForceAuthn="true"`, `ForceAuthn="0"`}, edit{"SpidL2", "SpidL1"}), 0},
 	) {
-		r.want.level = 1
+		r.Want.Level = 1
 		all = append(all, r)
 	}
-	passive := func(v string) func(*message) { return swap(`ForceAuthn="true"`, `ForceAuthn="true" IsPassive="`+v+`"`) }
+	passive := func(v string) func(*request.Message) {
+		return swap(`ForceAuthn="true"`, `ForceAuthn="true" IsPassive="`+v+`"`)
+	}
 	return append(all, variants("passive", "table of anomalies, row 15",
 		variant{"true", "IsPassive true", passive("true"), 15},
 		variant{"one", "IsPassive 1", passive("1"), 15},
@@ -125,16 +133,18 @@ func destinationRules() []Rule {
 // optionalRules: Extensions, Subject, Conditions, Scoping and attributes that
 // only SAML knows.
 func optionalRules() []Rule {
-	before := func(markup string) func(*message) { return swap("<samlp:NameIDPolicy", markup+"<samlp:NameIDPolicy") }
-	purpose := func(p string) func(*message) {
-		return before(`<samlp:Extensions xmlns:spid="` + nsSPID + `">` + p + `</samlp:Extensions>`)
+	before := func(markup string) func(*request.Message) {
+		return swap("<samlp:NameIDPolicy", markup+"<samlp:NameIDPolicy")
 	}
-	subject := func(attrs, after string) func(*message) {
+	purpose := func(p string) func(*request.Message) {
+		return before(`<samlp:Extensions xmlns:spid="` + request.NSSPID + `">` + p + `</samlp:Extensions>`)
+	}
+	subject := func(attrs, after string) func(*request.Message) {
 		return before(`<saml:Subject><saml:NameID ` + attrs + `>x</saml:NameID>` + after + `</saml:Subject>`)
 	}
 	var all []Rule
 	for _, p := range []string{"P", "LP", "PG", "PF", "PX"} {
-		all = append(all, Rule{ID: "purpose-" + p, Source: "SPID Avviso 18 v2", Title: "Purpose " + p + " is known", change: purpose("<spid:Purpose>" + p + "</spid:Purpose>")})
+		all = append(all, Rule{ID: "purpose-" + p, Source: "SPID Avviso 18 v2", Title: "Purpose " + p + " is known", Change: purpose("<spid:Purpose>" + p + "</spid:Purpose>")})
 	}
 	all = append(all, variants("purpose", "SPID Avviso 18 v2; "+divergences,
 		variant{"unknown", "an unknown Purpose", purpose("<spid:Purpose>XX</spid:Purpose>"), 8},
@@ -143,13 +153,13 @@ func optionalRules() []Rule {
 	)...)
 	all = append(all, variants("extensions", "SPID technical rules, Extensions", variant{"foreign", "other extensions are ignored", purpose(`<x:A xmlns:x="urn:example:x" y="1">z</x:A>`), 0})...)
 	all = append(all, variants("subject", "SPID technical rules, Subject",
-		variant{"saml-1-1", "NameID of the format of SAML 1.1", subject(`Format="`+formatUnspecified+`" NameQualifier="x"`, ""), 0},
+		variant{"saml-1-1", "NameID of the format of SAML 1.1", subject(`Format="`+request.FormatUnspecified+`" NameQualifier="x"`, ""), 0},
 		variant{"saml-2-0", "NameID of the format the rules print", subject(`Format="urn:oasis:names:tc:SAML:2.0:nameid-format:unspecified" NameQualifier="x"`, ""), 0},
-		variant{"format", "NameID of another format", subject(`Format="`+formatTransient+`" NameQualifier="x"`, ""), 8},
-		variant{"qualifier", "NameID without NameQualifier", subject(`Format="`+formatUnspecified+`"`, ""), 8},
-		variant{"confirmation", "a SubjectConfirmation", subject(`Format="`+formatUnspecified+`" NameQualifier="x"`, `<saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"/>`), 8},
+		variant{"format", "NameID of another format", subject(`Format="`+request.FormatTransient+`" NameQualifier="x"`, ""), 8},
+		variant{"qualifier", "NameID without NameQualifier", subject(`Format="`+request.FormatUnspecified+`"`, ""), 8},
+		variant{"confirmation", "a SubjectConfirmation", subject(`Format="`+request.FormatUnspecified+`" NameQualifier="x"`, `<saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"/>`), 8},
 	)...)
-	conditions := func(attrs string) func(*message) {
+	conditions := func(attrs string) func(*request.Message) {
 		return swap("<samlp:RequestedAuthnContext", "<saml:Conditions "+attrs+"/><samlp:RequestedAuthnContext")
 	}
 	all = append(all, variants("conditions", "SPID technical rules, Conditions; "+divergences,
@@ -157,7 +167,7 @@ func optionalRules() []Rule {
 		variant{"over", "a validity that is over", conditions(`NotOnOrAfter="2020-01-01T00:00:00Z"`), 13},
 		variant{"malformed", "a malformed instant", conditions(`NotOnOrAfter="domani"`), 8},
 	)...)
-	scoping := func(markup string) func(*message) {
+	scoping := func(markup string) func(*request.Message) {
 		return swap("</samlp:RequestedAuthnContext>", "</samlp:RequestedAuthnContext>"+markup)
 	}
 	all = append(all, variants("scoping", "SPID technical rules, Scoping; "+divergences,
@@ -178,14 +188,14 @@ func contextRules() []Rule {
 	for i, level := range []string{"1", "2", "3"} {
 		for _, comparison := range []string{"exact", "minimum", "maximum", "better"} {
 			r := Rule{ID: "context-" + comparison + "-" + level, Source: "SPID technical rules, RequestedAuthnContext", Title: comparison + " level " + level,
-				change: edits(edit{"SpidL2", "SpidL" + level}, edit{`"minimum"`, `"` + comparison + `"`}), want: expect{level: i + 1}}
+				Change: edits(edit{"SpidL2", "SpidL" + level}, edit{`"minimum"`, `"` + comparison + `"`}), Want: Expect{Level: i + 1}}
 			if comparison == "better" {
-				if r.want.level++; i == 2 {
-					r.want, r.Source, r.Title = expect{code: 12}, divergences, "nothing is better than level 3"
+				if r.Want.Level++; i == 2 {
+					r.Want, r.Source, r.Title = Expect{Code: 12}, divergences, "nothing is better than level 3"
 				}
 			}
 			if comparison == "maximum" && i == 2 {
-				r.want.level, r.Title = 2, "maximum level 3 is the strongest there is"
+				r.Want.Level, r.Title = 2, "maximum level 3 is the strongest there is"
 			}
 			all = append(all, r)
 		}
@@ -195,28 +205,28 @@ func contextRules() []Rule {
 		variant{"empty", "an empty RequestedAuthnContext", swap(classRef, ""), 12},
 		variant{"two", "two RequestedAuthnContexts", swap(requested, requested+requested), 12},
 		variant{"two-refs", "two class references", swap(classRef, classRef+strings.Replace(classRef, "L2", "L3", 1)), 12},
-		variant{"declaration", "a declaration in the place of a class", swap(classRef, `<saml:AuthnContextDeclRef>`+levelPrefix+`2</saml:AuthnContextDeclRef>`), 12},
+		variant{"declaration", "a declaration in the place of a class", swap(classRef, `<saml:AuthnContextDeclRef>`+request.LevelPrefix+`2</saml:AuthnContextDeclRef>`), 12},
 		variant{"level-4", "a level that does not exist", swap("SpidL2", "SpidL4"), 12},
-		variant{"old-names", "the withdrawn names (SPID Avviso 5)", swap(levelPrefix+"2", "urn:oasis:names:tc:SAML:2.0:ac:classes:SpidL2"), 12},
-		variant{"no-www", "the name without www", swap(levelPrefix, "https://spid.gov.it/SpidL"), 12},
-		variant{"http", "the name with http", swap(levelPrefix, "http://www.spid.gov.it/SpidL"), 12},
-		variant{"password", "a class of SAML", swap(levelPrefix+"2", "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"), 12},
+		variant{"old-names", "the withdrawn names (SPID Avviso 5)", swap(request.LevelPrefix+"2", "urn:oasis:names:tc:SAML:2.0:ac:classes:SpidL2"), 12},
+		variant{"no-www", "the name without www", swap(request.LevelPrefix, "https://spid.gov.it/SpidL"), 12},
+		variant{"http", "the name with http", swap(request.LevelPrefix, "http://www.spid.gov.it/SpidL"), 12},
+		variant{"password", "a class of SAML", swap(request.LevelPrefix+"2", "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"), 12},
 		variant{"comparison-unknown", "an unknown Comparison", swap(`"minimum"`, `"almost"`), 12},
 		variant{"comparison-capital", "Comparison with a capital", swap(`"minimum"`, `"Minimum"`), 12},
 		variant{"comparison-empty", "an empty Comparison", swap(`"minimum"`, `""`), 12},
 		variant{"comparison-absent", "no Comparison means exact", swap(` Comparison="minimum"`, ""), 0},
 	)...)
-	return append(all, Rule{ID: "context-english", Source: "pages in two languages; table of anomalies, row 12", Title: "the page of anomaly 12 in English", want: expect{code: 12},
-		change: func(m *message) {
-			m.language = "en"
-			m.replace("SpidL2", "SpidL4")
+	return append(all, Rule{ID: "context-english", Source: "pages in two languages; table of anomalies, row 12", Title: "the page of anomaly 12 in English", Want: Expect{Code: 12},
+		Change: func(m *request.Message) {
+			m.Language = "en"
+			m.Replace("SpidL2", "SpidL4")
 		}})
 }
 
 // consumerRules: where the answer goes and what it holds.
 func consumerRules() []Rule {
-	acs := func(attrs string) func(*message) { return swap(acsIndex0, attrs) }
-	const byURL, post = `AssertionConsumerServiceURL="{acs1}"`, `ProtocolBinding="` + bindingPrefix + `HTTP-POST"`
+	acs := func(attrs string) func(*request.Message) { return swap(acsIndex0, attrs) }
+	const byURL, post = `AssertionConsumerServiceURL="{acs1}"`, `ProtocolBinding="` + request.BindingPrefix + `HTTP-POST"`
 	all := variants("acs", "table of anomalies, row 16 (answered at the default)",
 		variant{"none", "neither index nor location", acs(""), 16},
 		variant{"unknown-index", "an index that is not in the metadata", acs(`AssertionConsumerServiceIndex="7"`), 16},
@@ -230,7 +240,7 @@ func consumerRules() []Rule {
 		variant{"binding-only", "binding without location", acs(post), 16},
 		variant{"unknown-url", "a location that is not in the metadata", acs(`AssertionConsumerServiceURL="https://attacker.example.org/acs" ` + post), 16},
 		variant{"longer-url", "a registered location with something after it", acs(`AssertionConsumerServiceURL="{acs1}/x" ` + post), 16},
-		variant{"wrong-binding", "another binding", acs(byURL + ` ProtocolBinding="` + bindingPrefix + `HTTP-Artifact"`), 16},
+		variant{"wrong-binding", "another binding", acs(byURL + ` ProtocolBinding="` + request.BindingPrefix + `HTTP-Artifact"`), 16},
 	)
 	all = append(all, variants("acs", "SPID technical rules, AssertionConsumerService",
 		variant{"index-1", "another index of the metadata", acs(`AssertionConsumerServiceIndex="1"`), 0},
@@ -240,27 +250,27 @@ func consumerRules() []Rule {
 		variant{"reply-index-1", "an error is answered at the index asked for", edits(edit{acsIndex0, `AssertionConsumerServiceIndex="1"`}, edit{`"minimum"`, `"x"`}), 12},
 		variant{"reply-url", "an error is answered at the location asked for", edits(edit{acsIndex0, byURL + " " + post}, edit{`"minimum"`, `"x"`}), 12},
 	) {
-		r.want.acs = 1
+		r.Want.ACS = 1
 		all = append(all, r)
 	}
 	all = append(all, variants("acs", "table of anomalies, row 16; rules, open redirect",
 		variant{"reply-default", "an earlier error with an unusable ACS is answered at the default", edits(
 			edit{acsIndex0, `AssertionConsumerServiceURL="https://attacker.example.org/acs" ` + post}, edit{`Version="2.0"`, `Version="3.0"`}), 9})...)
-	format := func(v string) func(*message) { return swap(policy, v) }
+	format := func(v string) func(*request.Message) { return swap(policy, v) }
 	all = append(all, variants("nameid", "table of anomalies, row 17",
 		variant{"missing", "no NameIDPolicy", format(""), 17},
 		variant{"no-format", "NameIDPolicy without Format", format("<samlp:NameIDPolicy/>"), 17},
 		variant{"empty", "an empty Format", format(`<samlp:NameIDPolicy Format=""/>`), 17},
 		variant{"persistent", "another Format", format(`<samlp:NameIDPolicy Format="urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"/>`), 17},
 		variant{"typo", "the misprint of the rules", format(`<samlp:NameIDPolicy Format="urn:oasis:names:tc:SAML:2.0:nameidformat:transient"/>`), 17},
-		variant{"blank-after", "a blank after the Format", format(`<samlp:NameIDPolicy Format="` + formatTransient + ` "/>`), 17},
+		variant{"blank-after", "a blank after the Format", format(`<samlp:NameIDPolicy Format="` + request.FormatTransient + ` "/>`), 17},
 	)...)
 	all = append(all, variants("nameid", "SPID Avviso 5; SPID technical rules, NameIDPolicy",
-		variant{"create-true", "AllowCreate is ignored", format(`<samlp:NameIDPolicy AllowCreate="true" Format="` + formatTransient + `"/>`), 0},
-		variant{"create-false", "AllowCreate false is ignored", format(`<samlp:NameIDPolicy AllowCreate="false" Format="` + formatTransient + `"/>`), 0},
-		variant{"qualifier", "SPNameQualifier is tolerated", format(`<samlp:NameIDPolicy SPNameQualifier="{entity}" Format="` + formatTransient + `"/>`), 0},
+		variant{"create-true", "AllowCreate is ignored", format(`<samlp:NameIDPolicy AllowCreate="true" Format="` + request.FormatTransient + `"/>`), 0},
+		variant{"create-false", "AllowCreate false is ignored", format(`<samlp:NameIDPolicy AllowCreate="false" Format="` + request.FormatTransient + `"/>`), 0},
+		variant{"qualifier", "SPNameQualifier is tolerated", format(`<samlp:NameIDPolicy SPNameQualifier="{entity}" Format="` + request.FormatTransient + `"/>`), 0},
 	)...)
-	service := func(v string) func(*message) { return swap(` AttributeConsumingServiceIndex="0"`, v) }
+	service := func(v string) func(*request.Message) { return swap(` AttributeConsumingServiceIndex="0"`, v) }
 	return append(all, variants("attributes", "table of anomalies, row 18",
 		variant{"unknown", "an index that is not in the metadata", service(` AttributeConsumingServiceIndex="9"`), 18},
 		variant{"malformed", "an index that is no number", service(` AttributeConsumingServiceIndex="primo"`), 18},
@@ -297,17 +307,17 @@ func orderRules() []Rule {
 			list = []edit{second.edit, first.edit}
 		}
 		all = append(all, Rule{ID: "order-" + itoa(first.code) + "-" + itoa(second.code), Source: "table of anomalies, order of the checks; docs/errors.md",
-			Title: "anomaly " + itoa(first.code) + " before " + itoa(second.code), change: edits(list...),
-			want: expect{code: first.code, noID: first.code == 11 || second.code == 11}})
+			Title: "anomaly " + itoa(first.code) + " before " + itoa(second.code), Change: edits(list...),
+			Want: Expect{Code: first.code, NoID: first.code == 11 || second.code == 11}})
 	}
 	all = append(all, Rule{ID: "order-signature", Source: "table of anomalies, rows 8 and 11: only after the signature", Title: "the signature before everything a Response would tell",
-		want: expect{code: badSignature}, change: func(m *message) {
-			m.replace(`Version="2.0"`, `Version="1.0"`)
+		Want: Expect{Code: badSignature}, Change: func(m *request.Message) {
+			m.Replace(`Version="2.0"`, `Version="1.0"`)
 			strangerKey(false)(m)
 		}})
 	return append(all, Rule{ID: "order-issuer", Source: "table of anomalies; docs/errors.md", Title: "the issuer before the signature",
-		want: expect{code: 10}, change: func(m *message) {
-			m.replace(formatEntity, formatUnspecified)
+		Want: Expect{Code: 10}, Change: func(m *request.Message) {
+			m.Replace(request.FormatEntity, request.FormatUnspecified)
 			strangerKey(false)(m)
 		}})
 }

@@ -1,9 +1,11 @@
-package conformance
+package catalogue
 
 import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"custode/internal/conformance/request"
 )
 
 // The catalogue's mutations change one attribute or element of the request that
@@ -67,19 +69,19 @@ const rulesMutation = "SPID technical rules, AuthnRequest; SAML Core schema; tab
 
 func mutationRules() []Rule {
 	var all []Rule
-	add := func(what, title string, code int, change func(*message)) {
+	add := func(what, title string, code int, change func(*request.Message)) {
 		if code != skip {
-			all = append(all, Rule{ID: "mutation-" + what, Source: rulesMutation, Title: title, want: expect{code: code, noID: code == 11},
-				change: func(m *message) {
-					m.text = fullRequest
+			all = append(all, Rule{ID: "mutation-" + what, Source: rulesMutation, Title: title, Want: Expect{Code: code, NoID: code == 11},
+				Change: func(m *request.Message) {
+					m.Text = request.Full
 					change(m)
 				}})
 		}
 	}
 	for _, t := range attributeMutations {
 		attr := func(kind string, code int, f func(name, value string) string) {
-			add("@"+local(t.element)+"-"+t.name+"-"+kind, t.element+"/@"+t.name+": "+kind, code, func(m *message) {
-				m.text = changeAttribute(m.text, t.element, t.name, f)
+			add("@"+local(t.element)+"-"+t.name+"-"+kind, t.element+"/@"+t.name+": "+kind, code, func(m *request.Message) {
+				m.Text = changeAttribute(m.Text, t.element, t.name, f)
 			})
 		}
 		attr("dropped", t.drop, func(string, string) string { return "" })
@@ -89,15 +91,15 @@ func mutationRules() []Rule {
 		attr("namespace", t.space, func(n, v string) string { return ` xmlns:x="urn:example:x" x:` + n + `="` + v + `"` })
 		attr("padded", t.pad, func(n, v string) string { return ` ` + n + `=" ` + v + ` "` })
 		attr("cut", t.cut, func(n, v string) string { return ` ` + n + `="` + cut(v) + `"` })
-		add("@"+local(t.element)+"-"+t.name+"-twice", t.element+"/@"+t.name+" twice: not XML", 4, func(m *message) {
-			m.raw = func(doc string) string {
+		add("@"+local(t.element)+"-"+t.name+"-twice", t.element+"/@"+t.name+" twice: not XML", 4, func(m *request.Message) {
+			m.Raw = func(doc string) string {
 				return changeAttribute(doc, t.element, t.name, func(n, v string) string { return strings.Repeat(` `+n+`="`+v+`"`, 2) })
 			}
 		})
 	}
 	for _, t := range elementMutations {
 		element := func(kind string, code int, f func(e markup) string) {
-			add(local(t.element)+"-"+kind, t.element+": "+kind, code, func(m *message) { m.text = changeElement(m.text, t.element, f) })
+			add(local(t.element)+"-"+kind, t.element+": "+kind, code, func(m *request.Message) { m.Text = changeElement(m.Text, t.element, f) })
 		}
 		element("dropped", t.drop, func(markup) string { return "" })
 		element("twice", t.double, func(e markup) string { return e.String() + e.String() })
@@ -117,31 +119,33 @@ func orderMutations() []Rule {
 	tags := []string{"saml:Issuer", "samlp:Extensions", "saml:Subject", "samlp:NameIDPolicy", "saml:Conditions", "samlp:RequestedAuthnContext", "samlp:Scoping"}
 	for i, first := range tags[:len(tags)-1] {
 		second := tags[i+1]
-		all = append(all, Rule{ID: "mutation-" + local(second) + "-before-" + local(first), Source: rulesMutation, Title: second + " before " + first, want: expect{code: 8},
-			change: func(m *message) {
+		all = append(all, Rule{ID: "mutation-" + local(second) + "-before-" + local(first), Source: rulesMutation, Title: second + " before " + first, Want: Expect{Code: 8},
+			Change: func(m *request.Message) {
 				// The signature stays the second element, so that only the order is wrong.
 				var a, b string
-				text := changeElement(fullRequest, first, func(e markup) string { a = e.String(); return "" })
+				text := changeElement(request.Full, first, func(e markup) string { a = e.String(); return "" })
 				text = changeElement(text, second, func(e markup) string { b = e.String(); return "{second}" })
 				if i == 0 {
 					text = strings.Replace(text, "{second}", "", 1)
-					m.text = strings.Replace(text, signatureMark, b+signatureMark+a, 1)
+					m.Text = strings.Replace(text, request.SignatureMark, b+request.SignatureMark+a, 1)
 					return
 				}
-				m.text = strings.Replace(text, "{second}", b+a, 1)
+				m.Text = strings.Replace(text, "{second}", b+a, 1)
 			}})
 	}
-	return append(all, only(Post, variants("mutation", "table of anomalies, row 7: not conformant", variant{"signature-last", "the signature in another place", func(m *message) {
-		m.text = strings.Replace(strings.Replace(fullRequest, signatureMark, "", 1), "</samlp:AuthnRequest>", signatureMark+"</samlp:AuthnRequest>", 1)
+	return append(all, only(request.Post, variants("mutation", "table of anomalies, row 7: not conformant", variant{"signature-last", "the signature in another place", func(m *request.Message) {
+		m.Text = strings.Replace(strings.Replace(request.Full, request.SignatureMark, "", 1), "</samlp:AuthnRequest>", request.SignatureMark+"</samlp:AuthnRequest>", 1)
 	}, 7}))...)
 }
 
 // neutralMutations change nothing that means anything.
 func neutralMutations() []Rule {
-	full := func(f func(string) string) func(*message) { return func(m *message) { m.text = f(fullRequest) } }
+	full := func(f func(string) string) func(*request.Message) {
+		return func(m *request.Message) { m.Text = f(request.Full) }
+	}
 	return variants("neutral", "XML 1.0; Namespaces in XML: the same document",
 		variant{"indented", "white space between elements", full(func(s string) string {
-			return strings.ReplaceAll(strings.ReplaceAll(s, "><", ">\n    <"), ">"+signatureMark+"<", ">\n  "+signatureMark+"\n  <")
+			return strings.ReplaceAll(strings.ReplaceAll(s, "><", ">\n    <"), ">"+request.SignatureMark+"<", ">\n  "+request.SignatureMark+"\n  <")
 		}), 0},
 		variant{"attributes-reversed", "attributes in another order", full(func(s string) string {
 			return regexp.MustCompile(`<([a-z]+:\w+)((?: [\w:]+="[^"]*")+)`).ReplaceAllStringFunc(s, reverseAttributes)
@@ -154,14 +158,14 @@ func neutralMutations() []Rule {
 			return strings.NewReplacer("xmlns:samlp=", "xmlns=", "samlp:", "").Replace(s)
 		}), 0},
 		variant{"late-declaration", "namespaces declared where they are used", full(func(s string) string {
-			return strings.NewReplacer(` xmlns:saml="`+nsAssertion+`"`, "", "<saml:Issuer", `<saml:Issuer xmlns:saml="`+nsAssertion+`"`, "<saml:Subject", `<saml:Subject xmlns:saml="`+nsAssertion+`"`,
-				"<saml:Conditions", `<saml:Conditions xmlns:saml="`+nsAssertion+`"`, "<saml:AuthnContextClassRef", `<saml:AuthnContextClassRef xmlns:saml="`+nsAssertion+`"`).Replace(s)
+			return strings.NewReplacer(` xmlns:saml="`+request.NSAssertion+`"`, "", "<saml:Issuer", `<saml:Issuer xmlns:saml="`+request.NSAssertion+`"`, "<saml:Subject", `<saml:Subject xmlns:saml="`+request.NSAssertion+`"`,
+				"<saml:Conditions", `<saml:Conditions xmlns:saml="`+request.NSAssertion+`"`, "<saml:AuthnContextClassRef", `<saml:AuthnContextClassRef xmlns:saml="`+request.NSAssertion+`"`).Replace(s)
 		}), 0},
 		variant{"references", "characters as references", full(func(s string) string {
 			return strings.NewReplacer(">{entity}<", ">&#x68;{entity-tail}<", "SpidL2", "Spid&#76;2").Replace(s)
 		}), 0},
-		variant{"declaration", "an XML declaration", func(m *message) {
-			m.raw = func(doc string) string { return `<?xml version="1.0" encoding="UTF-8"?>` + "\n" + doc }
+		variant{"declaration", "an XML declaration", func(m *request.Message) {
+			m.Raw = func(doc string) string { return `<?xml version="1.0" encoding="UTF-8"?>` + "\n" + doc }
 		}, 0},
 	)
 }

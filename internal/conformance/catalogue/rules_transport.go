@@ -1,4 +1,4 @@
-package conformance
+package catalogue
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"custode/internal/conformance/request"
 )
 
 const (
@@ -21,18 +23,18 @@ const (
 
 // Changes of the parameters after everything was signed.
 
-func dropParam(name string) func(*message) {
-	return wire(func(ps []param) []param {
-		return slices.DeleteFunc(ps, func(p param) bool { return p.name == name })
+func dropParam(name string) func(*request.Message) {
+	return wire(func(ps []request.Param) []request.Param {
+		return slices.DeleteFunc(ps, func(p request.Param) bool { return p.Name == name })
 	})
 }
 
-func doubleParam(name, value string) func(*message) {
-	return wire(func(ps []param) []param {
+func doubleParam(name, value string) func(*request.Message) {
+	return wire(func(ps []request.Param) []request.Param {
 		for _, p := range ps {
-			if p.name == name {
+			if p.Name == name {
 				if value != "" {
-					p.value, p.raw = value, ""
+					p.Value, p.Raw = value, ""
 				}
 				return append(ps, p)
 			}
@@ -41,22 +43,22 @@ func doubleParam(name, value string) func(*message) {
 	})
 }
 
-func blankParam(name string) func(*message) {
-	return eachParam(name, func(p *param) { p.value, p.raw = "", "" })
+func blankParam(name string) func(*request.Message) {
+	return eachParam(name, func(p *request.Param) { p.Value, p.Raw = "", "" })
 }
 
-func renameParam(name, to string) func(*message) {
-	return eachParam(name, func(p *param) { p.name = to })
+func renameParam(name, to string) func(*request.Message) {
+	return eachParam(name, func(p *request.Param) { p.Name = to })
 }
 
-func addParam(name, value string) func(*message) {
-	return wire(func(ps []param) []param { return append(ps, param{name: name, value: value}) })
+func addParam(name, value string) func(*request.Message) {
+	return wire(func(ps []request.Param) []request.Param { return append(ps, request.Param{Name: name, Value: value}) })
 }
 
-func eachParam(name string, change func(*param)) func(*message) {
-	return wire(func(ps []param) []param {
+func eachParam(name string, change func(*request.Param)) func(*request.Message) {
+	return wire(func(ps []request.Param) []request.Param {
 		for i := range ps {
-			if ps[i].name == name {
+			if ps[i].Name == name {
 				change(&ps[i])
 			}
 		}
@@ -64,15 +66,17 @@ func eachParam(name string, change func(*param)) func(*message) {
 	})
 }
 
-func wire(f func([]param) []param) func(*message) { return func(m *message) { m.wire = f } }
+func wire(f func([]request.Param) []request.Param) func(*request.Message) {
+	return func(m *request.Message) { m.Wire = f }
+}
 
 // signedAs changes how a parameter is encoded before the query is signed.
-func signedAs(name string, encode func(string) string) func(*message) {
-	return func(m *message) {
-		m.query = func(ps []param) []param {
+func signedAs(name string, encode func(string) string) func(*request.Message) {
+	return func(m *request.Message) {
+		m.Query = func(ps []request.Param) []request.Param {
 			for i := range ps {
-				if ps[i].name == name {
-					ps[i].raw = encode(ps[i].value)
+				if ps[i].Name == name {
+					ps[i].Raw = encode(ps[i].Value)
 				}
 			}
 			return ps
@@ -88,15 +92,8 @@ func lowerEscapes(v string) string {
 // percentBlanks writes %20 for "+".
 func percentBlanks(v string) string { return strings.ReplaceAll(url.QueryEscape(v), "+", "%20") }
 
-func method(verb string) func(*message) {
-	return func(m *message) { m.send = func(r *http.Request) { r.Method = verb } }
-}
-
-func only(by Binding, rules []Rule) []Rule {
-	for i := range rules {
-		rules[i].Bindings = []Binding{by}
-	}
-	return rules
+func method(verb string) func(*request.Message) {
+	return func(m *request.Message) { m.Send = func(r *http.Request) { r.Method = verb } }
 }
 
 // transportRules are about what carries the message: method, parameters,
@@ -104,37 +101,37 @@ func only(by Binding, rules []Rule) []Rule {
 func transportRules() []Rule {
 	all := []Rule{{ID: "valid", Source: "SPID technical rules, AuthnRequest", Title: "a valid request begins a login"}}
 	all = append(all, Rule{ID: "valid-full", Source: "SPID technical rules, AuthnRequest", Title: "a valid request with every optional part begins a login",
-		change: func(m *message) { m.text = fullRequest }})
-	all = append(all, variants("page-en", "manual, pages in two languages; "+row4, variant{"row-4", "the page of anomaly 4 in English", func(m *message) {
+		Change: func(m *request.Message) { m.Text = request.Full }})
+	all = append(all, variants("page-en", "manual, pages in two languages; "+row4, variant{"row-4", "the page of anomaly 4 in English", func(m *request.Message) {
 		dropParam("SAMLRequest")(m)
-		m.language = "en"
+		m.Language = "en"
 	}, 4})...)
 	for _, verb := range []string{http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions} {
-		all = append(all, Rule{ID: "method-" + strings.ToLower(verb), Source: row6, Title: verb + " is no method of this location", change: method(verb), want: expect{code: 6}})
+		all = append(all, Rule{ID: "method-" + strings.ToLower(verb), Source: row6, Title: verb + " is no method of this location", Change: method(verb), Want: Expect{Code: 6}})
 	}
-	all = append(all, only(Redirect, variants("method", row6, variant{"post", "POST to the HTTP-Redirect location", func(m *message) {
-		m.send = func(r *http.Request) {
+	all = append(all, only(request.Redirect, variants("method", row6, variant{"post", "POST to the HTTP-request.Redirect location", func(m *request.Message) {
+		m.Send = func(r *http.Request) {
 			r.Method = http.MethodPost
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		}
 	}, 6}))...)
-	all = append(all, only(Post, variants("method", row6, variant{"get", "GET to the HTTP-POST location", func(m *message) {
-		m.send = func(r *http.Request) {
+	all = append(all, only(request.Post, variants("method", row6, variant{"get", "GET to the HTTP-POST location", func(m *request.Message) {
+		m.Send = func(r *http.Request) {
 			r.Method, r.Body, r.ContentLength = http.MethodGet, nil, 0
 			r.Header.Del("Content-Type")
 		}
 	}, 6}))...)
-	all = append(all, only(Post, variants("form", row4,
-		variant{"json", "a body that is no form", func(m *message) {
-			m.send = func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }
+	all = append(all, only(request.Post, variants("form", row4,
+		variant{"json", "a body that is no form", func(m *request.Message) {
+			m.Send = func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }
 		}, 4},
-		variant{"multipart", "a body of another encoding", func(m *message) {
-			m.send = func(r *http.Request) { r.Header.Set("Content-Type", "multipart/form-data; boundary=x") }
+		variant{"multipart", "a body of another encoding", func(m *request.Message) {
+			m.Send = func(r *http.Request) { r.Header.Set("Content-Type", "multipart/form-data; boundary=x") }
 		}, 4},
-		variant{"base64-lines", "base64 with line breaks is good", eachParam("SAMLRequest", func(p *param) {
-			p.value = regexp.MustCompile(`.{1,76}`).ReplaceAllString(p.value, "$0\r\n")
+		variant{"base64-lines", "base64 with line breaks is good", eachParam("SAMLRequest", func(p *request.Param) {
+			p.Value = regexp.MustCompile(`.{1,76}`).ReplaceAllString(p.Value, "$0\r\n")
 		}), 0},
-		variant{"deflated", "a deflated document by HTTP-POST", eachParam("SAMLRequest", func(p *param) { p.value = "nZFBb4MwDIXv+xUo9w==" }), 4},
+		variant{"deflated", "a deflated document by HTTP-POST", eachParam("SAMLRequest", func(p *request.Param) { p.Value = "nZFBb4MwDIXv+xUo9w==" }), 4},
 	))...)
 	return slices.Concat(all, parameterRules(), encodingRules(), relayRules())
 }
@@ -148,28 +145,28 @@ func parameterRules() []Rule {
 		variant{"request-twice", "SAMLRequest twice, the same", doubleParam("SAMLRequest", ""), 4},
 		variant{"request-other", "SAMLRequest twice, with different values", doubleParam("SAMLRequest", "PHg+"), 4},
 		variant{"request-encoded-name", "SAMLRequest once more under an encoded name", addParam("SAML%52equest", "PHg+"), 4},
-		variant{"request-garbage", "SAMLRequest is not base64", eachParam("SAMLRequest", func(p *param) { p.value = "*" + p.value[1:] }), 4},
-		variant{"request-url-safe", "SAMLRequest is in the URL-safe base64", eachParam("SAMLRequest", func(p *param) { p.value = "_-" + p.value[2:] }), 4},
+		variant{"request-garbage", "SAMLRequest is not base64", eachParam("SAMLRequest", func(p *request.Param) { p.Value = "*" + p.Value[1:] }), 4},
+		variant{"request-url-safe", "SAMLRequest is in the URL-safe base64", eachParam("SAMLRequest", func(p *request.Param) { p.Value = "_-" + p.Value[2:] }), 4},
 		variant{"relay-twice", "RelayState twice", doubleParam("RelayState", ""), 4},
 		variant{"unknown", "an unknown parameter is ignored", addParam("utm_source", "x"), 0},
 	)
-	all = append(all, only(Redirect, variants("param", row4,
+	all = append(all, only(request.Redirect, variants("param", row4,
 		variant{"sigalg-missing", "SigAlg is missing", dropParam("SigAlg"), 4},
 		variant{"signature-missing", "Signature is missing", dropParam("Signature"), 4},
 		variant{"sigalg-twice", "SigAlg twice", doubleParam("SigAlg", ""), 4},
-		variant{"sigalg-other", "SigAlg twice, the second weaker", doubleParam("SigAlg", sigRSASHA1), 4},
+		variant{"sigalg-other", "SigAlg twice, the second weaker", doubleParam("SigAlg", request.RSASHA1), 4},
 		variant{"signature-twice", "Signature twice", doubleParam("Signature", ""), 4},
 		variant{"sigalg-case", "SigAlg in lower case", renameParam("SigAlg", "sigalg"), 4},
 		variant{"signature-case", "Signature in lower case", renameParam("Signature", "signature"), 4},
 		variant{"sigalg-blank", "SigAlg is empty", blankParam("SigAlg"), 5},
 		variant{"signature-blank", "Signature is empty", blankParam("Signature"), 5},
-		variant{"signature-garbage", "Signature is not base64", eachParam("Signature", func(p *param) { p.value = "*" + p.value[1:] }), 5},
-		variant{"reordered", "the parameters in another order: the signed order is fixed", wire(func(ps []param) []param {
+		variant{"signature-garbage", "Signature is not base64", eachParam("Signature", func(p *request.Param) { p.Value = "*" + p.Value[1:] }), 5},
+		variant{"reordered", "the parameters in another order: the signed order is fixed", wire(func(ps []request.Param) []request.Param {
 			slices.Reverse(ps)
 			return ps
 		}), 0},
 	))...)
-	return append(all, only(Redirect, variants("param", divergences,
+	return append(all, only(request.Redirect, variants("param", divergences,
 		variant{"response-beside", "a SAMLResponse beside the request", addParam("SAMLResponse", "PHg+"), 4},
 		variant{"encoding-known", "SAMLEncoding names DEFLATE", addParam("SAMLEncoding", "urn:oasis:names:tc:SAML:2.0:bindings:URL-Encoding:DEFLATE"), 0},
 		variant{"encoding-unknown", "SAMLEncoding names something else", addParam("SAMLEncoding", "urn:example:none"), 4},
@@ -178,24 +175,24 @@ func parameterRules() []Rule {
 
 // encodingRules are about percent-encoding and DEFLATE.
 func encodingRules() []Rule {
-	all := only(Redirect, variants("query", rulesQuery,
+	all := only(request.Redirect, variants("query", rulesQuery,
 		variant{"lower-escapes", "escapes in lower case, signed so", signedAs("SAMLRequest", lowerEscapes), 0},
 		variant{"percent-blank", "blanks as %20, signed so", signedAs("RelayState", percentBlanks), 0},
-		variant{"reencoded-case", "escapes changed to lower case after signing", eachParam("SigAlg", func(p *param) { p.raw = lowerEscapes(p.value) }), 5},
-		variant{"reencoded-blank", "+ changed to %20 after signing", eachParam("RelayState", func(p *param) { p.raw = percentBlanks(p.value) }), 5},
-		variant{"relay-changed", "RelayState changed after signing", eachParam("RelayState", func(p *param) { p.value += "x" }), 5},
+		variant{"reencoded-case", "escapes changed to lower case after signing", eachParam("SigAlg", func(p *request.Param) { p.Raw = lowerEscapes(p.Value) }), 5},
+		variant{"reencoded-blank", "+ changed to %20 after signing", eachParam("RelayState", func(p *request.Param) { p.Raw = percentBlanks(p.Value) }), 5},
+		variant{"relay-changed", "RelayState changed after signing", eachParam("RelayState", func(p *request.Param) { p.Value += "x" }), 5},
 		variant{"relay-removed", "RelayState removed after signing", dropParam("RelayState"), 5},
 		variant{"relay-emptied", "RelayState emptied after signing", blankParam("RelayState"), 5},
-		variant{"relay-added", "an empty RelayState added after signing", func(m *message) {
-			m.relay, m.hasRelay = "", false
+		variant{"relay-added", "an empty RelayState added after signing", func(m *request.Message) {
+			m.Relay, m.HasRelay = "", false
 			addParam("RelayState", "")(m)
 		}, 5},
-		variant{"document-changed", "the document changed after signing", func(m *message) {
-			m.tamper = func(doc string) string { return strings.Replace(doc, `ServiceIndex="0"`, `ServiceIndex="1"`, 1) }
+		variant{"document-changed", "the document changed after signing", func(m *request.Message) {
+			m.Tamper = func(doc string) string { return strings.Replace(doc, `ServiceIndex="0"`, `ServiceIndex="1"`, 1) }
 		}, 5},
 	))
-	packed := func(f func([]byte) []byte) func(*message) { return func(m *message) { m.deflat = f } }
-	return append(all, only(Redirect, variants("deflate", row4+"; "+divergences,
+	packed := func(f func([]byte) []byte) func(*request.Message) { return func(m *request.Message) { m.Pack = f } }
+	return append(all, only(request.Redirect, variants("Deflate", row4+"; "+divergences,
 		variant{"none", "a document that is not deflated", packed(func(d []byte) []byte { return d }), 4},
 		variant{"zlib", "a zlib header before the stream", packed(func(d []byte) []byte {
 			var b bytes.Buffer
@@ -204,20 +201,20 @@ func encodingRules() []Rule {
 			_ = z.Close()
 			return b.Bytes()
 		}), 4},
-		variant{"truncated", "half a stream", packed(func(d []byte) []byte { p := deflate(d); return p[:len(p)/2] }), 4},
-		variant{"trailing", "octets after the stream", packed(func(d []byte) []byte { return append(deflate(d), "more"...) }), 4},
+		variant{"truncated", "half a stream", packed(func(d []byte) []byte { p := request.Deflate(d); return p[:len(p)/2] }), 4},
+		variant{"trailing", "octets after the stream", packed(func(d []byte) []byte { return append(request.Deflate(d), "more"...) }), 4},
 		variant{"bomb", "12 MiB of blanks in a few kilobytes", packed(func(d []byte) []byte {
-			return deflate(append(d, bytes.Repeat([]byte(" "), 12<<20)...))
+			return request.Deflate(append(d, bytes.Repeat([]byte(" "), 12<<20)...))
 		}), 4},
 	))...)
 }
 
 // relayRules want RelayState back octet by octet, here with an error Response.
 func relayRules() []Rule {
-	late := func(relay string, has bool) func(*message) {
-		return func(m *message) {
-			m.relay, m.hasRelay = relay, has
-			m.issued = m.issued.Add(-time.Hour)
+	late := func(relay string, has bool) func(*request.Message) {
+		return func(m *request.Message) {
+			m.Relay, m.HasRelay = relay, has
+			m.Issued = m.Issued.Add(-time.Hour)
 		}
 	}
 	return variants("relay", rulesRelay,

@@ -1,9 +1,9 @@
-package conformance
+package catalogue
 
 import "strconv"
 
-// statusPrefix begins every status URI (SAML Core 3.2.2.2).
-const statusPrefix = "urn:oasis:names:tc:SAML:2.0:status:"
+// StatusPrefix begins every status URI (SAML Core 3.2.2.2).
+const StatusPrefix = "urn:oasis:names:tc:SAML:2.0:status:"
 
 // Row is one row of the table of anomalies (SPID technical rules, messages of
 // anomaly): what an auditor must see. It is this package's own copy, compared in
@@ -33,9 +33,9 @@ const (
 	malformedEN   = "The format of the request is wrong - Contact the provider of the service"
 )
 
-// table has the rows an authentication can end with; 24 and 26 to 29 are never
+// Table has the rows an authentication can end with; 24 and 26 to 29 are never
 // emitted.
-var table = map[int]Row{
+var Table = map[int]Row{
 	1:  {1, 200, true, "Success", "", "", ""},
 	2:  {2, 503, false, "", "", unavailableIT, unavailableEN},
 	3:  {3, 500, false, "", "", unavailableIT, unavailableEN},

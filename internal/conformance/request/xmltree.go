@@ -1,4 +1,4 @@
-package conformance
+package request
 
 import (
 	"errors"
@@ -17,20 +17,21 @@ const (
 // xmlSpace is bound to the prefix xml by definition.
 const xmlSpace = "http://www.w3.org/XML/1998/namespace"
 
-// node is one element. Character data and elements alternate in kids in
+// Node is one element. Character data and elements alternate in kids in
 // document order.
-type node struct {
-	prefix, name, space string
-	attrs               []attribute
+type Node struct {
+	prefix, Name, space string
+	Attrs               []Attribute
 	decls               map[string]string // namespaces declared here; "" is the default one
-	kids                []any             // *node or string
-	parent              *node
+	kids                []any             // *Node or string
+	parent              *Node
 }
 
-type attribute struct{ prefix, name, space, value string }
+// Attribute is an attribute that declares no namespace.
+type Attribute struct{ prefix, Name, Space, Value string }
 
-// scope returns the namespace bound to the prefix at n.
-func (n *node) scope(prefix string) (string, bool) {
+// Scope returns the namespace bound to the prefix at n.
+func (n *Node) Scope(prefix string) (string, bool) {
 	for at := n; at != nil; at = at.parent {
 		if uri, ok := at.decls[prefix]; ok {
 			return uri, true
@@ -42,46 +43,46 @@ func (n *node) scope(prefix string) (string, bool) {
 	return "", prefix == ""
 }
 
-func (n *node) is(space, name string) bool { return n != nil && n.space == space && n.name == name }
+func (n *Node) Is(space, name string) bool { return n != nil && n.space == space && n.Name == name }
 
-func (n *node) attr(name string) (string, bool) {
-	for _, a := range n.attrs {
-		if a.space == "" && a.name == name {
-			return a.value, true
+func (n *Node) Attr(name string) (string, bool) {
+	for _, a := range n.Attrs {
+		if a.Space == "" && a.Name == name {
+			return a.Value, true
 		}
 	}
 	return "", false
 }
 
-// get is attr for attributes whose absence means "".
-func (n *node) get(name string) string {
-	v, _ := n.attr(name)
+// Get is attr for attributes whose absence means "".
+func (n *Node) Get(name string) string {
+	v, _ := n.Attr(name)
 	return v
 }
 
-func (n *node) children(space, name string) []*node {
-	var found []*node
+func (n *Node) Children(space, name string) []*Node {
+	var found []*Node
 	for _, k := range n.kids {
-		if c, ok := k.(*node); ok && (name == "" || c.is(space, name)) {
+		if c, ok := k.(*Node); ok && (name == "" || c.Is(space, name)) {
 			found = append(found, c)
 		}
 	}
 	return found
 }
 
-// child returns the only child of that name, nil when there is none or more.
-func (n *node) child(space, name string) *node {
+// Child returns the only child of that name, nil when there is none or more.
+func (n *Node) Child(space, name string) *Node {
 	if n == nil {
 		return nil
 	}
-	if found := n.children(space, name); len(found) == 1 {
+	if found := n.Children(space, name); len(found) == 1 {
 		return found[0]
 	}
 	return nil
 }
 
-// text returns the character data of an element without children.
-func (n *node) text() string {
+// Text returns the character data of an element without children.
+func (n *Node) Text() string {
 	var b strings.Builder
 	if n != nil {
 		for _, k := range n.kids {
@@ -93,11 +94,11 @@ func (n *node) text() string {
 	return b.String()
 }
 
-// walk visits n and everything below it.
-func (n *node) walk(visit func(*node)) {
+// Walk visits n and everything below it.
+func (n *Node) Walk(visit func(*Node)) {
 	visit(n)
-	for _, c := range n.children("", "") {
-		c.walk(visit)
+	for _, c := range n.Children("", "") {
+		c.Walk(visit)
 	}
 }
 
@@ -108,8 +109,8 @@ type reader struct {
 	depth int
 }
 
-// parseXML reads a document.
-func parseXML(doc string) (*node, error) {
+// Parse reads a document.
+func Parse(doc string) (*Node, error) {
 	if len(doc) > maxXML {
 		return nil, fmt.Errorf("document of %d octets", len(doc))
 	}
@@ -135,7 +136,7 @@ func parseXML(doc string) (*node, error) {
 	return root, nil
 }
 
-func (r *reader) element(parent *node) (*node, error) {
+func (r *reader) element(parent *Node) (*Node, error) {
 	if r.depth++; r.depth > maxXMLDepth {
 		return nil, errors.New("nested too deep")
 	}
@@ -144,9 +145,9 @@ func (r *reader) element(parent *node) (*node, error) {
 		return nil, errors.New("no element where one is due")
 	}
 	r.rest = r.rest[1:]
-	n := &node{parent: parent, decls: map[string]string{}}
+	n := &Node{parent: parent, decls: map[string]string{}}
 	var err error
-	if n.prefix, n.name, err = r.qname(); err != nil {
+	if n.prefix, n.Name, err = r.qname(); err != nil {
 		return nil, err
 	}
 	empty, err := r.attributes(n)
@@ -163,7 +164,7 @@ func (r *reader) element(parent *node) (*node, error) {
 }
 
 // attributes reads up to and including ">" or "/>".
-func (r *reader) attributes(n *node) (empty bool, err error) {
+func (r *reader) attributes(n *Node) (empty bool, err error) {
 	for {
 		before := len(r.rest)
 		r.blank()
@@ -175,7 +176,7 @@ func (r *reader) attributes(n *node) (empty bool, err error) {
 			r.rest = r.rest[1:]
 			return false, nil
 		case before == len(r.rest):
-			return false, fmt.Errorf("malformed tag %s", n.name)
+			return false, fmt.Errorf("malformed tag %s", n.Name)
 		}
 		prefix, name, err := r.qname()
 		if err != nil {
@@ -197,7 +198,7 @@ func (r *reader) attributes(n *node) (empty bool, err error) {
 		case prefix == "xmlns":
 			n.decls[name] = value
 		default:
-			n.attrs = append(n.attrs, attribute{prefix: prefix, name: name, value: value})
+			n.Attrs = append(n.Attrs, Attribute{prefix: prefix, Name: name, Value: value})
 		}
 	}
 }
@@ -233,21 +234,21 @@ func (r *reader) qname() (prefix, name string, err error) {
 	return prefix, name, nil
 }
 
-func (n *node) resolve() error {
+func (n *Node) resolve() error {
 	var ok bool
-	if n.space, ok = n.scope(n.prefix); !ok {
+	if n.space, ok = n.Scope(n.prefix); !ok {
 		return fmt.Errorf("prefix %s is not declared", n.prefix)
 	}
-	for i := range n.attrs {
-		a := &n.attrs[i]
+	for i := range n.Attrs {
+		a := &n.Attrs[i]
 		if a.prefix != "" {
-			if a.space, ok = n.scope(a.prefix); !ok {
+			if a.Space, ok = n.Scope(a.prefix); !ok {
 				return fmt.Errorf("prefix %s is not declared", a.prefix)
 			}
 		}
-		for _, b := range n.attrs[:i] {
-			if a.space == b.space && a.name == b.name {
-				return fmt.Errorf("attribute %s given twice", a.name)
+		for _, b := range n.Attrs[:i] {
+			if a.Space == b.Space && a.Name == b.Name {
+				return fmt.Errorf("attribute %s given twice", a.Name)
 			}
 		}
 	}
@@ -255,11 +256,11 @@ func (n *node) resolve() error {
 }
 
 // content reads up to and including the end tag of n.
-func (r *reader) content(n *node) error {
+func (r *reader) content(n *Node) error {
 	for {
 		text, after, ok := strings.Cut(r.rest, "<")
 		if !ok {
-			return fmt.Errorf("%s has no end", n.name)
+			return fmt.Errorf("%s has no end", n.Name)
 		}
 		if text != "" {
 			value, err := unescape(text)
@@ -271,8 +272,8 @@ func (r *reader) content(n *node) error {
 		if strings.HasPrefix(after, "/") {
 			r.rest = after[1:]
 			prefix, name, err := r.qname()
-			if err != nil || prefix != n.prefix || name != n.name {
-				return fmt.Errorf("%s has another's end tag", n.name)
+			if err != nil || prefix != n.prefix || name != n.Name {
+				return fmt.Errorf("%s has another's end tag", n.Name)
 			}
 			r.blank()
 			if !strings.HasPrefix(r.rest, ">") {

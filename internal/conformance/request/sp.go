@@ -1,4 +1,4 @@
-package conformance
+package request
 
 import (
 	"crypto/rand"
@@ -15,22 +15,22 @@ import (
 
 // The SAML names the auditor writes and expects.
 const (
-	nsProtocol      = "urn:oasis:names:tc:SAML:2.0:protocol"
-	nsAssertion     = "urn:oasis:names:tc:SAML:2.0:assertion"
-	nsMetadata      = "urn:oasis:names:tc:SAML:2.0:metadata"
-	nsSPID          = "https://spid.gov.it/saml-extensions"
-	formatEntity    = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
-	formatTransient = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
-	bindingPrefix   = "urn:oasis:names:tc:SAML:2.0:bindings:"
-	levelPrefix     = "https://www.spid.gov.it/SpidL"
-	basicName       = "urn:oasis:names:tc:SAML:2.0:attrname-format:basic"
+	NSProtocol      = "urn:oasis:names:tc:SAML:2.0:protocol"
+	NSAssertion     = "urn:oasis:names:tc:SAML:2.0:assertion"
+	NSMetadata      = "urn:oasis:names:tc:SAML:2.0:metadata"
+	NSSPID          = "https://spid.gov.it/saml-extensions"
+	FormatEntity    = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
+	FormatTransient = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
+	BindingPrefix   = "urn:oasis:names:tc:SAML:2.0:bindings:"
+	LevelPrefix     = "https://www.spid.gov.it/SpidL"
+	BasicName       = "urn:oasis:names:tc:SAML:2.0:attrname-format:basic"
 )
 
-// displayName is the auditor's OrganizationDisplayName; login pages must show it.
-const displayName = "Verifica di conformità"
+// DisplayName is the auditor's OrganizationDisplayName; login pages must show it.
+const DisplayName = "Verifica di conformità"
 
-// services are the attribute sets of the auditor's metadata, by index.
-var services = [][]string{
+// Services are the attribute sets of the auditor's metadata, by index.
+var Services = [][]string{
 	{"fiscalNumber"},
 	{"spidCode", "name", "familyName", "dateOfBirth", "fiscalNumber", "email"},
 	{"digitalAddress", "gender"},
@@ -51,7 +51,7 @@ type SP struct {
 	Expired *KeyPair
 }
 
-// ACS returns the auditor's assertion consumer services: 0 (the default) and 1.
+// ACS returns the auditor's assertion consumer Services: 0 (the default) and 1.
 // Nothing has to answer there; the auditor reads the form that would be sent.
 func (s *SP) ACS(index int) string {
 	return strings.TrimRight(s.EntityID, "/") + "/acs/" + strconv.Itoa(index)
@@ -60,8 +60,8 @@ func (s *SP) ACS(index int) string {
 // SLO is the auditor's single logout location.
 func (s *SP) SLO() string { return strings.TrimRight(s.EntityID, "/") + "/slo" }
 
-// check refuses what cannot stand in metadata; fault.Invalid.
-func (s *SP) check() error {
+// Check refuses what cannot stand in metadata; fault.Invalid.
+func (s *SP) Check() error {
 	const op = "describe the auditor's service provider"
 	scheme, host, _ := strings.Cut(s.EntityID, "://")
 	if scheme != "https" && scheme != "http" || host == "" || strings.ContainsAny(s.EntityID, " \"'<>&?#") {
@@ -86,17 +86,17 @@ func (s *SP) check() error {
 // form of SPID Avviso 29. random is a CSPRNG. The expired certificate, if any,
 // comes first: an instance has to try them all.
 func (s *SP) Metadata(random io.Reader) ([]byte, error) {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	id, err := newID(random)
+	id, err := NewID(random)
 	if err != nil {
 		return nil, err
 	}
 	var b strings.Builder
-	b.WriteString(`<md:EntityDescriptor xmlns:md="` + nsMetadata + `" xmlns:ds="` + nsDS + `" xmlns:spid="` + nsSPID +
-		`" ID="` + id + `" entityID="` + s.EntityID + `">` + signatureMark +
-		`<md:SPSSODescriptor protocolSupportEnumeration="` + nsProtocol + `" AuthnRequestsSigned="true" WantAssertionsSigned="true">`)
+	b.WriteString(`<md:EntityDescriptor xmlns:md="` + NSMetadata + `" xmlns:ds="` + NSSignature + `" xmlns:spid="` + NSSPID +
+		`" ID="` + id + `" entityID="` + s.EntityID + `">` + SignatureMark +
+		`<md:SPSSODescriptor protocolSupportEnumeration="` + NSProtocol + `" AuthnRequestsSigned="true" WantAssertionsSigned="true">`)
 	certificates := []*x509.Certificate{s.Main.Certificate}
 	if s.Expired != nil {
 		certificates = append([]*x509.Certificate{s.Expired.Certificate}, certificates...)
@@ -106,28 +106,28 @@ func (s *SP) Metadata(random io.Reader) ([]byte, error) {
 			base64.StdEncoding.EncodeToString(c.Raw) + `</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>`)
 	}
 	for _, binding := range []string{"HTTP-POST", "HTTP-Redirect"} {
-		b.WriteString(`<md:SingleLogoutService Binding="` + bindingPrefix + binding + `" Location="` + s.SLO() + `"/>`)
+		b.WriteString(`<md:SingleLogoutService Binding="` + BindingPrefix + binding + `" Location="` + s.SLO() + `"/>`)
 	}
-	b.WriteString(`<md:NameIDFormat>` + formatTransient + `</md:NameIDFormat>`)
+	b.WriteString(`<md:NameIDFormat>` + FormatTransient + `</md:NameIDFormat>`)
 	for i, first := range []string{"true", "false"} {
-		b.WriteString(`<md:AssertionConsumerService Binding="` + bindingPrefix + `HTTP-POST" Location="` + s.ACS(i) +
+		b.WriteString(`<md:AssertionConsumerService Binding="` + BindingPrefix + `HTTP-POST" Location="` + s.ACS(i) +
 			`" index="` + strconv.Itoa(i) + `" isDefault="` + first + `"/>`)
 	}
-	for i, names := range services {
-		b.WriteString(`<md:AttributeConsumingService index="` + strconv.Itoa(i) + `"><md:ServiceName xml:lang="it">` + displayName + `</md:ServiceName>`)
+	for i, names := range Services {
+		b.WriteString(`<md:AttributeConsumingService index="` + strconv.Itoa(i) + `"><md:ServiceName xml:lang="it">` + DisplayName + `</md:ServiceName>`)
 		for _, name := range names {
-			b.WriteString(`<md:RequestedAttribute Name="` + name + `" NameFormat="` + basicName + `"/>`)
+			b.WriteString(`<md:RequestedAttribute Name="` + name + `" NameFormat="` + BasicName + `"/>`)
 		}
 		b.WriteString(`</md:AttributeConsumingService>`)
 	}
 	b.WriteString(`</md:SPSSODescriptor><md:Organization>`)
 	for _, name := range []string{"OrganizationName", "OrganizationDisplayName"} {
-		b.WriteString(`<md:` + name + ` xml:lang="it">` + displayName + `</md:` + name + `>`)
+		b.WriteString(`<md:` + name + ` xml:lang="it">` + DisplayName + `</md:` + name + `>`)
 	}
 	b.WriteString(`<md:OrganizationURL xml:lang="it">` + s.EntityID + `</md:OrganizationURL></md:Organization>` +
 		`<md:ContactPerson contactType="other"><md:Extensions><spid:IPACode>verifica</spid:IPACode><spid:Public/></md:Extensions>` +
-		`<md:Company>` + displayName + `</md:Company><md:EmailAddress>verifica@example.it</md:EmailAddress></md:ContactPerson></md:EntityDescriptor>`)
-	doc, err := s.signing(random).enveloped(b.String())
+		`<md:Company>` + DisplayName + `</md:Company><md:EmailAddress>verifica@example.it</md:EmailAddress></md:ContactPerson></md:EntityDescriptor>`)
+	doc, err := s.signing(random).Enveloped(b.String())
 	if err != nil {
 		return nil, fault.New(fault.Internal, "sign the auditor's metadata", err)
 	}
@@ -135,13 +135,13 @@ func (s *SP) Metadata(random io.Reader) ([]byte, error) {
 }
 
 // signing returns the usual way to sign.
-func (s *SP) signing(random io.Reader) *signing {
-	return &signing{key: s.Main.Key, cert: s.Main.Certificate.Raw, random: random,
-		algorithm: sigRSASHA256, digest: digestSHA256, c14n: algExcC14N}
+func (s *SP) signing(random io.Reader) *Signing {
+	return &Signing{Key: s.Main.Key, Cert: s.Main.Certificate.Raw, Random: random,
+		Algorithm: RSASHA256, Digest: DigestSHA256, C14N: AlgExcC14N}
 }
 
-// newID draws an identifier: "_" and 128 bits in hexadecimal.
-func newID(random io.Reader) (string, error) {
+// NewID draws an identifier: "_" and 128 bits in hexadecimal.
+func NewID(random io.Reader) (string, error) {
 	if random == nil {
 		random = rand.Reader
 	}

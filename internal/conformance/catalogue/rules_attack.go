@@ -1,10 +1,12 @@
-package conformance
+package catalogue
 
 import (
 	"fmt"
 	"regexp"
 	"strings"
 	"unicode/utf16"
+
+	"custode/internal/conformance/request"
 )
 
 const (
@@ -14,14 +16,16 @@ const (
 
 // document changes the finished document: after signing by HTTP-POST, before
 // the query is signed by HTTP-Redirect.
-func document(f func(string) string) func(*message) { return func(m *message) { m.raw = f } }
+func document(f func(string) string) func(*request.Message) {
+	return func(m *request.Message) { m.Raw = f }
+}
 
-func inDocument(old, new string) func(*message) {
+func inDocument(old, new string) func(*request.Message) {
 	return document(func(doc string) string { return strings.Replace(doc, old, new, 1) })
 }
 
 // beforeRoot puts something in front of the root element.
-func beforeRoot(what string) func(*message) {
+func beforeRoot(what string) func(*request.Message) {
 	return document(func(doc string) string { return what + doc })
 }
 
@@ -32,8 +36,8 @@ func attackRules() []Rule {
 		entities += fmt.Sprintf(`<!ENTITY l%d "%s">`, i+1, strings.Repeat(fmt.Sprintf("&l%d;", i), 10))
 	}
 	issuerEnd := "</saml:Issuer>"
-	into := func(what string) func(*message) { return inDocument(issuerEnd, what+issuerEnd) }
-	padding := func(what string) func(*message) {
+	into := func(what string) func(*request.Message) { return inDocument(issuerEnd, what+issuerEnd) }
+	padding := func(what string) func(*request.Message) {
 		return inDocument("<samlp:NameIDPolicy", "<samlp:Extensions>"+what+"</samlp:Extensions><samlp:NameIDPolicy")
 	}
 	return append(variants("attack", xmlGuard,
@@ -94,8 +98,8 @@ func attackRules() []Rule {
 	), variants("attack", "SAML Core schema; table of anomalies, row 8",
 		variant{"foreign-element", "an element of a foreign namespace among the children", swap("<samlp:NameIDPolicy", `<x:a xmlns:x="urn:example:x"/><samlp:NameIDPolicy`), 8},
 		variant{"foreign-attribute", "an attribute of a foreign namespace", swap(` Version="2.0"`, ` xmlns:x="urn:example:x" x:a="b" Version="2.0"`), 8},
-		variant{"foreign-root", "the names of SAML 1.1", func(m *message) {
-			m.text = strings.ReplaceAll(m.text, nsProtocol, "urn:oasis:names:tc:SAML:1.0:protocol")
+		variant{"foreign-root", "the names of SAML 1.1", func(m *request.Message) {
+			m.Text = strings.ReplaceAll(m.Text, request.NSProtocol, "urn:oasis:names:tc:SAML:1.0:protocol")
 		}, 4},
 	)...)
 }
@@ -114,36 +118,40 @@ func numbered(format string, n int) string {
 func wrappingRules() []Rule {
 	var all []Rule
 	for _, shape := range wrappingShapes {
-		all = append(all, Rule{ID: "xsw-" + shape.name, Source: sigGuard + "; signature wrapping", Title: shape.title, want: expect{code: shape.code},
-			change: document(func(doc string) string { return shape.wrap(doc, "_evil") })})
+		all = append(all, Rule{ID: "xsw-" + shape.name, Source: sigGuard + "; signature wrapping", Title: shape.title, Want: Expect{Code: shape.code},
+			Change: document(func(doc string) string { return shape.wrap(doc, "_evil") })})
 	}
-	sign := func(f func(*signing)) func(*message) { return func(m *message) { f(m.sign) } }
+	sign := func(f func(*request.Signing)) func(*request.Message) { return func(m *request.Message) { f(m.Sign) } }
 	all = append(all, variants("xmlsig", sigGuard,
-		variant{"inclusive", "inclusive canonical form", sign(func(s *signing) { s.c14n = algC14N }), 7},
-		variant{"comments", "the canonical form with comments", sign(func(s *signing) { s.c14n = algExcC14N + "WithComments" }), 7},
-		variant{"sha1-digest", "a digest of SHA-1 under SHA-256", sign(func(s *signing) { s.digest = digestSHA1 }), 7},
-		variant{"xslt", "a transformation by XSLT", sign(func(s *signing) {
-			s.transform = transform(algEnveloped, "") + transform("http://www.w3.org/TR/1999/REC-xslt-19991116",
+		variant{"inclusive", "inclusive canonical form", sign(func(s *request.Signing) { s.C14N = request.AlgC14N }), 7},
+		variant{"comments", "the canonical form with comments", sign(func(s *request.Signing) { s.C14N = request.AlgExcC14N + "WithComments" }), 7},
+		variant{"sha1-digest", "a digest of SHA-1 under SHA-256", sign(func(s *request.Signing) { s.Digest = request.DigestSHA1 }), 7},
+		variant{"xslt", "a transformation by XSLT", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgEnveloped, "") + transform("http://www.w3.org/TR/1999/REC-xslt-19991116",
 				`<xsl:stylesheet xmlns:xsl="http://www.w3.org/1999/XSL/Transform" version="1.0"><xsl:template match="/"><xsl:value-of select="document('http://127.0.0.1:9/')"/></xsl:template></xsl:stylesheet>`)
 		}), 7},
-		variant{"xpath", "a transformation by XPath", sign(func(s *signing) {
-			s.transform = transform(algEnveloped, "") + transform("http://www.w3.org/TR/1999/REC-xpath-19991116", `<ds:XPath>count(//.)=0</ds:XPath>`)
+		variant{"xpath", "a transformation by XPath", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgEnveloped, "") + transform("http://www.w3.org/TR/1999/REC-xpath-19991116", `<ds:XPath>count(//.)=0</ds:XPath>`)
 		}), 7},
-		variant{"xpath-filter", "a transformation by an XPath filter", sign(func(s *signing) {
-			s.transform = transform(algEnveloped, "") + transform("http://www.w3.org/2002/06/xmldsig-filter2",
-				`<f:XPath xmlns:f="http://www.w3.org/2002/06/xmldsig-filter2" Filter="subtract">/*/*</f:XPath>`) + transform(algExcC14N, "")
+		variant{"xpath-filter", "a transformation by an XPath filter", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgEnveloped, "") + transform("http://www.w3.org/2002/06/xmldsig-filter2",
+				`<f:XPath xmlns:f="http://www.w3.org/2002/06/xmldsig-filter2" Filter="subtract">/*/*</f:XPath>`) + transform(request.AlgExcC14N, "")
 		}), 7},
-		variant{"base64", "a transformation from base64", sign(func(s *signing) { s.transform = transform(algEnveloped, "") + transform(nsDS+"base64", "") }), 7},
-		variant{"swapped", "the two transformations in the other order", sign(func(s *signing) { s.transform = transform(algExcC14N, "") + transform(algEnveloped, "") }), 7},
-		variant{"no-enveloped", "no enveloped-signature transformation", sign(func(s *signing) { s.transform = transform(algExcC14N, "") }), 7},
-		variant{"third", "one transformation more", sign(func(s *signing) {
-			s.transform = transform(algEnveloped, "") + transform(algExcC14N, "") + transform(algExcC14N, "")
+		variant{"base64", "a transformation from base64", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgEnveloped, "") + transform(request.NSSignature+"base64", "")
 		}), 7},
-		variant{"no-reference", "a reference without URI", sign(func(s *signing) { s.reference = "-" }), 7},
-		variant{"other-reference", "a reference to something else", sign(func(s *signing) { s.reference = "#_other" }), 7},
-		variant{"xpointer", "a reference by XPointer", sign(func(s *signing) { s.reference = "#xpointer(/)" }), 7},
-		variant{"web-reference", "a reference to the network", sign(func(s *signing) { s.reference = "http://127.0.0.1:9/x" }), 7},
-		variant{"empty-reference", "a reference to the whole document, although there is an ID", sign(func(s *signing) { s.reference = wholeDocument }), 7},
+		variant{"swapped", "the two transformations in the other order", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgExcC14N, "") + transform(request.AlgEnveloped, "")
+		}), 7},
+		variant{"no-enveloped", "no enveloped-signature transformation", sign(func(s *request.Signing) { s.Transforms = transform(request.AlgExcC14N, "") }), 7},
+		variant{"third", "one transformation more", sign(func(s *request.Signing) {
+			s.Transforms = transform(request.AlgEnveloped, "") + transform(request.AlgExcC14N, "") + transform(request.AlgExcC14N, "")
+		}), 7},
+		variant{"no-reference", "a reference without URI", sign(func(s *request.Signing) { s.Reference = "-" }), 7},
+		variant{"other-reference", "a reference to something else", sign(func(s *request.Signing) { s.Reference = "#_other" }), 7},
+		variant{"xpointer", "a reference by XPointer", sign(func(s *request.Signing) { s.Reference = "#xpointer(/)" }), 7},
+		variant{"web-reference", "a reference to the network", sign(func(s *request.Signing) { s.Reference = "http://127.0.0.1:9/x" }), 7},
+		variant{"empty-reference", "a reference to the whole document, although there is an ID", sign(func(s *request.Signing) { s.Reference = request.WholeDocument }), 7},
 		variant{"twice", "the signature twice", document(func(d string) string {
 			_, sig := takeSignature(d)
 			return strings.Replace(d, sig, sig+sig, 1)
@@ -151,14 +159,13 @@ func wrappingRules() []Rule {
 		variant{"retrieval", "a key to be fetched", document(func(d string) string {
 			return regexp.MustCompile(`(?s)<ds:X509Data>.*</ds:X509Data>`).ReplaceAllString(d, `<ds:RetrievalMethod URI="http://127.0.0.1:9/key"/>`)
 		}), 0},
-		variant{"no-keyinfo", "no KeyInfo: it is a hint only", sign(func(s *signing) { s.cert = nil }), 0},
+		variant{"no-keyinfo", "no KeyInfo: it is a hint only", sign(func(s *request.Signing) { s.Cert = nil }), 0},
 		variant{"changed", "an attribute changed after signing", inDocument(acsIndex0, `AssertionConsumerServiceIndex="1"`), 7},
 	)...)
-	return only(Post, all)
+	return only(request.Post, all)
 }
 
-// wholeDocument is the URI "" (an empty text means the usual reference).
-const wholeDocument = "\u2402"
+// WholeDocument is the URI "" (an empty text means the usual reference).
 
 func transform(algorithm, content string) string {
 	return `<ds:Transform Algorithm="` + algorithm + `">` + content + `</ds:Transform>`
