@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"custode/internal/fault"
@@ -75,7 +76,7 @@ type Auditor struct {
 	known    map[string]bool // Response and Assertion identifiers seen
 	messages map[string]int  // StatusMessages seen
 	last     time.Time       // of the last request, for the pace
-	stranger request.KeyPair // in nobody's metadata
+	stranger func() (request.KeyPair, error)
 }
 
 // New checks the configuration; fault.Invalid. It sends nothing.
@@ -101,7 +102,7 @@ func New(cfg Config) (*Auditor, error) {
 	if cfg.Client == nil {
 		cfg.Client = &http.Transport{DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}
 	}
-	return &Auditor{cfg: cfg, known: map[string]bool{}, messages: map[string]int{}, client: &http.Client{
+	return &Auditor{cfg: cfg, stranger: sync.OnceValues(func() (request.KeyPair, error) { return newStranger(cfg.Random, cfg.SP.EntityID) }), known: map[string]bool{}, messages: map[string]int{}, client: &http.Client{
 		Transport: cfg.Client, Timeout: 60 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -117,8 +118,7 @@ func (a *Auditor) Open(ctx context.Context) error {
 	switch {
 	case err == nil:
 		a.idp = found
-		a.stranger, err = newStranger(a.cfg.Random, a.cfg.SP.EntityID)
-		return err
+		return nil
 	case asURLError(err, &u):
 		return fault.New(fault.Unavailable, op, err)
 	}

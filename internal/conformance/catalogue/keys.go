@@ -18,9 +18,14 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // KeyInfo, else the registered one stands there.
 func strangerKey(shown bool) func(*request.Message) {
 	return func(m *request.Message) {
-		m.Sign.Key = m.Stranger.Key
+		pair, err := m.Stranger()
+		if err != nil {
+			m.Err = err
+			return
+		}
+		m.Sign.Key = pair.Key
 		if shown {
-			m.Sign.Cert = m.Stranger.Certificate.Raw
+			m.Sign.Cert = pair.Certificate.Raw
 		}
 	}
 }

@@ -34,9 +34,9 @@ func subjectRules() []Rule {
 	}
 	subject := []Rule{
 		{ID: "level-1", Source: phase + "1; SPID technical rules, Response and Assertion", Title: "a login at level 1", Change: level(1), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, 0}},
-		{ID: "attributes-six", Source: "SPID technical rules, AttributeStatement", Title: "exactly the six attributes asked for", Change: service(` AttributeConsumingServiceIndex="1"`), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, 1}},
-		{ID: "attributes-empty", Source: "SPID technical rules, AttributeStatement; " + divergences, Title: "an attribute without a value is sent empty", Change: service(` AttributeConsumingServiceIndex="2"`), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, 2}},
-		{ID: "attributes-none", Source: "SPID technical rules, AttributeConsumingServiceIndex", Title: "no attributes when none are asked for", Change: service(""), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, -1}},
+		{ID: "asserted-six", Source: "SPID technical rules, AttributeStatement", Title: "exactly the six attributes asked for", Change: service(` AttributeConsumingServiceIndex="1"`), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, 1}},
+		{ID: "asserted-empty", Source: "SPID technical rules, AttributeStatement; " + divergences, Title: "an attribute without a value is sent empty", Change: service(` AttributeConsumingServiceIndex="2"`), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, 2}},
+		{ID: "asserted-none", Source: "SPID technical rules, AttributeConsumingServiceIndex", Title: "no attributes when none are asked for", Change: service(""), Walk: []Step{AsSubject, Consent}, Want: Expect{Code: 1}, Login: Login{1, -1}},
 		{ID: "no-level", Source: phase + "20", Title: "the subject has no credentials of level 3", Change: level(3), Walk: []Step{AsSubject}, Want: Expect{Code: 20}},
 		{ID: "consent-refused", Source: phase + "22", Title: "the subject refuses consent", Change: level(1), Walk: []Step{AsSubject, Refuse}, Want: Expect{Code: 22}},
 		{ID: "cancelled-consent", Source: phase + "25", Title: "the subject cancels on the Consent page", Change: level(1), Walk: []Step{AsSubject, Cancel}, Want: Expect{Code: 25}},

@@ -67,8 +67,8 @@ type Message struct {
 	Relay    string
 	HasRelay bool
 	Sign     *Signing
-	Stranger KeyPair // in nobody's metadata
-	Language string  // Accept-Language
+	Stranger func() (KeyPair, error) // a key in nobody's metadata
+	Language string                  // Accept-Language
 
 	Raw    func(string) string
 	Tamper func(string) string

@@ -142,7 +142,8 @@ func (s *Signing) Enveloped(doc string) (string, error) {
 	}
 	var signed *Node
 	tree.Walk(func(n *Node) {
-		if n.Is(NSSignature, "SignedInfo") {
+		// Ours is the signature without a value; what is signed may have others.
+		if n.Is(NSSignature, "SignedInfo") && n.parent.Child(NSSignature, "SignatureValue").Text() == "" {
 			signed = n
 		}
 	})
