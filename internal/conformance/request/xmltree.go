@@ -195,6 +195,8 @@ func (r *reader) attributes(n *Node) (empty bool, err error) {
 		switch {
 		case prefix == "" && name == "xmlns":
 			n.decls[""] = value
+		case prefix == "xmlns" && (value == "" || name == "xml" || name == "xmlns"):
+			return false, fmt.Errorf("prefix %s declared as nothing", name)
 		case prefix == "xmlns":
 			n.decls[name] = value
 		default:
