@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"custode/authcore/lanes"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -21,6 +22,7 @@ type Config struct {
 	Codes      Codes
 	Deliveries Deliveries
 	Responses  Responses
+	Sessions   Sessions // nil: every login is fresh and begins no session
 	Passwords  *Passwords
 	Random     io.Reader        // flow identifiers and session indexes
 	Now        func() time.Time // wall clock
@@ -37,16 +39,18 @@ type Login struct {
 	codes      Codes
 	deliveries Deliveries
 	responses  Responses
+	sessions   Sessions // may be nil
 	passwords  *Passwords
 	random     io.Reader
 	now        func() time.Time
 	log        *slog.Logger
 	policy     Policy
-	turns      *lanes // by flow
-	guesses    *lanes // by username
+	turns      *lanes.Lanes // by flow
+	guesses    *lanes.Lanes // by username
 	gone       departures
 	networks   *underWay
-	refusals   *lanes // one key
+	refusals   *lanes.Lanes // one key
+	replays    *allowance
 }
 
 const (
@@ -80,16 +84,16 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, responses: c.Responses, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
-		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername), refusals: newLanes(waitToRefuse),
-		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}}, nil
+		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
+		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
 // browser. fault.Invalid for a zero request, fault.Denied for a visitor without
-// a cookie, fault.Conflict for a request that was answered before and
-// fault.Exhausted for one that began too many flows.
+// a cookie and fault.Exhausted for a request that began too many flows. One that was
+// answered before is a *saml.Refusal with anomaly 11, or fault.Conflict (Policy.ReplayPage).
 func (l *Login) Begin(ctx context.Context, vr saml.VerifiedRequest, v Visitor) (id.FlowID, error) {
 	if vr.SP() == nil {
 		return id.FlowID{}, fault.Newf(fault.Invalid, "begin login", "no verified request")
@@ -113,7 +117,16 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	now := l.now()
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
-	if err := l.flows.CreateFlow(ctx, f); err != nil {
+	if fromSession(&r) {
+		s, _, err := l.session(ctx, v)
+		if err != nil {
+			return id.FlowID{}, err
+		}
+		f.Session = s.Index
+	}
+	if err := l.flows.CreateFlow(ctx, f); fault.Is(err, fault.Conflict) {
+		return id.FlowID{}, l.answeredBefore(ctx, r, err)
+	} else if err != nil {
 		return id.FlowID{}, err
 	}
 	l.log.InfoContext(ctx, "login begun", "flow", flow.String(), "sp", r.SP.String(), "request", r.ID,
@@ -137,10 +150,10 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !f.due(l.now()) && who.State == Active {
+	if !f.due(l.now()) && who.State == Active && !f.onSession() {
 		return l.show(ctx, f, who, note{}), nil
 	}
-	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	return l.inTurn(ctx, f, v, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
 		return l.show(ctx, f, who, note{}), nil
 	})
 }
@@ -158,7 +171,7 @@ func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer)
 	if f.Step == StepDone {
 		return l.current(ctx, f)
 	}
-	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	return l.inTurn(ctx, f, v, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
 		return l.answer(ctx, f, who, v, a)
 	})
 }
@@ -170,7 +183,7 @@ func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error
 	if r == nil || r.Reply == nil || r.Code == saml.Success {
 		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
 	}
-	leave, err := l.refusals.enter(ctx, "")
+	leave, err := l.refusals.Enter(ctx, "")
 	if err != nil {
 		return saml.Signed{}, err
 	}
@@ -217,9 +230,10 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 // inTurn runs work on the flow when the callers before it have finished, unless
 // they moved the flow on: then work was meant for a page that is gone, and the
 // caller gets what they got. It also ends a flow whose time is over or whose
-// subject may no longer log in.
-func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
-	leave, err := l.turns.enter(ctx, seen.ID.String())
+// subject may no longer log in, and moves one whose session begins or ends to
+// matter.
+func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
+	leave, err := l.turns.Enter(ctx, seen.ID.String())
 	if err != nil {
 		who, e := l.subject(ctx, seen)
 		if e != nil {
@@ -244,6 +258,11 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context
 	case f.due(now), who.State != Active:
 		// next lets the deadline win.
 		return l.apply(ctx, f, who, act{event: notActive, at: now}, note{})
+	}
+	if by, a, moved, err := l.followSession(ctx, f, v); err != nil {
+		return Outcome{}, err
+	} else if moved {
+		return l.apply(ctx, f, by, a, note{})
 	}
 	return work(ctx, f, who)
 }

@@ -31,10 +31,12 @@ const (
 	cancelled           // "Annulla"
 	phoneGone           // the subject has no phone any more to send a code to
 	notActive           // the subject's identity was suspended or revoked meanwhile
+	sessionHeld         // act.who's session act.session is open in this browser
+	sessionGone         // the session the flow stands on has ended
 )
 
 var eventNames = [...]string{"", "password wrong", "password right", "code reserved", "code issued", "code not issued",
-	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active"}
+	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active", "session held", "session gone"}
 
 func (e event) String() string {
 	if int(e) < len(eventNames) {
@@ -48,10 +50,11 @@ type act struct {
 	event     event
 	at        time.Time
 	policy    Policy
-	who       Identity       // passwordRight: the subject whose password it was
+	who       Identity       // passwordRight: the subject whose password it was; codeRight: the flow's
 	method    Method         // codeIssued
 	challenge id.ChallengeID // codeIssued, codeRight
 	subject   id.Subject     // codeRight: whom the code was verified for
+	session   Session        // sessionHeld
 }
 
 // place is a row of the transition table.
@@ -70,6 +73,7 @@ type place struct {
 var table = map[place]func(Flow, act) (Flow, error){
 	{StepCredentials, passwordWrong}: countWrongPassword,
 	{StepCredentials, passwordRight}: admit,
+	{StepCredentials, sessionHeld}:   resume,
 	{StepCredentials, cancelled}:     ends(saml.Cancelled),
 
 	{StepMethod, codeReserved}: reserveCode,
@@ -91,6 +95,8 @@ var table = map[place]func(Flow, act) (Flow, error){
 	{StepConsent, refused}:    ends(saml.ConsentRefused),
 	{StepConsent, cancelled}:  ends(saml.Cancelled),
 	{StepConsent, notActive}:  ends(saml.NotActive),
+
+	{StepConsent, sessionGone}: forgetSession,
 }
 
 // due reports whether the flow's time is over.
@@ -148,14 +154,10 @@ func admit(f Flow, a act) (Flow, error) {
 	}
 	level, ok := levelFor(f.Request.Level, f.Request.Comparison, a.who.available())
 	switch {
-	case f.Request.Purpose != "":
-		// Every Purpose asks for professional use or a legal person, and every
-		// identity here is a natural person's own (SPID Avviso 18 v2).
-		return f.end(saml.WrongIdentityType), nil
 	case !ok:
 		return f.end(saml.NoCredentials), nil
 	case level == saml.L1:
-		return f.reach(saml.L1, a.at), nil
+		return f.reach(saml.L1, a), nil
 	}
 	f.Step = StepMethod
 	return f, nil
@@ -205,12 +207,20 @@ func acceptCode(f Flow, a act) (Flow, error) {
 	if f.Challenge.IsZero() || a.challenge != f.Challenge || f.Subject.IsZero() || a.subject != f.Subject {
 		return f, fmt.Errorf("the code answers another challenge")
 	}
-	return f.reach(saml.L2, a.at), nil
+	if a.who.Subject != f.Subject {
+		return f, fmt.Errorf("the code is another subject's")
+	}
+	return f.reach(saml.L2, a), nil
 }
 
-// reach records that a level was performed; the consent page comes next.
-func (f Flow) reach(l saml.Level, at time.Time) Flow {
-	f.Step, f.Performed, f.Authenticated = StepConsent, l, at
+// reach records that a level was performed; the consent page comes next. Only
+// now is the identity's type held against the request's Purpose: what type it is
+// shall be learned by nobody who did not authenticate to the end.
+func (f Flow) reach(l saml.Level, a act) Flow {
+	if !a.who.Type.Accepts(f.Request.Purpose) {
+		return f.end(saml.WrongIdentityType)
+	}
+	f.Step, f.Performed, f.Authenticated = StepConsent, l, a.at
 	return f
 }
 
@@ -299,7 +309,9 @@ func (f Flow) proven() error {
 		return fmt.Errorf("level 2 without a challenge")
 	case f.Performed == saml.L1 && !f.Challenge.IsZero():
 		return fmt.Errorf("level 1 with a challenge")
-	case f.Authenticated.Before(f.Started) || f.Authenticated.After(f.Deadline):
+	case f.Resumed && (f.Session == "" || f.Performed != saml.L1 || !fromSession(&f.Request)):
+		return fmt.Errorf("a session does not answer this request")
+	case !f.Resumed && f.Authenticated.Before(f.Started) || f.Authenticated.IsZero() || f.Authenticated.After(f.Deadline):
 		return fmt.Errorf("authenticated out of the flow's time")
 	}
 	return nil
@@ -309,7 +321,7 @@ func (f Flow) proven() error {
 func (p Passed) admits(done Flow, who Identity) bool {
 	return !p.flow.IsZero() && p.flow == done.ID && p.version == done.Version &&
 		done.Step == StepDone && done.Outcome == saml.Success &&
-		p.subject == done.Subject && p.subject == who.Subject && who.State == Active &&
+		p.subject == done.Subject && p.subject == who.Subject && who.State == Active && who.Type.Accepts(done.Request.Purpose) &&
 		p.challenge == done.Challenge && p.sp == done.Request.SP && p.request == done.Request.ID &&
 		p.level == done.Performed && p.at.Equal(done.Authenticated)
 }

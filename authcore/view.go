@@ -29,8 +29,8 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 		v.CanResend = f.CodesIssued < l.policy.Codes
 		v.Delivery = l.delivery(ctx, f)
 	case StepConsent:
-		v.Attributes, _ = who.assemble(f.Request)
-		v.LastLogin = who.LastLogin
+		v.Attributes, _ = l.attributes(who, f.Request)
+		v.LastLogin, v.Resumed = who.LastLogin, f.Resumed
 	}
 	return Outcome{View: &v}
 }

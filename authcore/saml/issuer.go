@@ -116,7 +116,7 @@ func (i *Issuer) PrepareAnomaly(c Code, to Reply, now time.Time) (*Prepared, err
 
 func (i *Issuer) prepare(c Code, to Reply, now time.Time) (*Prepared, error) {
 	const op = "prepare response"
-	if to.SP.IsZero() || !webLocation(to.ACS) {
+	if to.SP.IsZero() || !WebLocation(to.ACS) {
 		return nil, fault.Newf(fault.Invalid, op, "no service provider or no ACS to answer")
 	}
 	if now.IsZero() || to.RequestIssued.After(now.Add(maxRequestInHand)) {
@@ -141,12 +141,25 @@ func checkStatement(s Statement) error {
 	if (r.Level == L1) != (s.SessionIndex != "") {
 		return errors.New("session index belongs to level 1 requests, and to all of them")
 	}
-	if !r.HasAttributes && len(s.Attributes) > 0 || len(s.Attributes) != len(r.Attributes) {
+	return checkSet(s)
+}
+
+// checkSet wants the requested attributes, each once, asserted or left out on
+// purpose.
+func checkSet(s Statement) error {
+	r := &s.Request
+	if n := len(s.Attributes) + len(s.Omitted); !r.HasAttributes && n > 0 || n != len(r.Attributes) {
 		return errors.New("attributes differ from the requested set")
 	}
 	wanted := make(map[string]bool, len(r.Attributes))
 	for _, name := range r.Attributes {
 		wanted[name] = true
+	}
+	for _, name := range s.Omitted {
+		if !wanted[name] {
+			return errors.New("attributes differ from the requested set")
+		}
+		delete(wanted, name)
 	}
 	for _, a := range s.Attributes {
 		if !wanted[a.Name] {

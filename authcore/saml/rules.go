@@ -80,12 +80,15 @@ func checkID(a *arrival) error {
 
 func checkContext(a *arrival) error {
 	level, comparison, err := requestedContext(a.root)
+	if err == nil && comparison == Better && level == L3 && !a.verifier.config.LenientBetter {
+		err = errors.New("no level is better than 3")
+	}
 	a.request.Level, a.request.Comparison = level, comparison
 	return err
 }
 
 // requestedContext reads RequestedAuthnContext: one class reference, a SPID
-// level, and a comparison that some level can satisfy.
+// level, and a comparison.
 func requestedContext(root *etree.Element) (Level, Comparison, error) {
 	ctx, err := xmldoc.SoleChild(root, nsProtocol, "RequestedAuthnContext")
 	if err != nil {
@@ -119,9 +122,6 @@ func requestedContext(root *etree.Element) (Level, Comparison, error) {
 			return 0, 0, errors.New("unknown comparison")
 		}
 	}
-	if comparison == Better && level == L3 {
-		return 0, 0, errors.New("no level is better than 3")
-	}
 	return level, comparison, nil
 }
 
@@ -130,7 +130,7 @@ var comparisons = map[string]Comparison{"exact": Exact, "minimum": Minimum, "bet
 // issued returns IssueInstant if it is coherent with the time of arrival.
 func (a *arrival) issued() (time.Time, error) {
 	v, _ := xmldoc.Attribute(a.root, "IssueInstant")
-	t, err := parseInstant(v)
+	t, err := ParseInstant(v)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -154,7 +154,7 @@ func checkInstant(a *arrival) error {
 	a.request.IssueInstant = t
 	for _, c := range xmldoc.ChildrenNamed(a.root, nsAssertion, "Conditions") {
 		if v, ok := xmldoc.Attribute(c, "NotOnOrAfter"); ok {
-			if end, err := parseInstant(v); err != nil || !a.now.Before(end) {
+			if end, err := ParseInstant(v); err != nil || !a.now.Before(end) {
 				return errors.New("conditions of the request are over")
 			}
 		}

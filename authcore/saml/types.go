@@ -92,6 +92,7 @@ type SP struct {
 	Certificates []*x509.Certificate // KeyDescriptor use="signing" or without use
 	ACS          []ACS               // HTTP-POST AssertionConsumerService only, by index
 	Services     []AttributeService  // by index
+	SLO          []Endpoint          // SingleLogoutService, usable ones in document order
 	ValidUntil   time.Time           // EntityDescriptor/@validUntil, zero for none
 }
 
@@ -203,6 +204,7 @@ type Statement struct {
 	AuthnInstant time.Time // when the subject authenticated
 	SessionIndex string    // required for a level 1 request, else must be ""
 	Attributes   []Attribute
+	Omitted      []string // requested names that are left out on purpose
 }
 
 // Signed is a Response ready to leave: signed and re-verified.

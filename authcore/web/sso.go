@@ -48,7 +48,7 @@ func (s *Server) begin(ctx context.Context, r request, v saml.VerifiedRequest, e
 	if err != nil {
 		return s.failure(ctx, r, err)
 	}
-	flow, err := s.cfg.Logins.Begin(ctx, v, authcore.Visitor{Browser: k.browser(), Address: r.peer})
+	flow, err := s.cfg.Logins.Begin(ctx, v, authcore.Visitor{Browser: k.browser(), Address: r.peer, Session: sessionOf(r)})
 	if err != nil {
 		return s.failure(ctx, r, err)
 	}

@@ -27,6 +27,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -281,7 +282,7 @@ func TestMetadataAndHealth(t *testing.T) {
 		c.Health, c.Metadata = func() error { return sick }, func() []byte { return doc }
 	})
 	get := func(path string) answer {
-		_, a := room.route(t.Context(), request{method: "GET", path: path, lang: italian})
+		_, a := room.route(t.Context(), request{method: "GET", path: path, lang: words.Italian})
 		return a
 	}
 	if a := get("/metadata"); a.status != 200 || string(a.body) != string(doc) {

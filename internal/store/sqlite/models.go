@@ -5,14 +5,34 @@
 package sqlite
 
 type Identity struct {
-	Subject    string
-	Username   string
-	SpidCode   string
-	State      int64
-	Reason     string
-	Phone      string
-	Attributes string
-	Password   string
-	Created    int64
-	LastLogin  int64
+	Subject      string
+	Username     string
+	SpidCode     string
+	State        int64
+	Reason       string
+	Phone        string
+	Attributes   string
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
+}
+
+type Logout struct {
+	ID       string
+	Version  int64
+	Session  string
+	Browser  []byte
+	Deadline int64
+	Document string
+}
+
+type Session struct {
+	Idx           string
+	Cookie        []byte
+	Subject       string
+	Authenticated int64
+	Created       int64
+	Used          int64
+	Ended         int64
 }
