@@ -167,6 +167,7 @@ func (a *Auditor) Run(ctx context.Context, rule catalogue.Rule, by request.Bindi
 			return res.broken(err)
 		}
 	}
+	m = w.m // a step may have sent another one
 	f := a.judge(m, o, want)
 	if want.Code == 1 && len(f) == 0 {
 		a.judgeAssertion(&f, m, o, rule.Login)
@@ -286,10 +287,20 @@ func (a *Auditor) missing(n catalogue.Need) string {
 		{catalogue.NeedExpired, a.cfg.SP.Expired != nil, "needs a key whose certificate is over (--expired-key, --expired-cert)"},
 		{catalogue.NeedOther, a.cfg.OtherEntity != "", "needs the entityID of another registered service provider (--other-entity)"},
 		{catalogue.NeedTime, a.cfg.FlowLife > 0, "needs the time a login may take (--flow-life)"},
+		{catalogue.NeedLogout, a.idp.SLO[request.Redirect] != "" && a.idp.SLO[request.Post] != "", "the instance publishes no single logout for both bindings"},
 	} {
 		if n&c.need != 0 && !c.has {
 			return c.why
 		}
 	}
 	return ""
+}
+
+// origin is scheme and host of the instance.
+func (a *Auditor) origin() string {
+	u, err := url.Parse(a.cfg.URL)
+	if err != nil {
+		return a.cfg.URL // New parsed it
+	}
+	return u.Scheme + "://" + u.Host + "/"
 }

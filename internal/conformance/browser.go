@@ -136,17 +136,30 @@ func (b *browser) send(r *http.Request) (*observation, error) {
 }
 
 // submit sends the form of o's page that has the button "action" of that value.
-func (b *browser) submit(ctx context.Context, o *observation, action string, set map[string]string) (*observation, error) {
+func (b *browser) submit(ctx context.Context, o *observation, action string, set values) (*observation, error) {
 	f := o.page.with("action", action)
 	if f == nil {
 		return nil, fmt.Errorf("the page %s (HTTP %d) has no button for %q", o.at.Path, o.status, action)
 	}
-	fields := url.Values{"action": {action}}
-	for _, p := range f.fields {
-		fields.Set(p.name, p.value)
+	return b.press(ctx, o, f, append(set.list(), input{"action", action}))
+}
+
+// values are what is typed into a form.
+type values map[string]string
+
+func (v values) list() []input {
+	var out []input
+	for k, x := range v {
+		out = append(out, input{k, x})
 	}
-	for k, v := range set {
-		fields.Set(k, v)
+	return out
+}
+
+// press sends a form of o's page with these values.
+func (b *browser) press(ctx context.Context, o *observation, f *form, set []input) (*observation, error) {
+	fields := url.Values{}
+	for _, p := range append(append([]input{}, f.fields...), set...) {
+		fields.Set(p.name, p.value)
 	}
 	r, err := http.NewRequest(http.MethodPost, f.action, strings.NewReader(fields.Encode()))
 	if err != nil {

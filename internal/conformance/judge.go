@@ -36,6 +36,8 @@ func (a *Auditor) judge(m *request.Message, o *observation, want catalogue.Expec
 	case want.Code == catalogue.Refused:
 		f.check(o.status == want.Status || want.Status == 0 && o.status >= 400 && o.status < 500, "HTTP %d, want %s", o.status, want)
 		f.check(!response && o.page.with("password", "") == nil, "the answer goes on with the login")
+	case want.Code == catalogue.LoggedOut, want.Code == catalogue.PartialLogout:
+		a.judgeLogout(&f, m, o, want)
 	case want.Code == 0:
 		f.begins(o, want, m.Language)
 	case !row.Response:
@@ -210,4 +212,38 @@ func (a *Auditor) judgeInstant(f *findings, what string, n *request.Node, m *req
 	if m.Issued.Sub(ceiling) <= 0 {
 		f.check(!t.Before(m.Issued.UTC().Truncate(time.Millisecond)), "%s IssueInstant %s is before the request's", what, text)
 	}
+}
+
+// judgeLogout checks a LogoutResponse (SPID technical rules, Single Logout).
+func (a *Auditor) judgeLogout(f *findings, m *request.Message, o *observation, want catalogue.Expect) {
+	form := o.page.with("SAMLResponse", "")
+	if !f.check(form != nil && form.method == http.MethodPost, "no LogoutResponse (HTTP %d, %q)", o.status, clip(o.page.text)) {
+		return
+	}
+	to := m.SP.SLO()
+	f.check(form.action == to, "the LogoutResponse goes to %q, want %q", form.action, to)
+	relay, has := o.page.field("RelayState")
+	f.check(relay == m.Relay && (has || m.Relay == ""), "RelayState is %q, want %q", relay, m.Relay)
+	root, err := request.Parse(decodeResponse(o))
+	if !f.check(err == nil && root.Is(request.NSProtocol, "LogoutResponse"), "the message is no LogoutResponse (%v)", err) {
+		return
+	}
+	err = request.Verify(root, m.IDP.Certificates)
+	f.check(err == nil, "LogoutResponse: %v", err)
+	f.check(root.Get("Version") == "2.0", "LogoutResponse Version %q", root.Get("Version"))
+	f.check(root.Get("Destination") == to, "Destination %q, want %q", root.Get("Destination"), to)
+	f.check(root.Get("InResponseTo") == m.ID, "InResponseTo %q, want %q", root.Get("InResponseTo"), m.ID)
+	a.judgeInstant(f, "LogoutResponse", root, m)
+	issuer := root.Child(request.NSAssertion, "Issuer")
+	f.check(issuer != nil && issuer.Text() == m.IDP.EntityID && issuer.Get("Format") == request.FormatEntity && issuer.Get("NameQualifier") != "",
+		"LogoutResponse Issuer is not the identity provider with Format and NameQualifier")
+	var codes []string
+	for c := root.Child(request.NSProtocol, "Status").Child(request.NSProtocol, "StatusCode"); c != nil; c = c.Child(request.NSProtocol, "StatusCode") {
+		codes = append(codes, strings.TrimPrefix(c.Get("Value"), catalogue.StatusPrefix))
+	}
+	wanted := "Success"
+	if want.Code == catalogue.PartialLogout {
+		wanted = "Requester/PartialLogout"
+	}
+	f.check(strings.Join(codes, "/") == wanted, "status %s, want %s", strings.Join(codes, "/"), wanted)
 }

@@ -56,6 +56,8 @@ func (w *walker) step(ctx context.Context, s catalogue.Step, o *observation) (*o
 			return o, fmt.Errorf("the first answer is no success: %s", seen(o))
 		}
 		return o, nil
+	case catalogue.LogOut:
+		return w.logOut(ctx, o)
 	case catalogue.Resend:
 		r, err := w.m.HTTP()
 		if err != nil {
@@ -123,4 +125,39 @@ func (w *walker) reload(ctx context.Context, o *observation) (*observation, erro
 	}
 	r.Header.Set("Accept-Language", w.b.lang)
 	return w.b.do(ctx, r)
+}
+
+// logOut sends a LogoutRequest about the session of the Response on the page,
+// from the same browser, and goes on as far as the instance's own pages lead.
+// The message of the walk is then the LogoutRequest.
+func (w *walker) logOut(ctx context.Context, o *observation) (*observation, error) {
+	root, err := request.Parse(decodeResponse(o))
+	if err != nil {
+		return o, err
+	}
+	assertion := root.Child(request.NSAssertion, "Assertion")
+	name := assertion.Child(request.NSAssertion, "Subject").Child(request.NSAssertion, "NameID").Text()
+	statement := assertion.Child(request.NSAssertion, "AuthnStatement")
+	if name == "" || statement == nil {
+		return o, fmt.Errorf("the Response has no NameID or no AuthnStatement")
+	}
+	if w.m, err = w.a.message(w.m.Binding); err != nil {
+		return o, err
+	}
+	w.m.Text, w.m.To = request.Logout, w.a.idp.SLO[w.m.Binding]
+	w.m.Replace("_nessuno", name)
+	w.m.Replace("_sessione", statement.Get("SessionIndex"))
+	if o, err = w.a.deliver(ctx, w.b, w.m); err != nil {
+		return o, err
+	}
+	for range 4 {
+		f := o.page.with("token", "")
+		if f == nil || !strings.HasPrefix(f.action, w.a.origin()) {
+			break
+		}
+		if o, err = w.b.press(ctx, o, f, nil); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
 }

@@ -2,6 +2,7 @@ package catalogue
 
 import (
 	"strconv"
+	"strings"
 
 	"custode/internal/conformance/request"
 )
@@ -33,6 +34,10 @@ type Expect struct {
 const (
 	// Refused is any refusal that neither goes on with a login nor answers the SP.
 	Refused = -1
+	// LoggedOut and PartialLogout are LogoutResponses to the auditor's single
+	// logout location: Success, or Requester with the sub-status PartialLogout.
+	LoggedOut     = -3
+	PartialLogout = -4
 	// badSignature stands for row 5 by HTTP-Redirect and row 7 by HTTP-POST.
 	badSignature = -2
 )
@@ -53,6 +58,10 @@ func (e Expect) String() string {
 	switch row := Table[e.Code]; {
 	case e.Code == 0:
 		return "the login begins"
+	case e.Code == LoggedOut:
+		return "LogoutResponse Success"
+	case e.Code == PartialLogout:
+		return "LogoutResponse Requester/PartialLogout"
 	case e.Code == Refused && e.Status == 0:
 		return "a refusal (HTTP 4xx)"
 	case e.Code == Refused:
@@ -85,6 +94,7 @@ const (
 	NeedExpired                    // a registered key whose certificate is over
 	NeedOther                      // the entityID of another registered SP
 	NeedTime                       // the life of a login, to be waited for
+	NeedLogout                     // single logout locations for both bindings
 )
 
 // Step is one thing the subject does on the page reached.
@@ -103,7 +113,8 @@ const (
 	Cancel                  // cancels
 	Overtime                // waits until the login's life is over and loads the page
 	Answered                // nothing: the Response has to be a success here
-	Resend                  // sends the same request again, from another browser
+	Resend                  // sends the last request again, from another browser
+	LogOut                  // the SP sends a LogoutRequest about the Response's session
 )
 
 var both = []request.Binding{request.Redirect, request.Post}
@@ -114,13 +125,16 @@ func All() []Rule {
 	var all []Rule
 	for _, part := range []func() []Rule{
 		transportRules, issuerRules, signatureRules, formRules, contextRules, consumerRules, orderRules,
-		mutationRules, attackRules, wrappingRules, subjectRules,
+		mutationRules, attackRules, wrappingRules, subjectRules, logoutRules,
 	} {
 		all = append(all, part()...)
 	}
 	for i := range all {
 		if all[i].Bindings == nil {
 			all[i].Bindings = both
+		}
+		if strings.HasPrefix(all[i].ID, "logout-") {
+			all[i].Needs |= NeedLogout
 		}
 	}
 	return all

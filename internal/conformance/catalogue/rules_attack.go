@@ -38,7 +38,7 @@ func attackRules() []Rule {
 	issuerEnd := "</saml:Issuer>"
 	into := func(what string) func(*request.Message) { return inDocument(issuerEnd, what+issuerEnd) }
 	padding := func(what string) func(*request.Message) {
-		return inDocument("<samlp:NameIDPolicy", "<samlp:Extensions>"+what+"</samlp:Extensions><samlp:NameIDPolicy")
+		return inDocument(issuerEnd, issuerEnd+"<samlp:Extensions>"+what+"</samlp:Extensions>")
 	}
 	return append(variants("attack", xmlGuard,
 		variant{"doctype", "a document type", beforeRoot(`<!DOCTYPE samlp:AuthnRequest>`), 4},
@@ -65,7 +65,7 @@ func attackRules() []Rule {
 		variant{"text-before", "text before the root", beforeRoot("x"), 4},
 		variant{"id-twice", "the same ID twice", document(func(d string) string {
 			id := regexp.MustCompile(` ID="[^"]*"`).FindString(d)
-			return strings.Replace(d, "<samlp:NameIDPolicy", `<samlp:Extensions><x`+id+`/></samlp:Extensions><samlp:NameIDPolicy`, 1)
+			return strings.Replace(d, issuerEnd, issuerEnd+`<samlp:Extensions><x`+id+`/></samlp:Extensions>`, 1)
 		}), 4},
 		variant{"unfinished", "a document that ends too early", document(func(d string) string { return d[:len(d)-3] }), 4},
 		variant{"crossed", "crossed tags", inDocument("</saml:AuthnContextClassRef></samlp:RequestedAuthnContext>", "</samlp:RequestedAuthnContext></saml:AuthnContextClassRef>"), 4},
@@ -151,7 +151,7 @@ func wrappingRules() []Rule {
 		variant{"other-reference", "a reference to something else", sign(func(s *request.Signing) { s.Reference = "#_other" }), 7},
 		variant{"xpointer", "a reference by XPointer", sign(func(s *request.Signing) { s.Reference = "#xpointer(/)" }), 7},
 		variant{"web-reference", "a reference to the network", sign(func(s *request.Signing) { s.Reference = "http://127.0.0.1:9/x" }), 7},
-		variant{"empty-reference", "a reference to the whole document, although there is an ID", sign(func(s *request.Signing) { s.Reference = request.WholeDocument }), 7},
+		variant{"empty-reference", "a reference to the whole document is the root too", sign(func(s *request.Signing) { s.Reference = request.WholeDocument }), 0},
 		variant{"twice", "the signature twice", document(func(d string) string {
 			_, sig := takeSignature(d)
 			return strings.Replace(d, sig, sig+sig, 1)
@@ -160,7 +160,7 @@ func wrappingRules() []Rule {
 			return regexp.MustCompile(`(?s)<ds:X509Data>.*</ds:X509Data>`).ReplaceAllString(d, `<ds:RetrievalMethod URI="http://127.0.0.1:9/key"/>`)
 		}), 0},
 		variant{"no-keyinfo", "no KeyInfo: it is a hint only", sign(func(s *request.Signing) { s.Cert = nil }), 0},
-		variant{"changed", "an attribute changed after signing", inDocument(acsIndex0, `AssertionConsumerServiceIndex="1"`), 7},
+		variant{"changed", "content changed after signing", document(changed), 7},
 	)...)
 	return only(request.Post, all)
 }

@@ -41,7 +41,7 @@ func subjectRules() []Rule {
 		{ID: "consent-refused", Source: phase + "22", Title: "the subject refuses consent", Change: level(1), Walk: []Step{AsSubject, Refuse}, Want: Expect{Code: 22}},
 		{ID: "cancelled-consent", Source: phase + "25", Title: "the subject cancels on the Consent page", Change: level(1), Walk: []Step{AsSubject, Cancel}, Want: Expect{Code: 25}},
 		{ID: "cancelled-method", Source: phase + "25", Title: "the subject cancels before the code", Walk: []Step{AsSubject, Cancel}, Want: Expect{Code: 25}},
-		{ID: "replayed", Source: "SPID technical rules, ID is unique; " + divergences, Title: "a request that was Answered begins nothing", Change: level(1), Walk: []Step{AsSubject, Consent, Answered, Resend}, Want: Expect{Code: Refused}},
+		{ID: "replayed", Source: "SPID technical rules, ID is unique; " + divergences, Title: "a request that was Answered begins nothing", Change: level(1), Walk: []Step{AsSubject, Consent, Answered, Resend}, Want: Expect{Code: 11}},
 	}
 	for _, p := range []string{"P", "LP", "PG", "PF", "PX"} {
 		subject = append(subject, Rule{ID: "identity-type-" + p, Source: "SPID Avviso 18 v2; " + phase + "30", Title: "a citizen's identity where Purpose " + p + " is asked for",

@@ -188,7 +188,7 @@ func encodingRules() []Rule {
 			addParam("RelayState", "")(m)
 		}, 5},
 		variant{"document-changed", "the document changed after signing", func(m *request.Message) {
-			m.Tamper = func(doc string) string { return strings.Replace(doc, `ServiceIndex="0"`, `ServiceIndex="1"`, 1) }
+			m.Tamper = changed
 		}, 5},
 	))
 	packed := func(f func([]byte) []byte) func(*request.Message) { return func(m *request.Message) { m.Pack = f } }

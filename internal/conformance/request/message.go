@@ -45,6 +45,15 @@ const Full = `<samlp:AuthnRequest xmlns:samlp="` + NSProtocol + `" xmlns:saml="`
 
 const FormatUnspecified = "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified"
 
+// LogoutName is the NameID of Logout.
+const LogoutName = `<saml:NameID Format="` + FormatTransient + `" NameQualifier="{idp}">_nessuno</saml:NameID>`
+
+// Logout is the usual LogoutRequest, about a session that nobody has.
+const Logout = `<samlp:LogoutRequest xmlns:samlp="` + NSProtocol + `" xmlns:saml="` + NSAssertion + `" ID="{id}" Version="2.0"` +
+	` IssueInstant="{now}" Destination="{destination}" NotOnOrAfter="{later}">` +
+	`<saml:Issuer Format="` + FormatEntity + `" NameQualifier="{entity}">{entity}</saml:Issuer>` + SignatureMark + LogoutName +
+	`<samlp:SessionIndex>_sessione</samlp:SessionIndex></samlp:LogoutRequest>`
+
 // Param is one parameter of a query or form, its value not yet encoded, unless
 // raw holds it as it is to travel.
 type Param struct{ Name, Value, Raw string }
@@ -61,6 +70,7 @@ type Message struct {
 	IDP      *IDP
 	SP       *SP
 	ACS      [2]string
+	To       string // location it is sent to
 	ID       string
 	Issued   time.Time
 	Text     string // the document; placeholders in braces until it is written
@@ -86,7 +96,7 @@ func NewMessage(by Binding, sp *SP, idp *IDP, issued time.Time, random io.Reader
 	if err != nil {
 		return nil, err
 	}
-	return &Message{Binding: by, Entity: sp.EntityID, IDP: idp, SP: sp, ACS: [2]string{sp.ACS(0), sp.ACS(1)}, ID: id, Issued: issued, Text: Plain,
+	return &Message{Binding: by, Entity: sp.EntityID, IDP: idp, SP: sp, ACS: [2]string{sp.ACS(0), sp.ACS(1)}, To: idp.SSO[by], ID: id, Issued: issued, Text: Plain,
 		Relay: `stato "<&>' è %2F+~ ` + string(by), HasRelay: true, Sign: sp.signing(random), Language: "it"}, nil
 }
 
@@ -101,7 +111,7 @@ func (m *Message) Replace(old, new string) {
 
 // write fills in the placeholders.
 func (m *Message) write() {
-	destination := m.IDP.SSO[m.Binding]
+	destination := m.To
 	m.Text = strings.NewReplacer("{id}", m.ID, "{now}", m.Issued.UTC().Format(InstantLayout), "{later}", m.Issued.Add(5*time.Minute).UTC().Format(InstantLayout),
 		"{destination}", EscapeAttr(destination), "{entity}", EscapeAttr(m.Entity), "{acs0}", m.ACS[0], "{acs1}", m.ACS[1],
 		"{other}", m.Other, "{idp}", EscapeAttr(m.IDP.EntityID),
@@ -189,7 +199,7 @@ func (m *Message) HTTP() (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	target := m.IDP.SSO[m.Binding]
+	target := m.To
 	var r *http.Request
 	if m.Binding == Redirect {
 		joint := "?"

@@ -105,9 +105,7 @@ func (s *SP) Metadata(random io.Reader) ([]byte, error) {
 		b.WriteString(`<md:KeyDescriptor use="signing"><ds:KeyInfo><ds:X509Data><ds:X509Certificate>` +
 			base64.StdEncoding.EncodeToString(c.Raw) + `</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>`)
 	}
-	for _, binding := range []string{"HTTP-POST", "HTTP-Redirect"} {
-		b.WriteString(`<md:SingleLogoutService Binding="` + BindingPrefix + binding + `" Location="` + s.SLO() + `"/>`)
-	}
+	b.WriteString(`<md:SingleLogoutService Binding="` + BindingPrefix + `HTTP-POST" Location="` + s.SLO() + `"/>`)
 	b.WriteString(`<md:NameIDFormat>` + FormatTransient + `</md:NameIDFormat>`)
 	for i, first := range []string{"true", "false"} {
 		b.WriteString(`<md:AssertionConsumerService Binding="` + BindingPrefix + `HTTP-POST" Location="` + s.ACS(i) +
