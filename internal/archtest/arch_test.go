@@ -63,6 +63,7 @@ var homes = []struct {
 	{"github.com/russellhaering/goxmldsig", []string{"authcore/saml", "authcore/registry", "simulators/spsim"}},
 	{"os/exec", []string{"simulators", "cmd/simlab"}},
 	{"html/template", []string{"authcore/web", "simulators"}},
+	{"golang.org/x/net/html", []string{"internal/conformance", "simulators"}},
 	{"github.com/creack/pty", []string{"simulators"}},
 	{"log", nil},
 	{"plugin", nil},

@@ -28,7 +28,7 @@ func swap(old, new string) func(string) string {
 }
 
 // instances are instances that tell the truth, one a kind of answer.
-var instances = map[string]int{"valid": 0, "issuer-unknown": 10, "destination-missing": 14, "context-english": 12, "issuer-english": 10, "level-1": 1}
+var instances = map[string]int{"valid": 0, "issuer-unknown": 10, "destination-missing": 14, "context-english": 12, "issuer-page-en": 10, "level-1": 1}
 
 func TestHonestInstance(t *testing.T) {
 	for id, code := range instances {
@@ -62,8 +62,8 @@ func TestAuditorNoticesLies(t *testing.T) {
 		"letter missing":          {"issuer-unknown", lies{page: swap("Formato", "formato")}, "does not say"},
 		"other status":            {"issuer-unknown", lies{status: 400}, "HTTP 400, want 403"},
 		"other anomaly":           {"issuer-unknown", lies{page: swap("n. 10", "n. 4")}, "tells anomaly 4, want 10"},
-		"no English":              {"issuer-english", lies{page: swap("The format of", "Format of")}, "English page does not say"},
-		"no Italian on English":   {"issuer-english", lies{page: swap("Formato", "Format")}, "does not say"},
+		"no English":              {"issuer-page-en", lies{page: swap("The format of", "Format of")}, "English page does not say"},
+		"no Italian on English":   {"issuer-page-en", lies{page: swap("Formato", "Format")}, "does not say"},
 		"page in place of reply":  {"destination-missing", lies{page: swap("SAMLResponse", "x")}, "no Response"},
 		"status pair":             {"destination-missing", lies{response: responder}, `status "urn:oasis:names:tc:SAML:2.0:status:Responder"`},
 		"second status":           {"destination-missing", lies{response: swap("RequestUnsupported", "RequestDenied")}, "second-level status"},

@@ -86,8 +86,9 @@ func (f *findings) begins(o *observation, want catalogue.Expect, lang string) {
 }
 
 func language(accept string) string {
-	if strings.HasPrefix(accept, "en") {
-		return "en"
+	switch accept {
+	case "en", "de", "sl":
+		return accept
 	}
 	return "it"
 }

@@ -56,7 +56,7 @@ func (p *page) says(sentence string) bool {
 	return strings.Contains(p.text, strings.Join(strings.Fields(sentence), " "))
 }
 
-var anomalyNumber = regexp.MustCompile(`(?:Anomalia n\.|Anomaly no\.) (\d+)`)
+var anomalyNumber = regexp.MustCompile(`(?:Anomalia n\.|Anomaly no\.|Anomalie Nr\.|Anomalija št\.) (\d+)`)
 
 // number is the anomaly that the page tells the person, 0 when it tells none.
 func (p *page) number() int {

@@ -175,8 +175,8 @@ func goodSignature(t *testing.T, m *request.Message, h *http.Request) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, doc)
 	}
-	if id := root.Get("ID"); !request.IsNCName(id) || m.Sign.Reference == request.WholeDocument {
-		return // the reference is to the whole document; Verify wants an identifier
+	if id := root.Get("ID"); !request.IsNCName(id) || m.Sign.Reference == request.WholeDocument || m.Sign.Digest == request.DigestSHA384Odd {
+		return // Verify judges instances, which have an identifier and spell rightly
 	}
 	if err := request.Verify(root, []*x509.Certificate{m.SP.Main.Certificate}); err != nil {
 		t.Errorf("%v: %.200s", err, doc)

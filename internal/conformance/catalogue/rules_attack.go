@@ -126,6 +126,7 @@ func wrappingRules() []Rule {
 		variant{"inclusive", "inclusive canonical form", sign(func(s *request.Signing) { s.C14N = request.AlgC14N }), 7},
 		variant{"comments", "the canonical form with comments", sign(func(s *request.Signing) { s.C14N = request.AlgExcC14N + "WithComments" }), 7},
 		variant{"sha1-digest", "a digest of SHA-1 under SHA-256", sign(func(s *request.Signing) { s.Digest = request.DigestSHA1 }), 7},
+		variant{"sha384-odd", "the digest of SHA-384 in the spelling of test tools is good", sign(func(s *request.Signing) { s.Digest = request.DigestSHA384Odd }), 0},
 		variant{"xslt", "a transformation by XSLT", sign(func(s *request.Signing) {
 			s.Transforms = transform(request.AlgEnveloped, "") + transform("http://www.w3.org/TR/1999/REC-xslt-19991116",
 				`<xsl:stylesheet xmlns:xsl="http://www.w3.org/1999/XSL/Transform" version="1.0"><xsl:template match="/"><xsl:value-of select="document('http://127.0.0.1:9/')"/></xsl:template></xsl:stylesheet>`)

@@ -32,10 +32,16 @@ func issuerRules() []Rule {
 		variant{"spaces", "white space around the entityID is good", issuer(strings.Replace(issuerOpen, ">{entity}<", ">\n   {entity}\n\t<", 1)), 0},
 		variant{"nested", "an element inside Issuer", issuer(strings.Replace(issuerOpen, ">{entity}<", "><saml:Issuer>{entity}</saml:Issuer><", 1)), 10},
 		variant{"idp", "the identity provider itself", issuer(strings.ReplaceAll(issuerOpen, "{entity}", "{idp}")), 10},
-	), Rule{ID: "issuer-english", Source: "pages in two languages; " + row10, Title: "the page of anomaly 10 in English", Want: Expect{Code: 10}, Change: func(m *request.Message) {
-		m.Language = "en"
-		m.Replace(request.FormatEntity, request.FormatUnspecified)
-	}})
+	), pageIn("en", "English"), pageIn("de", "German"), pageIn("sl", "Slovene"))
+}
+
+// pageIn: the official sentence is Italian in every language.
+func pageIn(lang, name string) Rule {
+	return Rule{ID: "issuer-page-" + lang, Source: "manual, pages in several languages; " + row10, Title: "the page of anomaly 10 in " + name,
+		Want: Expect{Code: 10}, Change: func(m *request.Message) {
+			m.Language = lang
+			m.Replace(request.FormatEntity, request.FormatUnspecified)
+		}}
 }
 
 func algorithm(alg, digest string) func(*request.Message) {
