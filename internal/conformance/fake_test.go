@@ -116,6 +116,9 @@ func (f *fake) metadata() string {
 	for _, b := range []string{"HTTP-Redirect", "HTTP-POST"} {
 		doc += `<md:SingleSignOnService Binding="` + request.BindingPrefix + b + `" Location="` + f.url + `/sso"/>`
 	}
+	for _, b := range []string{"HTTP-Redirect", "HTTP-POST"} {
+		doc += `<md:SingleLogoutService Binding="` + request.BindingPrefix + b + `" Location="` + f.url + `/slo"/>`
+	}
 	doc, err := f.signing().Enveloped(doc + `</md:IDPSSODescriptor></md:EntityDescriptor>`)
 	if err != nil {
 		f.t.Error(err)
@@ -132,7 +135,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	<-time.After(f.lie.delay)
 	_ = r.ParseForm()
 	id, relay, has := "", "", false
-	if r.URL.Path == "/sso" {
+	if r.URL.Path == "/sso" || r.URL.Path == "/slo" {
 		id, relay, has = f.read(r)
 	} else {
 		id, relay, has = r.Form.Get("id"), r.Form.Get("relay"), r.Form.Get("has") != ""
@@ -142,6 +145,21 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	walks := f.code == 1
 	next := map[string]string{"": "password", "password": "consent", "consent": ""}[r.Form.Get("action")]
 	switch {
+	case r.URL.Path == "/slo" && f.code == catalogue.Refused:
+		f.write(w, http.StatusForbidden, lang, "<p>no</p>")
+	case r.URL.Path == "/slo":
+		text := strings.NewReplacer("samlp:Response", "samlp:LogoutResponse", f.sp().ACS(0), f.sp().SLO(), `Format="`+request.FormatEntity+`"`, `Format="`+request.FormatEntity+`" NameQualifier="`+f.url+`"`)
+		if f.lie.response == nil {
+			f.lie.response = func(s string) string { return s }
+		}
+		honest := f.lie.response
+		f.lie.response = func(s string) string { return honest(text.Replace(s)) }
+		row = catalogue.Row{Code: 8, Response: true, Status: "Requester", Sub: "PartialLogout"}
+		form := fakeForm{f.sp().SLO(), "post", relay, has}
+		if f.lie.form != nil {
+			f.lie.form(&form)
+		}
+		f.write(w, http.StatusOK, lang, f.handOver(row, form, id))
 	case f.code == 0 || walks && next != "":
 		if next == "" {
 			next = "password"
@@ -160,13 +178,17 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.lie.form != nil {
 			f.lie.form(&form)
 		}
-		text := `<p>` + row.PageIT + ` ` + row.PageEN + `</p><form method="` + form.method + `" action="` + form.action + `"><input type="hidden" name="SAMLResponse" value="` +
-			base64.StdEncoding.EncodeToString([]byte(f.response(row, id))) + `">`
-		if form.hasRelay {
-			text += `<input type="hidden" name="RelayState" value="` + html.EscapeString(form.relay) + `">`
-		}
-		f.write(w, row.HTTP, lang, text+`<button>Continua</button></form>`)
+		f.write(w, row.HTTP, lang, f.handOver(row, form, id))
 	}
+}
+
+func (f *fake) handOver(row catalogue.Row, form fakeForm, id string) string {
+	text := `<p>` + row.PageIT + ` ` + row.PageEN + `</p><form method="` + form.method + `" action="` + form.action + `"><input type="hidden" name="SAMLResponse" value="` +
+		base64.StdEncoding.EncodeToString([]byte(f.response(row, id))) + `">`
+	if form.hasRelay {
+		text += `<input type="hidden" name="RelayState" value="` + html.EscapeString(form.relay) + `">`
+	}
+	return text + `<button>Continua</button></form>`
 }
 
 func (f *fake) login(action, id, relay string, has bool) string {
