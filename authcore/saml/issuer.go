@@ -22,7 +22,7 @@ import (
 const (
 	notBeforeMargin  = 60 * time.Second
 	assertionLife    = 5 * time.Minute
-	maxRequestInHand = 10 * time.Minute // how far a request's IssueInstant may pull ours forward
+	maxRequestInHand = 10 * time.Minute // life of a login, and how far a request's IssueInstant may pull ours forward
 )
 
 // IssuerConfig configures an Issuer. All fields are required.
@@ -85,6 +85,11 @@ func (i *Issuer) PrepareSuccess(s Statement, now time.Time) (*Prepared, error) {
 	}
 	if s.AuthnInstant.IsZero() || s.AuthnInstant.After(p.issued.Add(maxRequestInHand)) {
 		return nil, fault.Newf(fault.Invalid, "prepare response", "authentication instant missing or in the future")
+	}
+	// A session answers level 1 only, and never with ForceAuthn (Avviso 3): what is
+	// asserted otherwise happened within the life of one login.
+	if r := &s.Request; (r.Level > L1 || r.ForceAuthn) && now.Sub(s.AuthnInstant) > maxRequestInHand {
+		return nil, fault.Newf(fault.Invalid, "prepare response", "the request wants a new authentication")
 	}
 	// The same millisecond, or a clock set back since: an authentication is never
 	// later than the assertion that tells of it.

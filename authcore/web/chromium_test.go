@@ -288,13 +288,13 @@ func loginInChromium(t *testing.T, https, scripts bool) {
 	answerPages(t, ctx)
 	follow(t, ctx, chromedp.Click("button[value=consent]"))
 	if !scripts {
-		act(t, ctx, chromedp.WaitVisible("button[form=handover]"))
+		act(t, ctx, chromedp.WaitVisible("#lang-it button"))
 		select {
 		case <-acs:
 			t.Fatal("sent without a click and without scripts")
 		default:
 		}
-		act(t, ctx, chromedp.Click("button[form=handover]"))
+		act(t, ctx, chromedp.Click("#lang-it button"))
 	}
 	act(t, ctx, chromedp.WaitVisible("#in")) // CSP let the redirect pass
 

@@ -311,6 +311,28 @@ func TestLanguage(t *testing.T) {
 	}
 }
 
+// TestEveryPageHasItsLanguage: the cookie's, else the browser's, on pages that
+// answer a GET and on those that answer a POST.
+func TestEveryPageHasItsLanguage(t *testing.T) {
+	room := serve(t, nil)
+	for _, c := range []struct{ cookie, accept, want string }{
+		{"", "", "it"}, {"", "de-AT,de;q=0.9", "de"}, {"__Host-lang=sl", "de", "sl"}, {"__Host-lang=fr", "en", "en"}, {"__Host-lang=it", "sl", "it"},
+	} {
+		for _, target := range []string{"GET /", "GET /x", "GET /sso/post", "POST /sso/post", "GET /flow/" + testFlowText, "POST /flow/" + testFlowText, "GET /flow/x", "PUT /metadata"} {
+			method, path, _ := strings.Cut(target, " ")
+			resp, body := do(t, newReq(t, method, room.url+path, "", "Cookie", c.cookie, "Accept-Language", c.accept))
+			if got := resp.Header.Get("Content-Language"); got != c.want || !strings.Contains(body, `<html lang="`+c.want+`">`) {
+				t.Errorf("%s with %q and %q: language %q", target, c.cookie, c.accept, got)
+			}
+			for _, l := range []string{"it", "en", "de", "sl"} {
+				if !strings.Contains(body, `<a href="/?lang=`+l+`"`) && !strings.Contains(body, `<a href="#lang-`+l+`"`) {
+					t.Errorf("%s cannot be read in %s", target, l)
+				}
+			}
+		}
+	}
+}
+
 func between(t testing.TB, s, a, b string) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(s, a)

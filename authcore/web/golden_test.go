@@ -64,7 +64,7 @@ func allPages() []shownPage {
 	signed := func(code saml.Code) func(testing.TB, *testRoom, string) answer {
 		return func(t testing.TB, room *testRoom, lang string) answer {
 			names := testView(t, authcore.StepConsent).SPName
-			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), service{names, ""}, saml.L2)
+			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), spNames{names, ""}, saml.L2)
 		}
 	}
 	at := func(method, path string) func(testing.TB, *testRoom, string) answer {
@@ -118,6 +118,7 @@ func allPages() []shownPage {
 func visible(body string) string {
 	title := between0(body, "<title>", "</title>")
 	if _, chosen, ok := strings.Cut(body, `<div class="version chosen"`); ok {
+		chosen, _, _ = strings.Cut(chosen, `<div class="version other"`)
 		_, body, _ = strings.Cut(chosen, ">")
 	} else {
 		_, body, _ = strings.Cut(body, "<body>")
@@ -168,7 +169,7 @@ func TestGoldenPages(t *testing.T) {
 // shapeOf is the document's elements with their attributes' names, and the
 // values of those that do not hang on the language.
 func shapeOf(body string) string {
-	body = regexp.MustCompile(`(?s)<div class="version".*?</footer>\s*</div>`).ReplaceAllString(body, "<other-version>")
+	body = regexp.MustCompile(`(?s)<div class="version other".*?</footer>\s*</div>`).ReplaceAllString(body, "<other-version>")
 	body = regexp.MustCompile(`<p lang="it">`).ReplaceAllString(body, "<p>")
 	var shape []string
 	for _, tag := range regexp.MustCompile(`<[^>]*>`).FindAllString(body, -1) {
@@ -337,7 +338,7 @@ func TestServiceName(t *testing.T) {
 		{map[string]string{"it": "\u2066\u2069"}, "it", "https://sp.example.it", ""},
 		{nil, "en", "https://sp.example.it", ""},
 	} {
-		if got, in := (service{c.names, "https://sp.example.it"}).name(c.lang); got != c.want || in != c.in {
+		if got, in := (spNames{c.names, "https://sp.example.it"}).name(c.lang); got != c.want || in != c.in {
 			t.Errorf("%v in %s: %q in %q", c.names, c.lang, got, in)
 		}
 	}

@@ -243,7 +243,7 @@ func (p *page) setAnomaly(row saml.AnomalyRow) {
 	}
 }
 
-func (p *page) setService(who service, level saml.Level) {
+func (p *page) setService(who spNames, level saml.Level) {
 	p.SPName, p.SPNameLang = who.name(p.Lang)
 	if p.SPNameLang == p.Lang {
 		p.SPNameLang = ""
@@ -265,7 +265,7 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 	p := s.newPage(r, name)
 	p.Path, p.Mark = "/flow/"+v.Flow.String(), mark
 	p.Token = k.formToken(v.Flow)
-	p.setService(service{v.SPName, v.SP.String()}, v.Level)
+	p.setService(spNames{v.SPName, v.SP.String()}, v.Level)
 	p.Cancel = true
 	if !v.Deadline.IsZero() {
 		p.Until = v.Deadline.In(s.pages.rome).Format("15:04")

@@ -102,7 +102,7 @@ func (s *Server) session(ctx context.Context, r request) answer {
 		p.Person, p.Since, p.Expires = v.Name, p.moment(v.Since.In(s.pages.rome)), v.Until.In(s.pages.rome).Format("15:04")
 		p.Token = k.formToken(noID{})
 		for _, sp := range v.SPs {
-			p.Services = append(p.Services, p.serviceItem(service{sp.Names, sp.SP.String()}, ""))
+			p.Services = append(p.Services, p.serviceItem(spNames{sp.Names, sp.SP.String()}, ""))
 		}
 	}
 	return s.render(p, http.StatusOK)
@@ -115,7 +115,7 @@ func (p *page) moment(t time.Time) string {
 // serviceItem is one SP in a list.
 type serviceItem struct{ Name, Lang, State string }
 
-func (p *page) serviceItem(who service, state string) serviceItem {
+func (p *page) serviceItem(who spNames, state string) serviceItem {
 	name, lang := who.name(p.Lang)
 	if lang == p.Lang {
 		lang = ""
@@ -335,7 +335,7 @@ func (s *Server) logoutPage(ctx context.Context, r request, which id.LogoutID, k
 	states := map[session.State]string{session.Waiting: p.text("logout.waiting"), session.Sent: p.text("logout.sent"),
 		session.Done: p.text("logout.ended"), session.Failed: p.text("logout.failed")}
 	for _, part := range step.Parts {
-		p.Services = append(p.Services, p.serviceItem(service{part.Names, part.SP.String()}, states[part.State]))
+		p.Services = append(p.Services, p.serviceItem(spNames{part.Names, part.SP.String()}, states[part.State]))
 	}
 	switch {
 	case step.Over && step.Initiator.IsZero():

@@ -233,6 +233,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
+		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err
 }

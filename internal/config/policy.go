@@ -22,6 +22,7 @@ type Policy struct {
 	Session      SessionPolicy   `yaml:"session"`
 	Codes        CodePolicy      `yaml:"codes"`
 	Passwords    PasswordPolicy  `yaml:"passwords"`
+	Pages        PagePolicy      `yaml:"pages"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -115,6 +116,7 @@ func (c *Policy) Validate() error {
 	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	c.Session.validate(&p)
+	c.Pages.validate(&p)
 	return p.err()
 }
 

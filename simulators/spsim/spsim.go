@@ -105,8 +105,7 @@ type Config struct {
 	// demonstration, 1 with the fiscal number only, 2 with every SPID name.
 	AttributeSets map[int][]string
 
-	// LogoutBindings are the bindings of single logout in the metadata, among
-	// "soap", "redirect" and "post"; all three by default. Package slo speaks them.
+	// LogoutBindings (soap, redirect, post; default all) are what package slo speaks.
 	LogoutBindings []string
 
 	// Skew is tolerated when times are compared with Now; the default is none.
@@ -195,11 +194,6 @@ func (c *Config) fill() error {
 	}
 	if c.LogoutBindings == nil {
 		c.LogoutBindings = []string{"soap", "redirect", "post"}
-	}
-	for _, b := range c.LogoutBindings {
-		if logoutBindings[b] == "" {
-			return fmt.Errorf("logout binding %q: want soap, redirect or post", b)
-		}
 	}
 	if c.RequestTTL <= 0 {
 		c.RequestTTL = defaultRequestTTL

@@ -27,7 +27,7 @@ var messageRows = map[string]sentence{
 		"Zahtevka v tej obliki ni mogoče sprejeti - Obrnite se na upravljavca storitve"},
 	"Autenticazione SPID non conforme o non specificata": {"Autenticazione SPID non conforme o non specificata", "SPID authentication not conformant or not specified",
 		"SPID-Authentifizierung nicht konform oder nicht angegeben", "Avtentikacija SPID ni skladna ali ni določena"},
-	"Credenziali sospese o revocate": {"Credenziali sospese o revocate", "Credentials suspended or revoked", "Zugangsdaten ausgesetzt oder widerrufen", "Poverilnice so začasno ukinjene ali preklicane"},
+	"Credenziali sospese o revocate": {"Credenziali sospese o revocate", "Credentials suspended or revoked", "Zugangsdaten ausgesetzt oder widerrufen", "Poverilnice so začasno onemogočene ali preklicane"},
 	"Contattare il gestore del servizio": {"Contattare il gestore del servizio", "Contact the provider of the service",
 		"Wenden Sie sich an den Betreiber des Dienstes", "Obrnite se na upravljavca storitve"},
 	"Ripetere l'accesso al servizio più tardi": {"Ripetere l'accesso al servizio più tardi", "Access the service again later",

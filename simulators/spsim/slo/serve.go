@@ -31,7 +31,7 @@ func (p *Party) redirected(w http.ResponseWriter, r *http.Request, done func(htt
 	if r.URL.Query().Has("SAMLResponse") {
 		parameter = "SAMLResponse"
 	}
-	if err := p.sp.VerifyQuery(r.URL.RawQuery, parameter); err != nil {
+	if err := p.verifyQuery(r.URL.RawQuery, parameter); err != nil {
 		p.refuse(w, err)
 		return
 	}
@@ -66,7 +66,7 @@ func (p *Party) posted(w http.ResponseWriter, r *http.Request, done func(http.Re
 func (p *Party) take(w http.ResponseWriter, r *http.Request, binding, parameter string, raw []byte, relay string, done func(http.ResponseWriter, *http.Request, Result)) {
 	el, err := parse(raw)
 	if err == nil && binding == "post" {
-		el, err = p.sp.VerifyDocument(el)
+		el, err = p.verify(el)
 	}
 	if err != nil {
 		p.refuse(w, err)
@@ -101,7 +101,7 @@ func (p *Party) take(w http.ResponseWriter, r *http.Request, binding, parameter 
 		xml, err := doc.WriteToBytes()
 		if err == nil {
 			var q string
-			if q, err = p.sp.SignQuery("SAMLResponse", xml, relay, b.Stranger); err == nil {
+			if q, err = p.signQuery("SAMLResponse", xml, relay, b.Stranger); err == nil {
 				http.Redirect(w, r, to+"?"+q, http.StatusFound)
 				return
 			}
@@ -132,7 +132,7 @@ func (p *Party) soap(w http.ResponseWriter, r *http.Request) {
 		err = errors.New("content type")
 	}
 	if err == nil {
-		el, err = p.sp.VerifyDocument(el)
+		el, err = p.verify(el)
 	}
 	var s Session
 	if err == nil {
@@ -154,7 +154,7 @@ func (p *Party) soap(w http.ResponseWriter, r *http.Request) {
 	}
 	_, doc, err := p.response("soap", el.SelectAttrValue("ID", ""), b)
 	if err == nil {
-		err = p.sp.SignDocument(doc, b.Stranger)
+		err = p.sign(doc, b.Stranger)
 	}
 	if err != nil {
 		p.refuse(w, err)

@@ -10,7 +10,6 @@ package slo
 
 import (
 	"bytes"
-	"compress/flate"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -152,7 +151,7 @@ func (p *Party) issuer(root *etree.Element, plain bool) {
 }
 
 func (p *Party) start(tag, destination string) (*etree.Document, *etree.Element, string, error) {
-	id, err := p.sp.NewID()
+	id, err := newID()
 	doc := etree.NewDocument()
 	root := doc.CreateElement("samlp:" + tag)
 	for _, a := range [][2]string{{"xmlns:samlp", nsProtocol}, {"xmlns:saml", nsAssertion}, {"ID", id}, {"Version", "2.0"},
@@ -206,7 +205,7 @@ func (p *Party) Redirect(s Session, o Options) (location, id string, err error) 
 	if err != nil {
 		return "", "", err
 	}
-	q, err := p.sp.SignQuery("SAMLRequest", raw, o.RelayState, o.Stranger)
+	q, err := p.signQuery("SAMLRequest", raw, o.RelayState, o.Stranger)
 	return to + "?" + q, id, err
 }
 
@@ -221,7 +220,7 @@ func (p *Party) Post(s Session, o Options) (action string, fields url.Values, id
 }
 
 func (p *Party) form(doc *etree.Document, parameter, relay string, stranger bool) (url.Values, error) {
-	if err := p.sp.SignDocument(doc, stranger); err != nil {
+	if err := p.sign(doc, stranger); err != nil {
 		return nil, err
 	}
 	raw, err := doc.WriteToBytes()
@@ -242,7 +241,7 @@ func (p *Party) SOAP(ctx context.Context, s Session, o Options) (result Result, 
 	if err != nil {
 		return Result{}, 0, err
 	}
-	if err := p.sp.SignDocument(doc, o.Stranger); err != nil {
+	if err := p.sign(doc, o.Stranger); err != nil {
 		return Result{}, 0, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(envelope(doc)))
@@ -263,7 +262,7 @@ func (p *Party) SOAP(ctx context.Context, s Session, o Options) (result Result, 
 	if err != nil {
 		return Result{}, answer.StatusCode, err
 	}
-	verified, err := p.sp.VerifyDocument(root)
+	verified, err := p.verify(root)
 	if err != nil {
 		return Result{}, answer.StatusCode, err
 	}
@@ -287,7 +286,7 @@ func envelope(doc *etree.Document) []byte {
 }
 
 func openEnvelope(raw []byte) (*etree.Element, error) {
-	outer, err := spsim.ParseDocument(raw)
+	outer, err := parse(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -296,16 +295,6 @@ func openEnvelope(raw []byte) (*etree.Element, error) {
 		return nil, errors.New("not a SOAP envelope with one message")
 	}
 	return body.ChildElements()[0], nil
-}
-
-func parse(raw []byte) (*etree.Element, error) { return spsim.ParseDocument(raw) }
-
-func inflate(text string) ([]byte, error) {
-	packed, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), maxMessage))
 }
 
 // own checks what every message of the IdP must have.

@@ -8,9 +8,9 @@ import (
 	"custode/authcore/web/words"
 )
 
-// service is the service provider that a page names.
-type service struct {
-	names     map[string]string // OrganizationDisplayName by xml:lang, as in its metadata
+// spNames is what a page may call the service provider.
+type spNames struct {
+	byLang    map[string]string // OrganizationDisplayName by xml:lang, as in its metadata
 	otherwise string            // when no name has anything visible in it: the entityID
 }
 
@@ -18,15 +18,15 @@ type service struct {
 // deceive (words.Name), and the language it is in: the page's, else Italian,
 // English, or the first there is. The language is "" for the entityID and for a
 // name whose language the metadata does not tell.
-func (s service) name(lang string) (name, in string) {
-	tags := slices.Sorted(maps.Keys(s.names))
+func (s spNames) name(lang string) (name, in string) {
+	tags := slices.Sorted(maps.Keys(s.byLang))
 	for _, want := range []string{lang, words.Italian, words.English, ""} {
 		for _, tag := range tags {
 			primary, _, _ := strings.Cut(strings.ToLower(tag), "-")
 			if want != "" && primary != want {
 				continue
 			}
-			if n := words.Name(s.names[tag]); n != "" {
+			if n := words.Name(s.byLang[tag]); n != "" {
 				return n, langTag(tag)
 			}
 		}
