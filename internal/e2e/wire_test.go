@@ -137,7 +137,7 @@ func TestMetadataCommands(t *testing.T) {
 // federation's list: both bindings, levels, sets of attributes, and anomalies.
 func TestResponsesKeepTheCatalogue(t *testing.T) {
 	l := shared(t)
-	p := enrol(t, l)
+	p, other := enrol(t, l), enrol(t, l)
 	audit := func(name string, v *visit) {
 		t.Helper()
 		if !v.arrived() {
@@ -182,7 +182,7 @@ func TestResponsesKeepTheCatalogue(t *testing.T) {
 		"nr22": func(v *visit) { v.password(p); v.submit("refuse", nil) },
 		"nr19": func(v *visit) {
 			for range 3 {
-				v.submit("password", map[string]string{"username": "nobody.at.all", "password": "x"})
+				v.submit("password", map[string]string{"username": other.Username, "password": "x"})
 			}
 		},
 	} {

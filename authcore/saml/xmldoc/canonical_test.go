@@ -37,6 +37,8 @@ var awkward = map[string]string{
 	"characters":                `<a b='"&lt;&amp;&#x9;&#xA;&#xD;>' c="&apos;">&lt;&gt;&amp;&quot;&#xD;è漢\U0001f600</a>`,
 	"line ends":                 "<a>x\r\ny\rz\n</a>",
 	"blanks in tags":            "<a  b = '1'\n\tc\n=\n\"2\" ><b  /></a  >",
+	"attribute over lines":      "<a b='x\ty\nz\r\nw\rv&#10;u' c=\"'\n'\">\"\t\"\n</a>",
+	"comments and lines":        "<!-- x -->\n<a b='\n'><!-- y -->\"\n\"<!-- z --></a>",
 	"comments":                  `<!-- x --><a><!-- y -->t<!-- z -->u</a><!-- w -->`,
 	"xml attributes":            `<a xml:lang="it" b="1" xmlns:x="u:u" x:c="2"><b xml:space="preserve"> </b></a>`,
 	"xml declared":              `<a xmlns:xml="http://www.w3.org/XML/1998/namespace" xml:lang="it"/>`,
