@@ -58,6 +58,12 @@ func (w *walker) step(ctx context.Context, s catalogue.Step, o *observation) (*o
 		return o, nil
 	case catalogue.LogOut:
 		return w.logOut(ctx, o)
+	case catalogue.NextLevel1:
+		return w.next(ctx, "SpidL1", "")
+	case catalogue.NextForced:
+		return w.next(ctx, "SpidL1", ` ForceAuthn="true"`)
+	case catalogue.NextLevel2:
+		return w.next(ctx, "SpidL2", ` ForceAuthn="true"`)
 	case catalogue.Resend:
 		r, err := w.m.HTTP()
 		if err != nil {
@@ -160,4 +166,17 @@ func (w *walker) logOut(ctx context.Context, o *observation) (*observation, erro
 		}
 	}
 	return o, nil
+}
+
+// next sends another request from the same browser. The message of the walk is
+// then that one.
+func (w *walker) next(ctx context.Context, level, force string) (*observation, error) {
+	m, err := w.a.message(w.m.Binding)
+	if err != nil {
+		return nil, err
+	}
+	m.Replace(` ForceAuthn="true"`, force)
+	m.Replace("SpidL2", level)
+	w.m = m
+	return w.a.deliver(ctx, w.b, m)
 }

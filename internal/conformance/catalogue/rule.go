@@ -115,6 +115,9 @@ const (
 	Answered                // nothing: the Response has to be a success here
 	Resend                  // sends the last request again, from another browser
 	LogOut                  // the SP sends a LogoutRequest about the Response's session
+	NextLevel1              // the SP sends another request, at level 1, from the same browser
+	NextForced              // the same with ForceAuthn
+	NextLevel2              // the same at level 2
 )
 
 var both = []request.Binding{request.Redirect, request.Post}

@@ -43,6 +43,14 @@ func subjectRules() []Rule {
 		{ID: "cancelled-method", Source: phase + "25", Title: "the subject cancels before the code", Walk: []Step{AsSubject, Cancel}, Want: Expect{Code: 25}},
 		{ID: "replayed", Source: "SPID technical rules, ID is unique; " + divergences, Title: "a request that was Answered begins nothing", Change: level(1), Walk: []Step{AsSubject, Consent, Answered, Resend}, Want: Expect{Code: 11}},
 	}
+	const sessions = "SPID technical rules, authentication sessions; SPID Avviso 3"
+	begun := []Step{AsSubject, Consent, Answered}
+	subject = append(subject,
+		Rule{ID: "session-used", Source: sessions, Title: "a session of level 1 answers a second request after consent", Change: level(1), Walk: append(begun[:3:3], NextLevel1, Consent), Want: Expect{Code: 1}, Login: Login{1, 0}},
+		Rule{ID: "session-refused", Source: sessions + "; " + phase + "22", Title: "consent refused in a session", Change: level(1), Walk: append(begun[:3:3], NextLevel1, Refuse), Want: Expect{Code: 22}},
+		Rule{ID: "session-forced", Source: sessions, Title: "ForceAuthn asks for the password in spite of the session", Change: level(1), Walk: append(begun[:3:3], NextForced), Want: Expect{Level: 1}},
+		Rule{ID: "session-level-2", Source: sessions, Title: "a session never serves level 2", Change: level(1), Walk: append(begun[:3:3], NextLevel2), Want: Expect{Level: 2}},
+	)
 	for _, p := range []string{"P", "LP", "PG", "PF", "PX"} {
 		subject = append(subject, Rule{ID: "identity-type-" + p, Source: "SPID Avviso 18 v2; " + phase + "30", Title: "a citizen's identity where Purpose " + p + " is asked for",
 			Change: purpose(p), Walk: []Step{AsSubject}, Want: Expect{Code: 30}})
