@@ -315,6 +315,7 @@ func TestLanguage(t *testing.T) {
 // answer a GET and on those that answer a POST.
 func TestEveryPageHasItsLanguage(t *testing.T) {
 	room := serve(t, nil)
+	room.requests.err = &saml.Refusal{Code: saml.BadBinding, Err: errors.New("cause")}
 	for _, c := range []struct{ cookie, accept, want string }{
 		{"", "", "it"}, {"", "de-AT,de;q=0.9", "de"}, {"__Host-lang=sl", "de", "sl"}, {"__Host-lang=fr", "en", "en"}, {"__Host-lang=it", "sl", "it"},
 	} {
