@@ -29,7 +29,7 @@ var purposes = []string{"P", "LP", "PG", "PF", "PX"}
 
 // conformityChecks make up checkConformity; anomaly 8.
 var conformityChecks = [...]func(*arrival) error{
-	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping,
+	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping, conformContents,
 }
 
 func checkConformity(a *arrival) error {
@@ -132,6 +132,9 @@ func conformSubject(a *arrival) error {
 		}
 		if q, _ := xmldoc.Attribute(children[0], "NameQualifier"); q == "" {
 			return errors.New("subject without NameQualifier")
+		}
+		if err := plainContent(subject); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -98,6 +98,9 @@ func requestedContext(root *etree.Element) (Level, Comparison, error) {
 	if len(children) != 1 || !xmldoc.Is(children[0], nsAssertion, "AuthnContextClassRef") {
 		return 0, 0, errors.New("not exactly one AuthnContextClassRef")
 	}
+	if err := plainContent(ctx, "Comparison"); err != nil {
+		return 0, 0, err
+	}
 	text, err := xmldoc.TextOf(children[0])
 	if err != nil {
 		return 0, 0, err
