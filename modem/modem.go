@@ -31,7 +31,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/modem/at"
-	"custode/modem/port"
+	"custode/modem/bay"
 )
 
 // Class is what a message is for. Lower values go first. Journals store the
@@ -133,16 +133,25 @@ type Opener interface {
 	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
 }
 
-// BayConfig is one modem position: machine facts. Device is a stable path
-// (/dev/serial/by-path/...). SIMPIN is a file whose first line is the card's PIN
-// and that others may not read, or "".
-type BayConfig struct {
-	Name         string
-	Device       string
-	Baud         int // 0 means 115200
-	HardwareFlow bool
-	SIMPIN       string
-}
+// BayConfig is one modem position: machine facts.
+type BayConfig = bay.Place
+
+// BayStatus is a bay for a page or a metric.
+type BayStatus = bay.Status
+
+// BayState is what a bay is doing.
+type BayState = bay.State
+
+// The bay states; see package bay.
+const (
+	Absent      = bay.Absent
+	Starting    = bay.Starting
+	NoNetwork   = bay.NoNetwork
+	Ready       = bay.Ready
+	Transacting = bay.Transacting
+	Quarantined = bay.Quarantined
+	NeedsHand   = bay.NeedsHand
+)
 
 // Timing holds every wait. Zero fields take the default in parentheses.
 type Timing struct {
@@ -198,6 +207,8 @@ type Config struct {
 	AllowSimulated bool // accept a modem whose manufacturer is SIMULATOR
 	// OpenPort opens a bay's line; nil means modem/port. Tests replace it.
 	OpenPort func(BayConfig) (at.Port, error)
+	// NewBay builds the bay of a place; nil means bay.New. Tests replace it.
+	NewBay func(BayConfig, bay.Owner) Bay
 }
 
 func (c Config) validate() (Config, error) {
@@ -218,12 +229,15 @@ func (c Config) validate() (Config, error) {
 		c.Now = time.Now
 	}
 	if c.OpenPort == nil {
-		c.OpenPort = openSerial
+		c.OpenPort = bay.OpenSerial
 	}
 	c.Timing = c.Timing.withDefaults()
 	c.MaxAttempts = positive(c.MaxAttempts, 6)
 	c.MaxParts = positive(c.MaxParts, 4)
 	c.QueueLimit = positive(c.QueueLimit, 1000)
+	if c.NewBay == nil {
+		c.NewBay = c.realBay
+	}
 	return c, nil
 }
 
@@ -232,12 +246,4 @@ func positive(n, def int) int {
 		return n
 	}
 	return def
-}
-
-func openSerial(b BayConfig) (at.Port, error) {
-	p, err := port.Open(port.Config{Device: b.Device, Baud: b.Baud, HardwareFlow: b.HardwareFlow})
-	if err != nil {
-		return nil, err // not p: a nil *Port in the interface would not be nil
-	}
-	return p, nil
 }

@@ -13,7 +13,7 @@ import (
 // Pool is the modems and their queue.
 type Pool struct {
 	cfg   Config
-	bays  []*bay
+	lanes []*lane
 	wake  chan struct{} // look into the journal
 	nudge chan struct{} // look at the queue
 
@@ -39,8 +39,8 @@ func New(cfg Config) (*Pool, error) {
 		cfg: cfg, wake: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		jobs: map[id.MessageID]*job{}, inDoubt: map[id.MessageID]bool{},
 	}
-	for _, b := range cfg.Bays {
-		p.bays = append(p.bays, newBay(p, b))
+	for _, place := range cfg.Bays {
+		p.lanes = append(p.lanes, p.newLane(place))
 	}
 	return p, nil
 }
@@ -57,9 +57,12 @@ func poke(c chan struct{}) {
 
 // Bays returns the state of every bay, in configuration order.
 func (p *Pool) Bays() []BayStatus {
-	out := make([]BayStatus, len(p.bays))
-	for i, b := range p.bays {
-		out[i] = b.snapshot()
+	out := make([]BayStatus, len(p.lanes))
+	for i, l := range p.lanes {
+		out[i] = l.bay.Status()
+		p.mu.Lock()
+		out[i].Handoff = l.handoff
+		p.mu.Unlock()
 	}
 	return out
 }
@@ -88,8 +91,9 @@ func (p *Pool) Run(ctx context.Context) error {
 		p.cfg.Log.Warn("outbox recovered", "changed", len(events), "in_doubt", len(p.inDoubt))
 	}
 	var actors sync.WaitGroup
-	for _, b := range p.bays {
-		actors.Go(func() { b.run(ctx) })
+	for _, l := range p.lanes {
+		actors.Go(func() { l.bay.Run(ctx) })
+		actors.Go(func() { p.feed(ctx, l) })
 	}
 	p.clerk(ctx)
 	actors.Wait()
@@ -139,9 +143,9 @@ func (p *Pool) signal() {
 	if len(p.queue) == 0 {
 		return
 	}
-	for _, b := range p.bays {
-		if b.inService && !b.busy {
-			poke(b.wake)
+	for _, l := range p.lanes {
+		if l.inService && !l.busy {
+			poke(l.wake)
 		}
 	}
 }
@@ -167,7 +171,7 @@ func (p *Pool) load(ctx context.Context) bool {
 			continue
 		}
 		p.seq++
-		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*bay]bool{}, refusals: m.Attempts}
+		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*lane]bool{}, refusals: m.Attempts}
 		p.jobs[m.ID] = j
 		if p.inDoubt[m.ID] {
 			j.state, j.doubts, j.hedged = MaybeSent, 1, true
@@ -338,20 +342,21 @@ const (
 	elsewhere         // refused here, or not sent at all: try on
 	postponed         // our own trouble: the attempt does not count
 	doubted           // the PDU left and no answer came
+	untouched         // the bay left service before it looked at the message
 )
 
-// settle ends an attempt of b on j: it records the step and, when the message
+// settle ends an attempt of l on j: it records the step and, when the message
 // is to be tried again, puts it back. The record comes first, so that it cannot
 // overtake the next attempt's.
-func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail string) {
+func (p *Pool) settle(ctx context.Context, l *lane, j *job, o outcome, detail string) {
 	p.mu.Lock()
 	now := p.cfg.Now()
 	j.inFlight--
-	b.busy = false
-	if o != postponed {
-		j.tried[b] = true
+	l.busy = false
+	if o != postponed && o != untouched {
+		j.tried[l] = true
 	}
-	if j.waiting == b { // its doubt was counted by hedge; o decides now
+	if j.waiting == l { // its doubt was counted by hedge; o decides now
 		j.waiting = nil
 		j.doubts--
 	}
@@ -361,9 +366,11 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 	case doubted:
 		j.doubts++
 		to = MaybeSent
-		if j.msg.Class == OneTime && !j.hedged && len(p.bays) > 1 {
+		if j.msg.Class == OneTime && !j.hedged && len(p.lanes) > 1 {
 			j.hedged, again = true, true
 		}
+	case untouched:
+		again, to = true, Queued
 	case postponed:
 		again, to, j.retryAt = true, Queued, now.Add(time.Second)
 	case refused:
@@ -378,7 +385,7 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 			break
 		}
 		again, to = true, Queued
-		if !p.otherCouldTry(b, j, p.cfg.Now()) {
+		if !p.otherCouldTry(l, j, p.cfg.Now()) {
 			j.retryAt = now.Add(min(p.cfg.Timing.Retry<<(j.refusals-1), time.Minute))
 		}
 	}
@@ -390,22 +397,27 @@ func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail str
 		j.done = true
 	}
 	p.mu.Unlock()
-	_ = p.record(ctx, j, to, b.cfg.Name, detail)
+	_ = p.record(ctx, j, to, l.place.Name, detail)
+	p.mu.Lock()
+	reports := j.reports
+	j.reports = nil
 	if again {
-		p.mu.Lock()
 		p.enqueue(j)
-		p.mu.Unlock()
+	}
+	p.mu.Unlock()
+	for _, n := range reports {
+		_ = p.reported(ctx, j, l.place.Name, n)
 	}
 	p.signal()
 	poke(p.nudge)
 }
 
-// release ends an attempt of b on a message the journal does not let out: nothing
+// release ends an attempt of l on a message the journal does not let out: nothing
 // is recorded, nobody is to blame, nothing is tried again.
-func (p *Pool) release(b *bay, j *job) {
+func (p *Pool) release(l *lane, j *job) {
 	p.mu.Lock()
 	j.inFlight--
-	b.busy = false
+	l.busy = false
 	j.done = true
 	p.mu.Unlock()
 	p.signal()
@@ -413,52 +425,21 @@ func (p *Pool) release(b *bay, j *job) {
 }
 
 // hedge grants a one-time code that waits long for its receipt a second copy on another
-// bay; b goes on waiting.
-func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
+// bay; l goes on waiting.
+func (p *Pool) hedge(ctx context.Context, l *lane, j *job) {
 	p.mu.Lock()
-	grant := j.msg.Class == OneTime && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
+	grant := j.msg.Class == OneTime && !j.hedged && !j.done && p.otherCouldTry(l, j, p.cfg.Now())
 	if grant {
-		j.tried[b], j.hedged, j.waiting = true, true, b
+		j.tried[l], j.hedged, j.waiting = true, true, l
 		j.doubts++
 	}
 	p.mu.Unlock()
 	if !grant {
 		return
 	}
-	_ = p.record(ctx, j, MaybeSent, b.cfg.Name, "no receipt yet, second copy on another modem")
+	_ = p.record(ctx, j, MaybeSent, l.place.Name, "no receipt yet, second copy on another modem")
 	p.mu.Lock()
 	p.enqueue(j)
 	p.mu.Unlock()
 	p.signal()
-}
-
-// lateReceipt notes an acceptance that came after the doubt was recorded.
-func (p *Pool) lateReceipt(ctx context.Context, b *bay, j *job) {
-	p.mu.Lock()
-	j.done = true // a copy still waiting is dropped by take
-	p.mu.Unlock()
-	_ = p.record(ctx, j, Sent, b.cfg.Name, "late receipt")
-}
-
-// ready puts b in or out of service.
-func (p *Pool) ready(b *bay, on bool) {
-	p.mu.Lock()
-	changed := b.inService != on
-	b.inService = on
-	p.mu.Unlock()
-	if changed {
-		p.signal()
-	}
-}
-
-func (p *Pool) cool(b *bay, d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b.coolUntil = p.cfg.Now().Add(d)
-}
-
-func (p *Pool) alone(b *bay) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.othersInService(b) == 0
 }

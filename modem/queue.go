@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"sync"
 	"time"
+
+	"custode/modem/bay"
 )
 
 // job is a message the pool knows: waiting, with a bay, or lately finished (kept
@@ -13,15 +15,16 @@ type job struct {
 	msg      Message
 	seq      uint64
 	index    int // in the heap, -1 outside
-	tried    map[*bay]bool
+	tried    map[*lane]bool
 	retryAt  time.Time
 	refusals int
 	inFlight int
-	hedged   bool // a second copy was granted
-	doubts   int  // copies whose fate is unknown
-	waiting  *bay // the bay whose slow attempt granted the second copy; counted in doubts
+	hedged   bool  // a second copy was granted
+	doubts   int   // copies whose fate is unknown
+	waiting  *lane // the bay whose slow attempt granted the second copy; counted in doubts
 	done     bool
 	doneAt   time.Time
+	reports  []bay.News // came before the end of the sending was recorded
 
 	rec     sync.Mutex // orders the records of this message
 	state   State
@@ -71,8 +74,8 @@ func (p *Pool) enqueue(j *job) {
 	}
 }
 
-// take gives b the best message it may send, or nil.
-func (p *Pool) take(b *bay) *job {
+// take gives l the best message it may send, or nil.
+func (p *Pool) take(l *lane) *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.cfg.Now()
@@ -83,7 +86,7 @@ func (p *Pool) take(b *bay) *job {
 		if j.done {
 			continue
 		}
-		if p.eligible(b, j, now) {
+		if p.eligible(l, j, now) {
 			found = j
 			break
 		}
@@ -94,55 +97,55 @@ func (p *Pool) take(b *bay) *job {
 	}
 	if found != nil {
 		found.inFlight++
-		b.busy = true
+		l.busy = true
 	}
 	return found
 }
 
-// eligible says whether b may send j now; p.mu is held.
-func (p *Pool) eligible(b *bay, j *job, now time.Time) bool {
-	if now.Before(j.retryAt) || !now.Before(j.msg.Expires) || p.cooling(b, now) {
+// eligible says whether l may send j now; p.mu is held.
+func (p *Pool) eligible(l *lane, j *job, now time.Time) bool {
+	if now.Before(j.retryAt) || !now.Before(j.msg.Expires) || p.cooling(l, now) {
 		return false
 	}
 	if j.msg.Class == Bulk && !p.bulkAllowed() {
 		return false
 	}
-	if !j.tried[b] {
+	if !j.tried[l] {
 		return true
 	}
 	// The second copy of a message in doubt never goes through the same modem;
 	// a refused one may come back when nobody else is left to try.
-	return j.doubts == 0 && !p.otherCouldTry(b, j, now)
+	return j.doubts == 0 && !p.otherCouldTry(l, j, now)
 }
 
 // otherCouldTry reports that some bay fit to send has not tried j; p.mu is held.
-func (p *Pool) otherCouldTry(b *bay, j *job, now time.Time) bool {
-	for _, o := range p.bays {
-		if o != b && o.inService && !j.tried[o] && !now.Before(o.coolUntil) {
+func (p *Pool) otherCouldTry(l *lane, j *job, now time.Time) bool {
+	for _, o := range p.lanes {
+		if o != l && o.inService && !j.tried[o] && !now.Before(o.coolUntil) {
 			return true
 		}
 	}
 	return false
 }
 
-// cooling reports that b rests after a network failure while another bay is fit
+// cooling reports that l rests after a network failure while another bay is fit
 // to send; when all rest, nobody does. p.mu is held.
-func (p *Pool) cooling(b *bay, now time.Time) bool {
-	if !now.Before(b.coolUntil) {
+func (p *Pool) cooling(l *lane, now time.Time) bool {
+	if !now.Before(l.coolUntil) {
 		return false
 	}
-	for _, o := range p.bays {
-		if o != b && o.inService && !now.Before(o.coolUntil) {
+	for _, o := range p.lanes {
+		if o != l && o.inService && !now.Before(o.coolUntil) {
 			return true
 		}
 	}
 	return false
 }
 
-func (p *Pool) othersInService(b *bay) int {
+func (p *Pool) othersInService(l *lane) int {
 	n := 0
-	for _, o := range p.bays {
-		if o != b && o.inService {
+	for _, o := range p.lanes {
+		if o != l && o.inService {
 			n++
 		}
 	}
@@ -153,10 +156,10 @@ func (p *Pool) othersInService(b *bay) int {
 // when there is more than one; p.mu is held.
 func (p *Pool) bulkAllowed() bool {
 	serving, idle := 0, 0
-	for _, b := range p.bays {
-		if b.inService {
+	for _, l := range p.lanes {
+		if l.inService {
 			serving++
-			if !b.busy {
+			if !l.busy {
 				idle++
 			}
 		}
@@ -178,8 +181,8 @@ func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
 		sooner(j.msg.Expires)
 	}
 	if len(p.queue) > 0 {
-		for _, b := range p.bays {
-			sooner(b.coolUntil)
+		for _, l := range p.lanes {
+			sooner(l.coolUntil)
 		}
 	}
 	return next, !next.IsZero()

@@ -38,9 +38,9 @@ var doors = map[string][]string{
 var inner = map[string][]string{
 	"authcore/saml":     {"authcore/web", "authcore/registry"},
 	"authcore/registry": {"authcore/web"},
-	"modem/at":          {"modem/pdu"},
-	"modem/pdu":         {"modem/at", "modem/port"},
-	"modem/port":        {"modem/at", "modem/pdu"},
+	"modem/at":          {"modem/pdu", "modem/bay"},
+	"modem/pdu":         {"modem/at", "modem/port", "modem/bay"},
+	"modem/port":        {"modem/at", "modem/pdu", "modem/bay"},
 }
 
 // homes: an import path (or its prefix) and the only folders whose non-test

@@ -1,4 +1,4 @@
-package modem
+package bay
 
 import (
 	"bytes"
@@ -49,20 +49,20 @@ func readSIMPIN(path string) ([]byte, error) {
 
 // pinNote is the file that says that a card refused its PIN, so that a restart
 // does not spend another of its three tries; "" when nothing is kept.
-func (b *bay) pinNote(card string) string {
-	if b.pool.cfg.PINNotes == "" {
+func (b *Bay) pinNote(card string) string {
+	if b.cfg.PINNotes == "" {
 		return ""
 	}
 	digits := digitsOnly.FindString(card)
 	if digits == "" {
-		digits = b.cfg.Name // a modem that does not tell the card's number
+		digits = b.cfg.Place.Name // a modem that does not tell the card's number
 	}
-	return filepath.Join(b.pool.cfg.PINNotes, "sim-pin-refused-"+digits)
+	return filepath.Join(b.cfg.PINNotes, "sim-pin-refused-"+digits)
 }
 
 // refusedBefore fails when the card refused a PIN in this process or, by its
 // note, in an earlier one.
-func (b *bay) refusedBefore(op, card string) error {
+func (b *Bay) refusedBefore(op, card string) error {
 	note := b.pinNote(card)
 	if b.pinRefused == card {
 		return fault.Newf(fault.Fatal, op, "the PIN was refused before and is not tried again")
@@ -77,12 +77,12 @@ func (b *bay) refusedBefore(op, card string) error {
 }
 
 // noteRefusal keeps the refusal for the next process.
-func (b *bay) noteRefusal(card string) {
+func (b *Bay) noteRefusal(card string) {
 	note := b.pinNote(card)
 	if note == "" {
 		return
 	}
 	if err := os.WriteFile(note, nil, 0o600); err != nil {
-		b.pool.cfg.Log.Error("refused SIM PIN not noted: a restart would try it again", "bay", b.cfg.Name, "err", err)
+		b.cfg.Log.Error("refused SIM PIN not noted: a restart would try it again", "bay", b.cfg.Place.Name, "err", err)
 	}
 }

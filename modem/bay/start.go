@@ -1,4 +1,4 @@
-package modem
+package bay
 
 import (
 	"context"
@@ -38,14 +38,14 @@ func registered(stat int) bool {
 
 // ask runs an initialisation command. A busy SIM or modem is asked again for a
 // while; an engine out of step is resynchronised once.
-func (b *bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
-	until := time.Now().Add(b.pool.cfg.Timing.Busy)
+func (b *Bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
+	until := time.Now().Add(b.cfg.Timing.Busy)
 	resynced := false
 	for {
 		r, err := b.eng.Do(ctx, c)
 		refusal := asRefusal(err)
 		switch {
-		case refusal != nil && judge(refusal) == onBusy && time.Now().Before(until):
+		case refusal != nil && judge(refusal) == OnBusy && time.Now().Before(until):
 			if !sleep(ctx, time.Second) {
 				return r, err
 			}
@@ -61,7 +61,7 @@ func (b *bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
 }
 
 // try runs a command that a modem may refuse; only line trouble is an error.
-func (b *bay) try(ctx context.Context, c at.Command) (at.Reply, bool, error) {
+func (b *Bay) try(ctx context.Context, c at.Command) (at.Reply, bool, error) {
 	r, err := b.ask(ctx, c)
 	if asRefusal(err) != nil {
 		return r, false, nil
@@ -70,7 +70,7 @@ func (b *bay) try(ctx context.Context, c at.Command) (at.Reply, bool, error) {
 }
 
 // first tries commands in order until one is accepted.
-func (b *bay) first(ctx context.Context, timeout time.Duration, commands ...string) (bool, error) {
+func (b *Bay) first(ctx context.Context, timeout time.Duration, commands ...string) (bool, error) {
 	for _, text := range commands {
 		_, ok, err := b.try(ctx, at.Command{Text: text, Timeout: timeout})
 		if ok || err != nil {
@@ -81,7 +81,7 @@ func (b *bay) first(ctx context.Context, timeout time.Duration, commands ...stri
 }
 
 // start initialises the modem after opening its port or after it restarted.
-func (b *bay) start(ctx context.Context) error {
+func (b *Bay) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		b.resync, b.manners, b.identify, b.unlock, b.subscriber, b.messaging, b.signal, b.registration,
 	} {
@@ -89,12 +89,12 @@ func (b *bay) start(ctx context.Context) error {
 			return err
 		}
 	}
-	b.pool.cfg.Log.Info("modem ready", "bay", b.cfg.Name, "manufacturer", b.identity.manufacturer, "model", b.identity.model, "registration", b.stat)
+	b.cfg.Log.Info("modem ready", "bay", b.cfg.Place.Name, "manufacturer", b.identity.manufacturer, "model", b.identity.model, "registration", b.stat)
 	return nil
 }
 
 // manners: no echo, verbose finals, numeric errors.
-func (b *bay) manners(ctx context.Context) error {
+func (b *Bay) manners(ctx context.Context) error {
 	if ok, err := b.first(ctx, 2*time.Second, "ATE0V1Q0", "ATE0"); err != nil || !ok {
 		return refusedStep(err, b, "turn echo off")
 	}
@@ -112,14 +112,14 @@ func (b *bay) manners(ctx context.Context) error {
 }
 
 // refusedStep builds the error of a step that must not be refused.
-func refusedStep(err error, b *bay, what string) error {
+func refusedStep(err error, b *Bay, what string) error {
 	if err != nil {
 		return err
 	}
-	return fault.Newf(fault.Reopen, "initialise modem "+b.cfg.Name, "%s: refused", what)
+	return fault.Newf(fault.Reopen, "initialise modem "+b.cfg.Place.Name, "%s: refused", what)
 }
 
-func (b *bay) bare(ctx context.Context, text, prefix string) (string, error) {
+func (b *Bay) bare(ctx context.Context, text, prefix string) (string, error) {
 	r, _, err := b.try(ctx, at.Command{Text: text, Prefix: prefix, Bare: true, Timeout: 5 * time.Second})
 	if err != nil || len(r.Lines) == 0 {
 		return "", err
@@ -129,7 +129,7 @@ func (b *bay) bare(ctx context.Context, text, prefix string) (string, error) {
 }
 
 // identify reads who the modem is and refuses a simulator that is not wanted.
-func (b *bay) identify(ctx context.Context) error {
+func (b *Bay) identify(ctx context.Context) error {
 	var id identity
 	var err error
 	for _, q := range []struct {
@@ -140,18 +140,18 @@ func (b *bay) identify(ctx context.Context) error {
 			return err
 		}
 	}
-	if strings.Contains(strings.ToUpper(id.manufacturer), "SIMULATOR") && !b.pool.cfg.AllowSimulated {
-		return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Name, "the device is a simulator")
+	if strings.Contains(strings.ToUpper(id.manufacturer), "SIMULATOR") && !b.cfg.AllowSimulated {
+		return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Place.Name, "the device is a simulator")
 	}
 	id.imei = digitsOnly.FindString(id.imei)
 	b.identity = id
-	b.update(func(st *BayStatus) { st.Manufacturer, st.Model, st.IMEI = id.manufacturer, id.model, id.imei })
+	b.update(func(st *Status) { st.Manufacturer, st.Model, st.IMEI = id.manufacturer, id.model, id.imei })
 	return nil
 }
 
 // unlock enters the SIM PIN, once: three wrong ones lock the card.
-func (b *bay) unlock(ctx context.Context) error {
-	op := "unlock the SIM of modem " + b.cfg.Name
+func (b *Bay) unlock(ctx context.Context) error {
+	op := "unlock the SIM of modem " + b.cfg.Place.Name
 	r, err := b.ask(ctx, at.Command{Text: "AT+CPIN?", Prefix: "+CPIN:", Timeout: 10 * time.Second})
 	if refusal := asRefusal(err); refusal != nil {
 		return fault.New(fault.Fatal, op, refusal)
@@ -169,13 +169,13 @@ func (b *bay) unlock(ctx context.Context) error {
 		return nil
 	case state != "SIM PIN":
 		return fault.Newf(fault.Fatal, op, "the card wants %.20q", state)
-	case b.cfg.SIMPIN == "":
+	case b.cfg.Place.SIMPIN == "":
 		return fault.Newf(fault.Fatal, op, "the card wants a PIN and none is configured")
 	}
 	return b.enterPIN(ctx, op)
 }
 
-func (b *bay) enterPIN(ctx context.Context, op string) error {
+func (b *Bay) enterPIN(ctx context.Context, op string) error {
 	card, err := b.bare(ctx, "AT+CCID", "+CCID:")
 	if err != nil {
 		return err
@@ -194,7 +194,7 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 			return fault.Newf(fault.Fatal, op, "only one try is left, which is for an operator")
 		}
 	}
-	pin, err := readSIMPIN(b.cfg.SIMPIN)
+	pin, err := readSIMPIN(b.cfg.Place.SIMPIN)
 	if err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
@@ -205,7 +205,7 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + string(pin) + `"`, Timeout: 20 * time.Second, Secret: true})
 	refusal := asRefusal(err)
 	switch {
-	case err == nil, errors.Is(err, at.ErrDirty), refusal != nil && judge(refusal) == onBusy:
+	case err == nil, errors.Is(err, at.ErrDirty), refusal != nil && judge(refusal) == OnBusy:
 		b.pinRefused = "" // taken, or the card never saw it
 		return err
 	case refusal != nil:
@@ -216,7 +216,7 @@ func (b *bay) enterPIN(ctx context.Context, op string) error {
 }
 
 // subscriber reads the card's identity. A new card means new references.
-func (b *bay) subscriber(ctx context.Context) error {
+func (b *Bay) subscriber(ctx context.Context) error {
 	imsi, err := b.bare(ctx, "AT+CIMI", "+CIMI:")
 	if err != nil {
 		return err
@@ -230,12 +230,12 @@ func (b *bay) subscriber(ctx context.Context) error {
 	if len(imsi) > 8 {
 		masked = imsi[:5] + strings.Repeat("•", len(imsi)-8) + imsi[len(imsi)-3:]
 	}
-	b.update(func(st *BayStatus) { st.IMSI = masked })
+	b.update(func(st *Status) { st.IMSI = masked })
 	return nil
 }
 
 // messaging sets PDU mode and asks for reports by +CDS where possible.
-func (b *bay) messaging(ctx context.Context) error {
+func (b *Bay) messaging(ctx context.Context) error {
 	for _, optional := range []string{"AT+CREG=1", "AT+CSMS=0"} {
 		if _, err := b.first(ctx, 5*time.Second, optional); err != nil {
 			return err
@@ -248,7 +248,7 @@ func (b *bay) messaging(ctx context.Context) error {
 	ok, err := b.first(ctx, 3*time.Second,
 		"AT+CNMI=2,1,0,1,0", "AT+CNMI=1,1,0,1,0", "AT+CNMI=2,1,0,2,0", "AT+CNMI=1,1,0,2,0", "AT+CNMI=2,1,0,0,0")
 	if err == nil && !ok {
-		b.pool.cfg.Log.Warn("modem gives no indications", "bay", b.cfg.Name)
+		b.cfg.Log.Warn("modem gives no indications", "bay", b.cfg.Place.Name)
 	}
 	if err != nil {
 		return err
@@ -262,14 +262,14 @@ func (b *bay) messaging(ctx context.Context) error {
 	}
 	if len(r.Lines) > 0 {
 		if f := at.Fields(r.Lines[0], "+COPS:"); len(f) >= 3 {
-			b.update(func(st *BayStatus) { st.Operator = f[2][:min(len(f[2]), 20)] })
+			b.update(func(st *Status) { st.Operator = f[2][:min(len(f[2]), 20)] })
 		}
 	}
 	return nil
 }
 
 // signal reads +CSQ; 99 means unknown, not bad.
-func (b *bay) signal(ctx context.Context) error {
+func (b *Bay) signal(ctx context.Context) error {
 	r, err := b.ask(ctx, at.Command{Text: "AT+CSQ", Prefix: "+CSQ:", Timeout: 5 * time.Second})
 	if err != nil {
 		return err
@@ -282,12 +282,12 @@ func (b *bay) signal(ctx context.Context) error {
 			}
 		}
 	}
-	b.update(func(st *BayStatus) { st.Signal = dbm })
+	b.update(func(st *Status) { st.Signal = dbm })
 	return nil
 }
 
 // registration asks the circuit-switched and, when that says no, the LTE side.
-func (b *bay) registration(ctx context.Context) error {
+func (b *Bay) registration(ctx context.Context) error {
 	for _, q := range []string{"AT+CREG?", "AT+CEREG?"} {
 		r, ok, err := b.try(ctx, at.Command{Text: q, Prefix: q[2:len(q)-1] + ":", Accept: regAnswer.MatchString, Timeout: 5 * time.Second})
 		if err != nil {
