@@ -1,7 +1,10 @@
 // Package modem sends SMS through a pool of GSM modems.
 //
-// One central queue (class, then deadline, then arrival) and one goroutine per
-// modem position (Bay): an idle bay pulls the best message it may take. The
+// One central queue (class, then deadline, then arrival), from which idle bays
+// get the best message they may take: the fastest bay that works, whose card may
+// still send (package budget), while bulk leaves a reserve. A bay that fails is
+// tried without messages first (breaker.go). Admit tells the caller beforehand
+// when a message would wait too long or a number got enough. The
 // outbox itself is a Journal the caller provides; the pool is told of new rows
 // with Wake and records every step, "Sending" before the PDU leaves, so that a
 // crash knows which messages are in doubt. A message text reaches the pool
@@ -32,6 +35,7 @@ import (
 	"custode/internal/id"
 	"custode/modem/at"
 	"custode/modem/bay"
+	"custode/modem/budget"
 )
 
 // Class is what a message is for. Lower values go first. Journals store the
@@ -198,6 +202,9 @@ type Config struct {
 	Log         *slog.Logger
 	Now         func() time.Time // nil means time.Now
 	Timing      Timing
+	Accounts    Accounts      // nil: nothing is remembered over a restart, nobody opts out
+	Budget      budget.Limits // of each card
+	Caps        Caps
 	MaxAttempts int // refusals before a message fails (6)
 	MaxParts    int // parts of an alert or bulk text (4); a one-time code is always one
 	QueueLimit  int // rows held in memory (1000)
@@ -232,6 +239,8 @@ func (c Config) validate() (Config, error) {
 		c.OpenPort = bay.OpenSerial
 	}
 	c.Timing = c.Timing.withDefaults()
+	c.Budget = c.Budget.WithDefaults()
+	c.Caps = c.Caps.withDefaults()
 	c.MaxAttempts = positive(c.MaxAttempts, 6)
 	c.MaxParts = positive(c.MaxParts, 4)
 	c.QueueLimit = positive(c.QueueLimit, 1000)
