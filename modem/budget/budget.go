@@ -150,7 +150,7 @@ func over(limit, percent int, c Count, bulk bool) bool {
 	return c.All >= limit || bulk && c.Bulk >= limit*percent/100
 }
 
-// Left is what a purse holds. Day and Month are negative without a limit.
+// Left is what a purse holds. What has no limit is negative.
 type Left struct {
 	Tokens     float64 // of the burst
 	Day, Month int
@@ -163,6 +163,9 @@ type Left struct {
 func (p *Purse) Left(now time.Time) Left {
 	p.roll(now)
 	l := Left{Tokens: max(p.tokens, 0), Day: -1, Month: -1, SpentDay: p.day.All}
+	if p.limits.Burst < 0 || p.limits.PerMinute <= 0 {
+		l.Tokens = -1
+	}
 	if p.limits.PerDay > 0 {
 		l.Day = max(p.limits.PerDay-p.day.All, 0)
 		l.Used = float64(p.day.All) / float64(p.limits.PerDay)
