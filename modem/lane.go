@@ -6,7 +6,8 @@ import (
 
 	"custode/internal/fault"
 	"custode/modem/bay"
-	"custode/modem/pdu"
+	"custode/modem/budget"
+	"custode/modem/meter"
 )
 
 // Bay is one modem as the pool sees it; *bay.Bay is the real one. Send is called by
@@ -21,22 +22,71 @@ type Bay interface {
 	Status() bay.Status
 }
 
+// Further powers of a bay, found by type assertion.
+type (
+	// carded tells the IMSI of the card in it, "" when none is known.
+	carded interface{ Card() string }
+	// prober asks an idle modem for signal and registration.
+	prober interface {
+		Check(ctx context.Context) error
+	}
+)
+
+// task is what the pool asks of a lane: a message, or a probe.
+type task struct {
+	job   *job
+	probe bool
+}
+
 // lane is a bay and what the pool knows of it. Its goroutine (feed) carries
 // messages to the bay, one at a time.
 type lane struct {
 	place bay.Place
 	bay   Bay
-	wake  chan struct{}
+	work  chan task
 
 	// Guarded by Pool.mu.
-	inService, busy bool
-	coolUntil       time.Time
-	cooldowns       int           // network failures in a row
-	handoff         time.Duration // creation to Ctrl-Z of the last message
+	inService, busy, drained bool
+	breaker                  breaker
+	card, operator           string // IMSI; country and network of the card
+	purse                    *budget.Purse
+	lastHandoff              time.Duration // creation to Ctrl-Z of the last message
+	submitTime, errors       meter.Average // seconds; share of attempts that the bay failed
+	handoff, submit          meter.Span    // of messages that are not bulk; of all
+	delivery                 meter.Span
+	hedges                   uint64
 }
 
+// priorSubmit is what a submission is expected to take (seconds) before a bay
+// was measured.
+const priorSubmit = 4.0
+
 func (p *Pool) newLane(place bay.Place) *lane {
-	return &lane{place: place, wake: make(chan struct{}, 1), bay: p.cfg.NewBay(place, desk{p})}
+	return &lane{place: place, work: make(chan task, 1), bay: p.cfg.NewBay(place, desk{p}),
+		submitTime: meter.Average{Weight: 0.2, Value: priorSubmit}, errors: meter.Average{Weight: 0.1}}
+}
+
+// fit reports that the lane takes messages, now or when it is idle again.
+func (l *lane) fit() bool { return l.inService && !l.drained && !l.breaker.open }
+
+// affords reports that the card may send one more message now.
+func (l *lane) affords(bulk bool, now time.Time) bool {
+	if l.purse == nil {
+		return false
+	}
+	ok, _ := l.purse.CanSpend(bulk, now)
+	return ok
+}
+
+// score is the expected cost of a submission in seconds: the measured time, longer
+// for a bay that fails.
+func (l *lane) score() float64 { return l.submitTime.Value * (1 + l.errors.Value) }
+
+func (l *lane) spentToday(now time.Time) int {
+	if l.purse == nil {
+		return 0
+	}
+	return l.purse.Left(now).SpentDay
 }
 
 // realBay builds the bay of a place from the pool's configuration.
@@ -59,56 +109,95 @@ func (p *Pool) lane(name string) *lane {
 	return nil
 }
 
-// feed gives l's bay the best message whenever it is idle, until ctx ends.
+// feed carries out l's tasks until ctx ends.
 func (p *Pool) feed(ctx context.Context, l *lane) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.wake:
-		}
-		for ctx.Err() == nil {
-			j := p.take(l)
-			if j == nil {
-				break
+		case t := <-l.work:
+			if t.probe {
+				p.tryOut(ctx, l)
+			} else {
+				p.transact(ctx, &attempt{lane: l, job: t.job})
 			}
-			p.transact(ctx, l, j)
 		}
 	}
 }
 
-// transact sends one message through l and settles it in every case.
-func (p *Pool) transact(ctx context.Context, l *lane, j *job) {
+// tryOut probes a bay whose breaker is open.
+func (p *Pool) tryOut(ctx context.Context, l *lane) {
+	var err error
+	if b, ok := l.bay.(prober); ok {
+		pctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Prompt)
+		err = b.Check(pctx)
+		cancel()
+	}
+	p.mu.Lock()
+	l.busy = false
+	if err == nil {
+		l.breaker.probedWell()
+	} else {
+		l.breaker.probedBadly(p.cfg.Now(), p.cfg.Timing.Retry)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.cfg.Log.Warn("modem still fails", "bay", l.place.Name, "err", err)
+	}
+	p.dispatch()
+	poke(p.nudge)
+}
+
+// transact makes one attempt and settles it in every case.
+func (p *Pool) transact(ctx context.Context, a *attempt) {
+	l, j := a.lane, a.job
 	// Shutdown does not cut a transaction in two: it has until Drain.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
 		time.AfterFunc(p.cfg.Timing.Drain, cancel)
 	})()
-	parcel, o, detail := p.open(work, l, j)
+	parcel, o, detail := p.open(work, a)
 	if parcel == nil {
-		p.settle(work, l, j, o, detail)
+		p.settle(work, a, o, detail)
 		return
 	}
 	defer parcel.Wipe()
-	switch err := p.record(work, j, Sending, l.place.Name, ""); {
+	p.mu.Lock()
+	a.card, a.parts = l.card, parcel.Parts()
+	p.mu.Unlock()
+	switch err := p.record(work, j, a.event(Sending, "")); {
 	case fault.Is(err, fault.Conflict):
-		p.release(l, j)
+		p.release(a)
 		return
 	case err != nil:
 		// The journal does not know that the PDU would leave: it stays.
 		p.cfg.Log.Error("sms held back", "message", j.msg.ID.String(), "err", err)
-		p.settle(work, l, j, postponed, "not recorded")
+		p.settle(work, a, postponed, "not recorded")
 		return
 	}
+	p.mu.Lock()
+	if l.purse != nil {
+		l.purse.Spend(a.parts, j.msg.Class == Bulk, p.cfg.Now())
+	}
+	p.mu.Unlock()
 	end := l.bay.Send(work, parcel)
-	p.settle(work, l, j, p.judge(l, end), end.Detail)
+	p.settle(work, a, p.judge(a, end), end.Detail)
 }
 
 // open unwraps and encodes; without a parcel the outcome says why.
-func (p *Pool) open(ctx context.Context, l *lane, j *job) (*bay.Parcel, outcome, string) {
+func (p *Pool) open(ctx context.Context, a *attempt) (*bay.Parcel, outcome, string) {
+	j := a.job
 	octx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
 	defer cancel()
+	if j.msg.Class == Bulk && p.cfg.Accounts != nil {
+		switch out, err := p.cfg.Accounts.OptedOut(octx, j.msg.To); {
+		case err != nil:
+			return nil, postponed, "opt-outs not read"
+		case out:
+			return nil, refused, "the recipient opted out"
+		}
+	}
 	text, err := p.cfg.Opener.Unwrap(octx, j.msg.Wrapped, []byte(j.msg.ID.String()))
 	if err != nil {
 		switch fault.KindOf(err) {
@@ -120,11 +209,13 @@ func (p *Pool) open(ctx context.Context, l *lane, j *job) (*bay.Parcel, outcome,
 	}
 	defer clear(text)
 	m := bay.Message{ID: j.msg.ID, To: j.msg.To, Text: text, Ref: byte(j.seq), MaxParts: 1,
-		Validity:  max(j.msg.Expires.Sub(p.cfg.Now()), time.Second),
-		SlowAfter: p.cfg.Timing.Hedge,
-		Slow:      func() { p.hedge(ctx, l, j) },
-		Written:   func() { p.handedOff(l, j) },
+		Validity: max(j.msg.Expires.Sub(p.cfg.Now()), time.Second),
+		Slow:     func() { p.hedge(ctx, a) },
+		Written:  func() { p.handedOff(a) },
 	}
+	p.mu.Lock()
+	m.SlowAfter = p.hedgeAfter(a.lane)
+	p.mu.Unlock()
 	if j.msg.Class != OneTime {
 		m.MaxParts = p.cfg.MaxParts
 	}
@@ -135,26 +226,45 @@ func (p *Pool) open(ctx context.Context, l *lane, j *job) (*bay.Parcel, outcome,
 	return parcel, accepted, ""
 }
 
-// handedOff measures creation to Ctrl-Z.
-func (p *Pool) handedOff(l *lane, j *job) {
+// handedOff measures creation to Ctrl-Z, of a message's first copy for the spans.
+func (p *Pool) handedOff(a *attempt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.handoff = p.cfg.Now().Sub(j.msg.Created)
+	l, j := a.lane, a.job
+	a.handoff = p.cfg.Now().Sub(j.msg.Created)
+	l.lastHandoff = a.handoff
+	if j.left || j.msg.InDoubt {
+		return
+	}
+	j.left = true
+	p.handoff[min(j.msg.Class, Bulk)].Add(a.handoff)
+	if j.msg.Class != Bulk {
+		l.handoff.Add(a.handoff)
+	}
 }
 
-// judge translates what became of an attempt into what to do with the message, and
-// rests the lane when its network is to blame.
-func (p *Pool) judge(l *lane, end bay.Outcome) outcome {
+// judge translates what became of an attempt into what to do with the message,
+// and takes the bay's measure by it.
+func (p *Pool) judge(a *attempt, end bay.Outcome) outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.cfg.Now()
+	l, now := a.lane, p.cfg.Now()
+	a.submit = end.Submit
+	l.breaker.count(end, p.marks.bad(a.job.msg.To, now), now, p.cfg.Timing.Retry)
 	switch end.Result {
 	case bay.Accepted:
-		l.cooldowns = 0
+		l.submit.Add(end.Submit)
+		l.submitTime.Add(end.Submit.Seconds())
+		l.errors.Add(0)
+		a.job.sentAt = now
 		return accepted
 	case bay.Doubtful:
+		// Longer than anything a hedge waits for tells no more.
+		l.submitTime.Add(min(end.Submit, p.cfg.Timing.Hedge).Seconds())
+		l.errors.Add(1)
 		return doubted
 	case bay.NotSent:
+		l.errors.Add(1)
 		return elsewhere
 	case bay.Untouched:
 		return untouched
@@ -164,12 +274,8 @@ func (p *Pool) judge(l *lane, end bay.Outcome) outcome {
 		return refused
 	case bay.OnRoute:
 		return unlikely
-	case bay.OnNetwork:
-		l.cooldowns = min(l.cooldowns+1, 6)
-		l.coolUntil = now.Add(p.cfg.Timing.Retry << (l.cooldowns - 1))
-	case bay.OnBusy:
-		l.coolUntil = now.Add(p.cfg.Timing.Retry)
 	}
+	l.errors.Add(1)
 	return elsewhere
 }
 
@@ -178,25 +284,42 @@ type desk struct{ p *Pool }
 
 // Serving notes that a bay came into service or left it.
 func (d desk) Serving(name string, on bool) {
-	l := d.p.lane(name)
-	d.p.mu.Lock()
+	p := d.p
+	l := p.lane(name)
+	if on {
+		p.openPurse(context.Background(), l)
+	}
+	p.mu.Lock()
 	l.inService = on
-	d.p.mu.Unlock()
-	d.p.signal()
-	poke(d.p.nudge)
+	if fit, _ := p.serving(); fit > 0 {
+		p.dark = time.Time{}
+	} else if p.dark.IsZero() {
+		p.dark = p.cfg.Now()
+	}
+	p.mu.Unlock()
+	p.dispatch()
+	poke(p.nudge)
 }
 
-// Alone reports that no other bay is in service.
+// Alone reports that the others cannot do this bay's work: none of them is fit, or
+// codes wait for one, or the codes of the last minute need this one, too.
 func (d desk) Alone(name string) bool {
-	d.p.mu.Lock()
-	defer d.p.mu.Unlock()
-	return d.p.othersInService(d.p.lane(name)) == 0
+	p := d.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fit, _ := p.serving()
+	if l := p.lane(name); l.fit() {
+		fit--
+	}
+	waiting := len(p.queue) > 0 && p.queue[0].msg.Class == OneTime && p.queue[0].doubts == 0
+	return fit == 0 || waiting || p.codeLoad(p.cfg.Now()) > allowedLoad(fit)
 }
 
 // Heard takes news of a message whose sending has ended, as far as the bay knows.
 // What cannot be recorded now is kept and offered to the journal again.
 func (d desk) Heard(ctx context.Context, name string, n bay.News) error {
 	p := d.p
+	l := p.lane(name)
 	p.mu.Lock()
 	j := p.jobs[n.ID]
 	if j == nil {
@@ -215,9 +338,9 @@ func (d desk) Heard(ctx context.Context, name string, n bay.News) error {
 	case hold:
 		return nil
 	case n.Kind == bay.LateReceipt:
-		return p.record(ctx, j, Sent, name, n.Detail)
+		return p.record(ctx, j, Event{State: Sent, Bay: name, Card: l.card, Detail: n.Detail})
 	}
-	return p.reported(ctx, j, name, n)
+	return p.reported(ctx, j, l, n)
 }
 
 // forgotten stands for a message the pool has finished long ago.
@@ -227,15 +350,4 @@ func forgotten(n bay.News) *job {
 		j.state = MaybeSent
 	}
 	return j
-}
-
-// reported records what a status report says.
-func (p *Pool) reported(ctx context.Context, j *job, name string, n bay.News) error {
-	switch n.Fate {
-	case pdu.Delivered:
-		return p.record(ctx, j, Delivered, name, "")
-	case pdu.Undone:
-		return p.record(ctx, j, Failed, name, n.Detail)
-	}
-	return nil
 }

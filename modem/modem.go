@@ -1,7 +1,10 @@
 // Package modem sends SMS through a pool of GSM modems.
 //
-// One central queue (class, then deadline, then arrival) and one goroutine per
-// modem position (Bay): an idle bay pulls the best message it may take. The
+// One central queue (class, then deadline, then arrival), from which idle bays
+// get the best message they may take: the fastest bay that works, whose card may
+// still send (package budget), while bulk leaves a reserve. A bay that fails is
+// tried without messages first (breaker.go). Admit tells the caller beforehand
+// when a message would wait too long or a number got enough. The
 // outbox itself is a Journal the caller provides; the pool is told of new rows
 // with Wake and records every step, "Sending" before the PDU leaves, so that a
 // crash knows which messages are in doubt. A message text reaches the pool
@@ -32,6 +35,7 @@ import (
 	"custode/internal/id"
 	"custode/modem/at"
 	"custode/modem/bay"
+	"custode/modem/budget"
 )
 
 // Class is what a message is for. Lower values go first. Journals store the
@@ -77,6 +81,8 @@ func (s State) String() string {
 
 // Message is a row of the outbox. Wrapped is the text wrapped by its issuer with
 // the message identifier as associated data. Attempts counts sendings so far.
+// InDoubt marks what a dead process may have sent. OnlyBay pins an operator's
+// test to one bay; "" is any.
 type Message struct {
 	ID       id.MessageID
 	To       id.Phone
@@ -85,32 +91,43 @@ type Message struct {
 	Created  time.Time
 	Expires  time.Time
 	Attempts int
+	InDoubt  bool
+	OnlyBay  string
 }
 
-// Event is one step of a message. Detail holds neither text nor number.
+// Event is one step of a message. Detail holds neither text nor number. Card is
+// the IMSI of the card in question, "" when there is none. Parts is how many SMS
+// a step to Sending lets out. Handoff is acceptance to hand-over (Ctrl-Z),
+// Submit hand-over to receipt; 0 when the step does not end such a span.
 type Event struct {
-	ID     id.MessageID
-	State  State
-	Bay    string
-	Detail string
-	At     time.Time
+	ID              id.MessageID
+	State           State
+	Bay             string
+	Card            string
+	Detail          string
+	Parts           int
+	Handoff, Submit time.Duration
+	At              time.Time
 }
 
 // Journal is the durable outbox.
 type Journal interface {
 	// Queued returns messages accepted and not finished, by class and in a class
 	// by deadline, so that limit never cuts off a code behind bulk rows.
-	// A row in state MaybeSent may be among them, until its deadline, only if
-	// Recover put it there; the pool then retries it once if it is a one-time code. Rows the pool already has are
-	// skipped, so limit must exceed what is usually waiting.
+	// A row in state MaybeSent is among them, as InDoubt and until its deadline, only
+	// if Recover put it there; the pool then retries it once if it is a one-time
+	// code. Rows the pool already has are skipped, so limit must exceed what is
+	// usually waiting.
 	Queued(ctx context.Context, limit int) ([]Message, error)
-	// Record makes e durable before it returns. Sending counts an attempt.
+	// Record makes e durable before it returns. Sending counts an attempt and claims
+	// the message for this process, as long as the process calls Recover.
 	// fault.Conflict means that the row cannot become that any more, because
 	// somebody else finished or cancelled the message: the pool lets go of it.
 	// Every other error is trouble, and the step is tried again.
 	Record(ctx context.Context, e Event) error
-	// Recover is called once, before anything else: what a dead process left in
-	// Sending becomes MaybeSent (or Cancelled), what is past its deadline Expired.
+	// Recover is called before anything else and then every Timing.Lease: it renews
+	// this process's claims; what a process left in Sending that does so no more
+	// becomes MaybeSent (or Cancelled), what is past its deadline Expired.
 	Recover(ctx context.Context, now time.Time) ([]Event, error)
 }
 
@@ -156,6 +173,7 @@ type Timing struct {
 	Poll      time.Duration // safety look into the journal (5 s)
 	Drain     time.Duration // what shutdown grants a transaction in progress (20 s)
 	Record    time.Duration // bound of one Journal or Opener call (5 s)
+	Lease     time.Duration // pause between renewals of this process's claims (10 s)
 }
 
 func (t Timing) withDefaults() Timing {
@@ -167,7 +185,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Listen, 240 * time.Second}, {&t.ListenOne, 10 * time.Second}, {&t.KeepAlive, 30 * time.Second},
 		{&t.Register, 5 * time.Second}, {&t.Busy, 60 * time.Second}, {&t.ReopenMin, 500 * time.Millisecond},
 		{&t.ReopenMax, 30 * time.Second}, {&t.Retry, 2 * time.Second}, {&t.Poll, 5 * time.Second},
-		{&t.Drain, 20 * time.Second}, {&t.Record, 5 * time.Second},
+		{&t.Drain, 20 * time.Second}, {&t.Record, 5 * time.Second}, {&t.Lease, 10 * time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.def
@@ -184,6 +202,9 @@ type Config struct {
 	Log         *slog.Logger
 	Now         func() time.Time // nil means time.Now
 	Timing      Timing
+	Accounts    Accounts      // nil: nothing is remembered over a restart, nobody opts out
+	Budget      budget.Limits // of each card
+	Caps        Caps
 	MaxAttempts int // refusals before a message fails (6)
 	MaxParts    int // parts of an alert or bulk text (4); a one-time code is always one
 	QueueLimit  int // rows held in memory (1000)
@@ -218,6 +239,8 @@ func (c Config) validate() (Config, error) {
 		c.OpenPort = bay.OpenSerial
 	}
 	c.Timing = c.Timing.withDefaults()
+	c.Budget = c.Budget.WithDefaults()
+	c.Caps = c.Caps.withDefaults()
 	c.MaxAttempts = positive(c.MaxAttempts, 6)
 	c.MaxParts = positive(c.MaxParts, 4)
 	c.QueueLimit = positive(c.QueueLimit, 1000)

@@ -230,13 +230,14 @@ func TestDoubtIsSentOnceMore(t *testing.T) {
 	}
 }
 
-// TestCrash: what a dead process left in "sending" is in doubt, not sent again
-// behind everybody's back, and not forgotten.
+// TestCrash: what a dead process left in "sending" is in doubt; a text that is no
+// code is then not sent again, and nothing is forgotten.
 func TestCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newFakeJournal()
 		doubt, late, waiting := message(t, phone1, "dubbio"), message(t, phone1, "tardi"), message(t, phone1, "in coda")
 		late.Expires = late.Created.Add(-time.Second)
+		doubt.Class = Alert
 		j.put(doubt, Sending)
 		j.put(late, Queued)
 		j.put(waiting, Queued)
@@ -257,7 +258,6 @@ func TestCrash(t *testing.T) {
 func TestCrashWithDoubtOffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newFakeJournal()
-		j.offer = true
 		code, notice := message(t, phone1, "codice"), message(t, phone1, "avviso")
 		notice.Class = Alert
 		j.put(code, Sending)

@@ -23,6 +23,8 @@ import (
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/metrics"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -87,6 +89,7 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	outbox    sealer // wraps message texts
 	sps       *registry.Registry
 	web       *web.Server
 	admin     *admin.Server
@@ -108,7 +111,7 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Log: a.log})
+	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
 	return err
 }
 
@@ -151,6 +154,7 @@ func (a *appliance) wire() error {
 	if err != nil {
 		return err
 	}
+	a.outbox = outbox
 	random := a.token.Random()
 	if a.issuer, err = saml.NewIssuer(saml.IssuerConfig{EntityID: a.policy.EntityID, Signer: signer, Certificate: certificate, Random: random}); err != nil {
 		return err
@@ -170,6 +174,10 @@ func (a *appliance) wire() error {
 		MAC: codeKey, Wrapper: outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
 		Lifetime: a.policy.Codes.Lifetime, Attempts: a.policy.Flow.WrongCodes, Template: a.policy.Codes.Text,
 		Limit: otpvault.Limit{Messages: a.policy.Codes.PerSubject, Window: a.policy.Codes.PerSubjectWindow}, Accepted: a.pool.Wake,
+		Admit: func(ctx context.Context, to id.Phone, life time.Duration) error {
+			_, err := a.pool.Admit(ctx, to, life)
+			return err
+		},
 	})
 	if err != nil {
 		return err
@@ -262,6 +270,9 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.pool.Run(ctx) })
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
+	if addr := a.machine.MetricsListen; addr != "" {
+		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
+	}
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return a.refreshRegistry(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

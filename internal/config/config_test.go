@@ -78,6 +78,7 @@ func TestRefusals(t *testing.T) {
 		"pin in the URI":    {"pin-source=file:/run/credentials/custode.service/pin", "pin-value=1234", "pin-value"},
 		"bad level":         {"level: info", "level: loud", "log.level"},
 		"bad modem name":    {"name: bay-1", "name: Bay 1", "modems[0].name"},
+		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +115,8 @@ func TestPolicyRefusals(t *testing.T) {
 		"not a web site":  {"url: https://www.example.it", "url: www.example.it", "organization.url"},
 		"costly hash":     {"memory_kib: 19456\n  iterations: 2", "memory_kib: 131072\n  iterations: 5", "memory_kib times iterations"},
 		"part of minute":  {"lifetime: 5m", "lifetime: 90s", "codes.lifetime"},
+		"bad budget":      {"burst: 3", "burst: -2", "sms.burst"},
+		"bad prefix":      {"prefix: \"+882\"", "prefix: \"882\"", "sms.prefixes[0].prefix"},
 		"too many tries":  {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ type Machine struct {
 	HSM                        HSM     `yaml:"hsm"`
 	Modems                     []Modem `yaml:"modems"`
 	AllowSimulatedModems       bool    `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	MetricsListen              string  `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
 	Log                        Log     `yaml:"log"`
 }
 
@@ -76,6 +77,7 @@ func (m *Machine) Validate() error {
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
 	m.validateModems(&p)
+	validateMetrics(&p, m.MetricsListen)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"
 	}

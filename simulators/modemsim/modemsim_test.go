@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"custode/simulators/modemsim/tpdu"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,7 +86,7 @@ func TestDialogue(t *testing.T) {
 		{"AT+NOPE\r", "\r\nERROR\r\n"},
 		{"AT+CMEE=1;+CREG=2\r", "\r\nOK\r\n"},
 		{"AT+NOPE\r", "\r\n+CME ERROR: 4\r\n"},
-		{"AT+CREG?;+CSQ\r", "\r\n+CREG: 2,1\r\n\r\n+CSQ: 21,0\r\n\r\nOK\r\n"},
+		{"AT+CREG?;+CSQ\r", "\r\n+CREG: 2,1,\"00C3\",\"0001A2B3\",7\r\n\r\n+CSQ: 21,0\r\n\r\nOK\r\n"},
 		{"AT+CGMI\r", "\r\nSIMULATOR\r\n\r\nOK\r\n"},
 		{"AT+CMGS=3\r", "\r\n+CMS ERROR: 304\r\n"},
 	} {
@@ -161,29 +163,6 @@ func TestUnplugAndPlug(t *testing.T) {
 	dial(t, b, 0).ask("AT\r", "OK\r\n")
 }
 
-func TestParseSubmit(t *testing.T) {
-	m, err := parseSubmit("0001000B919343103254F60008"+"06"+"20AC00200436", 19)
-	if err != nil || m.text != "€ ж" || m.to != "+39340123456" || m.report {
-		t.Errorf("%+v %v", m, err)
-	}
-	for _, bad := range []string{"", "00", hello[:30], hello + "00", "zz", "0002000C91934310325476000005E8329BFD06"} {
-		if _, err := parseSubmit(bad, len(bad)/2-1); err == nil {
-			t.Errorf("accepted %q", bad)
-		}
-	}
-}
-
-func FuzzParseSubmit(f *testing.F) {
-	f.Add(hello)
-	f.Add("0041000C9193431032547600000E050003010201E8329BFD06")
-	f.Fuzz(func(t *testing.T, s string) {
-		m, err := parseSubmit(s, len(s)/2-1)
-		if err == nil && len(m.text) > 160*4 {
-			t.Fatal(len(m.text))
-		}
-	})
-}
-
 func TestPages(t *testing.T) {
 	b := bank(t, Config{})
 	get := func(url string) string {
@@ -197,7 +176,7 @@ func TestPages(t *testing.T) {
 	if !strings.Contains(get("/"), "Nessun messaggio") {
 		t.Error("the empty page says nothing")
 	}
-	b.deliver("+393401234567", SMS{From: "+39320", Text: "<b>123456</b>"}, func() {})
+	b.deliver(&delivery{from: "+39320", to: "+393401234567", m: tpdu.Submit{Text: "<b>123456</b>"}})
 	page := get("/")
 	if !strings.Contains(page, "&lt;b&gt;123456") || !strings.Contains(page, "Telefoni simulati") {
 		t.Errorf("page: %s", page)
@@ -219,7 +198,7 @@ func TestDelayIsSeeded(t *testing.T) {
 	draws := func(seed uint64) (out []time.Duration) {
 		b := bank(t, Config{Seed: seed})
 		for range 50 {
-			out = append(out, b.draw(Delay{time.Second, 0.5}))
+			out = append(out, b.draw(Delay{Median: time.Second, Spread: 0.5}))
 		}
 		return out
 	}

@@ -16,3 +16,32 @@ type Identity struct {
 	Created    int64
 	LastLogin  int64
 }
+
+type Incoming struct {
+	Mark     string
+	Sender   string
+	Text     string
+	Bay      string
+	Card     string
+	Received int64
+}
+
+type OptOut struct {
+	Recipient string
+	Since     int64
+}
+
+type OutboxEvent struct {
+	Number    int64
+	Message   string
+	Recipient string
+	Class     int64
+	State     int64
+	Bay       string
+	Card      string
+	Detail    string
+	Parts     int64
+	Handoff   int64
+	Submit    int64
+	At        int64
+}
