@@ -3,6 +3,7 @@ package bay
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -232,11 +233,11 @@ func (b *Bay) incoming(text string) bool {
 		return true
 	}
 	// The same message may lie in SM and ME, or come again because CMGD failed.
-	mark := sha256.Sum256([]byte(text))
+	mark := sha256.Sum256([]byte(b.identity.imsi + " " + text))
 	if slices.Contains(b.inbox.seen, mark) {
 		return true
 	}
-	n := &Incoming{From: d.From.Digits, At: d.At, Text: d.Text, Part: 1, Total: 1, Stop: isStop(d.Text)}
+	n := &Incoming{Mark: hex.EncodeToString(mark[:]), From: d.From.Digits, At: d.At, Text: d.Text, Part: 1, Total: 1, Stop: isStop(d.Text)}
 	if c := d.Concat; c != nil {
 		n.Ref, n.Part, n.Total = c.Ref, int(c.Part), int(c.Total)
 	}

@@ -34,6 +34,7 @@ type News struct {
 // it, or text; Text may be personal: neither is for logs. Part and Total are 1
 // unless the message is a part of a longer one (then Ref ties its parts together).
 type Incoming struct {
+	Mark  string // the same whenever the same message is read from the same card
 	From  string
 	At    time.Time // the service centre's stamp; zero when it was nonsense
 	Text  string
