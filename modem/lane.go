@@ -92,10 +92,16 @@ func (l *lane) spentToday(now time.Time) int {
 // realBay builds the bay of a place from the pool's configuration.
 func (c Config) realBay(place bay.Place, owner bay.Owner) Bay {
 	t := c.Timing
+	var power bay.Power
+	if c.Power != nil {
+		power = c.Power(place.Name)
+	}
 	return bay.New(bay.Config{
 		Place: place, Owner: owner, Log: c.Log, Now: c.Now, PINNotes: c.PINNotes, AllowSimulated: c.AllowSimulated, Open: c.OpenPort,
+		Profiles: c.Profiles, Power: power,
 		Timing: bay.Timing{Prompt: t.Prompt, Receipt: t.Receipt, Listen: t.Listen, ListenOne: t.ListenOne, KeepAlive: t.KeepAlive,
-			Register: t.Register, Busy: t.Busy, ReopenMin: t.ReopenMin, ReopenMax: t.ReopenMax},
+			Register: t.Register, Busy: t.Busy, Boot: t.Boot, Lost: t.Lost, Inbox: t.Inbox, RungRest: t.RungRest,
+			ReopenMin: t.ReopenMin, ReopenMax: t.ReopenMax, AlarmEvery: t.AlarmEvery},
 	})
 }
 
@@ -270,7 +276,7 @@ func (p *Pool) judge(a *attempt, end bay.Outcome) outcome {
 		return untouched
 	}
 	switch end.Blame {
-	case bay.OnNumber:
+	case bay.OnNumber, bay.OnUs:
 		return refused
 	case bay.OnRoute:
 		return unlikely
@@ -317,9 +323,17 @@ func (d desk) Alone(name string) bool {
 
 // Heard takes news of a message whose sending has ended, as far as the bay knows.
 // What cannot be recorded now is kept and offered to the journal again.
+// Received messages and alarms have their own ways (news.go).
 func (d desk) Heard(ctx context.Context, name string, n bay.News) error {
 	p := d.p
 	l := p.lane(name)
+	switch n.Kind {
+	case bay.Received:
+		return p.received(ctx, l, *n.Incoming)
+	case bay.Alarmed:
+		p.fade(bayAlarms[n.Alarm], name, n.Detail)
+		return nil
+	}
 	p.mu.Lock()
 	j := p.jobs[n.ID]
 	if j == nil {

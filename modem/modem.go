@@ -36,6 +36,7 @@ import (
 	"custode/modem/at"
 	"custode/modem/bay"
 	"custode/modem/budget"
+	"custode/modem/profile"
 )
 
 // Class is what a message is for. Lower values go first. Journals store the
@@ -155,25 +156,32 @@ const (
 	Transacting = bay.Transacting
 	Quarantined = bay.Quarantined
 	NeedsHand   = bay.NeedsHand
+	Held        = bay.Held
 )
 
-// Timing holds every wait. Zero fields take the default in parentheses.
+// Timing holds every wait. Zero fields take the default in parentheses; for some
+// that is what the modem's profile says.
 type Timing struct {
-	Prompt    time.Duration // AT+CMGS to ">" (10 s)
-	Hedge     time.Duration // Ctrl-Z to a second try of a one-time code elsewhere (12 s)
-	Receipt   time.Duration // Ctrl-Z to doubt (60 s)
-	Listen    time.Duration // doubt to resynchronisation, listening for a late receipt (240 s)
-	ListenOne time.Duration // the same when no other modem is ready (10 s)
-	KeepAlive time.Duration // idle check of signal and registration (30 s)
-	Register  time.Duration // pause between looks for a network (5 s)
-	Busy      time.Duration // how long a SIM may be busy at start (60 s)
-	ReopenMin time.Duration // first pause before reopening a port (500 ms)
-	ReopenMax time.Duration // longest pause (30 s)
-	Retry     time.Duration // first pause before a message meets the same modem again (2 s)
-	Poll      time.Duration // safety look into the journal (5 s)
-	Drain     time.Duration // what shutdown grants a transaction in progress (20 s)
-	Record    time.Duration // bound of one Journal or Opener call (5 s)
-	Lease     time.Duration // pause between renewals of this process's claims (10 s)
+	Prompt     time.Duration // AT+CMGS to ">" (10 s)
+	Hedge      time.Duration // Ctrl-Z to a second try of a one-time code elsewhere (12 s)
+	Receipt    time.Duration // Ctrl-Z to doubt (profile, mostly 60 s)
+	Listen     time.Duration // doubt to resynchronisation, listening for a late receipt (240 s)
+	ListenOne  time.Duration // the same when no other modem is ready (10 s)
+	KeepAlive  time.Duration // idle check of signal and registration (30 s)
+	Register   time.Duration // pause between looks for a network (5 s)
+	Busy       time.Duration // how long a SIM may be busy at start (profile, mostly 60 s)
+	Boot       time.Duration // how long a restarted modem is left alone (profile, mostly 30 s)
+	Lost       time.Duration // without a network before something is done about it (90 s)
+	Inbox      time.Duration // look for stored messages (5 min)
+	RungRest   time.Duration // between two restarts of one modem by the same means (1 h)
+	AlarmEvery time.Duration // between two alarms of one kind from one bay (1 h)
+	ReopenMin  time.Duration // first pause before reopening a port (500 ms)
+	ReopenMax  time.Duration // longest pause (30 s)
+	Retry      time.Duration // first pause before a message meets the same modem again (2 s)
+	Poll       time.Duration // safety look into the journal (5 s)
+	Drain      time.Duration // what shutdown grants a transaction in progress (20 s)
+	Record     time.Duration // bound of one Journal or Opener call (5 s)
+	Lease      time.Duration // pause between renewals of this process's claims (10 s)
 }
 
 func (t Timing) withDefaults() Timing {
@@ -181,11 +189,12 @@ func (t Timing) withDefaults() Timing {
 		field *time.Duration
 		def   time.Duration
 	}{
-		{&t.Prompt, 10 * time.Second}, {&t.Hedge, 12 * time.Second}, {&t.Receipt, 60 * time.Second},
+		{&t.Prompt, 10 * time.Second}, {&t.Hedge, 12 * time.Second},
 		{&t.Listen, 240 * time.Second}, {&t.ListenOne, 10 * time.Second}, {&t.KeepAlive, 30 * time.Second},
-		{&t.Register, 5 * time.Second}, {&t.Busy, 60 * time.Second}, {&t.ReopenMin, 500 * time.Millisecond},
+		{&t.Register, 5 * time.Second}, {&t.ReopenMin, 500 * time.Millisecond},
 		{&t.ReopenMax, 30 * time.Second}, {&t.Retry, 2 * time.Second}, {&t.Poll, 5 * time.Second},
 		{&t.Drain, 20 * time.Second}, {&t.Record, 5 * time.Second}, {&t.Lease, 10 * time.Second},
+		{&t.Lost, 90 * time.Second}, {&t.Inbox, 5 * time.Minute}, {&t.RungRest, time.Hour}, {&t.AlarmEvery, time.Hour},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.def
@@ -214,6 +223,10 @@ type Config struct {
 	AllowSimulated bool // accept a modem whose manufacturer is SIMULATOR
 	// OpenPort opens a bay's line; nil means modem/port. Tests replace it.
 	OpenPort func(BayConfig) (at.Port, error)
+	Profiles *profile.Set // nil means the built-in ones
+	// Power returns the switch of a bay, nil when it has none. It may be nil.
+	Power   func(bay string) bay.Power
+	Forward Forward // may be nil
 	// NewBay builds the bay of a place; nil means bay.New. Tests replace it.
 	NewBay func(BayConfig, bay.Owner) Bay
 }
@@ -244,6 +257,12 @@ func (c Config) validate() (Config, error) {
 	c.MaxAttempts = positive(c.MaxAttempts, 6)
 	c.MaxParts = positive(c.MaxParts, 4)
 	c.QueueLimit = positive(c.QueueLimit, 1000)
+	if c.Profiles == nil {
+		var err error
+		if c.Profiles, err = profile.Parse("built in", nil); err != nil {
+			return Config{}, err
+		}
+	}
 	if c.NewBay == nil {
 		c.NewBay = c.realBay
 	}

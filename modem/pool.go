@@ -96,13 +96,19 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.began = p.cfg.Now()
 	p.dark, p.calm = p.began, p.began
 	p.mu.Unlock()
-	var actors sync.WaitGroup
+	// The bays work until nobody gives them messages: what is recorded as leaving
+	// then leaves.
+	live, stopBays := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBays()
+	var bays, feeders sync.WaitGroup
 	for _, l := range p.lanes {
-		actors.Go(func() { l.bay.Run(ctx) })
-		actors.Go(func() { p.feed(ctx, l) })
+		bays.Go(func() { l.bay.Run(live) })
+		feeders.Go(func() { p.feed(ctx, l) })
 	}
 	p.clerk(ctx)
-	actors.Wait()
+	feeders.Wait()
+	stopBays()
+	bays.Wait()
 	p.flush(context.WithoutCancel(ctx))
 	return nil
 }

@@ -30,11 +30,13 @@ const (
 	BudgetSpent   Name = "budget-spent"   // a card may send no more for now
 	AllDown       Name = "all-down"       // no bay is in service
 	Overload      Name = "overload"       // more codes than this many modems carry within 3 s
+	Impostor      Name = "impostor"       // another modem answers where one was
+	Configuration Name = "configuration"  // a modem or a network finds fault with our messages or settings
 	Storage       Name = "storage"        // the outbox cannot be read or written
 )
 
 // Names lists all alarms, for metrics that show what is not raised, too.
-var names = []Name{SIMFull, NoCredit, NotRegistered, UnderVoltage, BayDown, BreakerOpen, BudgetNear, BudgetSpent, AllDown, Overload, Storage}
+var names = []Name{SIMFull, NoCredit, NotRegistered, UnderVoltage, BayDown, BreakerOpen, BudgetNear, BudgetSpent, AllDown, Overload, Impostor, Configuration, Storage}
 
 // Names returns every name.
 func Names() []Name { return slices.Clone(names) }

@@ -59,23 +59,29 @@ func (e *Engine) Resync(ctx context.Context) error {
 }
 
 // attention sends AT until any final code comes back; a modem that took our ESC
-// as text may answer ERROR to the first.
+// as text may answer ERROR to the first. One that says digits (ATV0) or nothing
+// (ATQ1) is told its manners.
 func (e *Engine) attention(ctx context.Context) error {
 	var err error
+	text := "AT\r"
 	for range attnTries {
-		t := &transaction{Command: Command{Text: "AT"}, op: "modem command AT"}
-		if err = e.writeShort(ctx, []byte("AT\r")); err != nil {
+		t := &transaction{Command: Command{Text: text[:len(text)-1]}, op: "modem command AT", terse: true}
+		if err = e.writeShort(ctx, []byte(text)); err != nil {
 			return err
 		}
 		timer := time.NewTimer(attnTimeout)
 		err = e.await(ctx, t, timer.C, nil, (*transaction).finished)
 		timer.Stop()
-		if err == nil {
+		if err == nil && !t.digit {
 			return nil
 		}
+		text = "ATE0V1Q0\r"
 		var refused *Refusal
-		if !errors.As(err, &refused) && !errors.Is(err, ErrTimeout) {
+		if err != nil && !errors.As(err, &refused) && !errors.Is(err, ErrTimeout) {
 			return err
+		}
+		if errors.As(err, &refused) {
+			text = "AT\r"
 		}
 	}
 	return err

@@ -10,7 +10,7 @@
 // Owner's matter.
 //
 // Formats: AT commands of 3GPP TS 27.007 and 27.005 through modem/at, PDUs through
-// modem/pdu. It logs bay names, message identifiers and codes; never numbers,
+// modem/pdu, devices by modem/profile. It logs bay names, message identifiers and codes; never numbers,
 // texts, IMSIs or PINs. Only package modem may import it.
 package bay
 
@@ -18,14 +18,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
-	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/modem/at"
-	"custode/modem/pdu"
 	"custode/modem/port"
+	"custode/modem/profile"
 )
 
 // Place is one modem position: machine facts. Device is a stable path
@@ -37,6 +37,8 @@ type Place struct {
 	Baud         int // 0 means 115200
 	HardwareFlow bool
 	SIMPIN       string
+	IMEI         string   // the modem that belongs here, 14 to 16 digits; "" takes any
+	Centre       id.Phone // service centre to set when the card has another or none; zero leaves it
 }
 
 // State is what a bay is doing.
@@ -50,75 +52,59 @@ const (
 	Ready       State = "ready"       // waits for messages
 	Transacting State = "sending"     // has one
 	Quarantined State = "quarantined" // silent after a PDU left; listening
-	NeedsHand   State = "needs-hand"  // SIM or PIN trouble, or a refused device: an operator must act
+	NeedsHand   State = "needs-hand"  // SIM or PIN trouble, a refused device, or nothing helps: an operator must act
+	Held        State = "held"        // an operator has taken the modem away from us
 )
 
-// Status is a bay for a page or a metric. IMSI is masked; Signal is in dBm, 0
-// when unknown; Registration is +CREG's stat.
+// Status is a bay for a page or a metric. IMSI is masked (its first five or six
+// digits are the home network); Bay.Card has it whole. Signal is in dBm, 0 when unknown; Registration is +CREG's stat.
 type Status struct {
 	Name, Device                     string
 	State                            State
 	Since                            time.Time
 	Manufacturer, Model, IMEI, IMSI  string
+	Profile                          string
 	Operator                         string
 	Signal, Registration             int
+	Reporting                        string // ds of +CNMI: "1" reports come at once, "2" they are stored, "0" none
 	LastError                        string
 	Sent, Refused, Doubtful, Reports uint64
+	Received                         uint64 // messages for our card
 	Unmatched                        uint64 // reports that belong to no message we know
 	Opens, Resyncs                   uint64
-	Handoff                          time.Duration // creation to Ctrl-Z of the last message
+	Stored, StoreSize                int           // places taken and there are in the storage
+	Rung                             string        // last rung of the recovery ladder taken, "" while well
+	Handoff                          time.Duration // creation to Ctrl-Z of the last message (the pool's measure)
 }
 
-// NewsKind says what a bay has to tell.
-type NewsKind uint8
-
-// The kinds of news.
-const (
-	LateReceipt NewsKind = iota // a Doubtful message was accepted after all
-	Reported                    // a status report: Fate
-)
-
-// News is what a bay learns outside of a Send. Detail holds neither text nor number.
-type News struct {
-	Kind   NewsKind
-	ID     id.MessageID
-	Fate   pdu.Fate
-	Detail string
-}
-
-// Owner is who gives a bay work. Its methods are called in the bay's goroutine:
-// while they run, the modem waits.
-type Owner interface {
-	// Serving tells that the bay came into service or left it. A bay that leaves
-	// says so before the Send in progress returns.
-	Serving(bay string, on bool)
-	// Heard takes news. An error means that they are not durable.
-	Heard(ctx context.Context, bay string, n News) error
-	// Alone reports that no other bay is in service.
-	Alone(bay string) bool
-}
-
-// Timing holds every wait of a bay; all must be set (see modem.Timing).
+// Timing holds every wait of a bay. Fields marked * may be 0: the profile decides.
 type Timing struct {
-	Prompt    time.Duration // AT+CMGS to ">"
-	Receipt   time.Duration // Ctrl-Z to doubt
-	Listen    time.Duration // doubt to resynchronisation, listening for a late receipt
-	ListenOne time.Duration // the same when no other modem is ready
-	KeepAlive time.Duration // idle check of signal and registration
-	Register  time.Duration // pause between looks for a network
-	Busy      time.Duration // how long a SIM may be busy at start
-	ReopenMin time.Duration // first pause before reopening a port
-	ReopenMax time.Duration // longest pause
+	Prompt     time.Duration // * AT+CMGS to ">"
+	Receipt    time.Duration // * Ctrl-Z to doubt
+	Listen     time.Duration // doubt to resynchronisation, listening for a late receipt
+	ListenOne  time.Duration // the same when no other modem is ready
+	KeepAlive  time.Duration // idle check of signal and registration
+	Register   time.Duration // pause between looks for a network
+	Busy       time.Duration // * how long a SIM may be busy at start
+	Boot       time.Duration // * how long a restarted modem is left alone, unless it says that it is ready
+	Lost       time.Duration // without a network before the ladder is climbed; doubles
+	Inbox      time.Duration // look for stored messages that nobody announced
+	RungRest   time.Duration // between two uses of a rung that restarts the modem
+	ReopenMin  time.Duration // first pause before reopening a port
+	ReopenMax  time.Duration // longest pause
+	AlarmEvery time.Duration // between two alarms of one kind
 }
 
-// Config builds a Bay. Everything but PINNotes and AllowSimulated is required.
+// Config builds a Bay. Power, PINNotes and AllowSimulated may be zero.
 type Config struct {
 	Place          Place
 	Owner          Owner
 	Log            *slog.Logger
 	Now            func() time.Time
 	Timing         Timing
-	PINNotes       string // folder for the notes of refused SIM PINs; "" keeps them in memory
+	Profiles       *profile.Set
+	Power          Power
+	PINNotes       string // folder for the notes of tried SIM PINs; "" keeps them in memory
 	AllowSimulated bool   // accept a modem whose manufacturer is SIMULATOR
 	Open           func(Place) (at.Port, error)
 }
@@ -127,6 +113,7 @@ type Config struct {
 type Bay struct {
 	cfg      Config
 	requests chan request
+	orders   chan order
 
 	gate    sync.Mutex
 	serving bool
@@ -134,14 +121,31 @@ type Bay struct {
 
 	statusMu sync.Mutex
 	status   Status
+	card     string // IMSI
 
 	// Owned by the actor.
 	eng        *at.Engine
+	profile    profile.Profile
 	identity   identity
-	stat       int // registration
-	again      bool
+	stat       int       // registration
+	lostAt     time.Time // zero while registered
+	nextCheck  time.Time
+	wellSince  time.Time
+	again      bool // initialise before anything else
+	submitting bool // a PDU is on its way: reports may come before their receipt
+	held       bool
+	bootUntil  time.Time // leave the modem alone until then
+	booted     bool      // it said that it is ready
+	csms       int
+	lastRef    int // TP-MR of the last accepted part, -1 unknown
+	doubts     []doubt
 	streak     streak
+	spam       int // anti-spam rests in a row
 	reports    reportRing
+	inbox      inbox
+	ladder     ladder
+	lastLine   string // answer to a USSD request
+	alarms     map[Alarm]time.Time
 	pinRefused string // ICCID (or "?") whose PIN was refused or left unanswered
 }
 
@@ -149,8 +153,8 @@ type Bay struct {
 func New(cfg Config) *Bay {
 	out := make(chan struct{})
 	close(out)
-	return &Bay{cfg: cfg, requests: make(chan request), out: out,
-		status: Status{Name: cfg.Place.Name, Device: cfg.Place.Device, State: Absent}}
+	return &Bay{cfg: cfg, requests: make(chan request), orders: make(chan order), out: out, profile: cfg.Profiles.Generic(),
+		lastRef: -1, alarms: map[Alarm]time.Time{}, status: Status{Name: cfg.Place.Name, Device: cfg.Place.Device, State: Absent}}
 }
 
 // OpenSerial opens the place's line with modem/port.
@@ -160,6 +164,14 @@ func OpenSerial(p Place) (at.Port, error) {
 		return nil, err // not line: a nil *Port in the interface would not be nil
 	}
 	return line, nil
+}
+
+// Card returns the IMSI of the card, "" while none is known: a key for counters, not
+// for logs or pages.
+func (b *Bay) Card() string {
+	b.statusMu.Lock()
+	defer b.statusMu.Unlock()
+	return b.card
 }
 
 // Status returns what the bay is doing.
@@ -197,41 +209,24 @@ func (b *Bay) enter(s State) {
 	}
 }
 
-// Run opens the port again and again until ctx ends; a Send in progress is
-// finished first. The pause grows while nothing works and starts afresh after a
-// session that did. A bay that needs an operator is looked at ever more rarely:
-// each look of a barred card costs a message one of its attempts.
-func (b *Bay) Run(ctx context.Context) {
-	t := b.cfg.Timing
-	pause, hands := t.ReopenMin, t.ReopenMax
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := b.session(ctx)
-		worked := time.Since(began)
-		if ctx.Err() != nil {
-			break
-		}
-		state := Absent
-		wait := pause
-		if fault.Is(err, fault.Fatal) {
-			state, wait = NeedsHand, hands
-			hands = min(2*hands, 20*t.ReopenMax)
-		}
-		b.update(func(st *Status) { st.LastError = err.Error() })
-		b.enter(state)
-		b.cfg.Log.Warn("modem lost", "bay", b.cfg.Place.Name, "err", err, "pause", wait)
-		if !sleep(ctx, wait) {
-			break
-		}
-		pause = min(2*pause, t.ReopenMax)
-		if worked > t.ReopenMax {
-			pause = t.ReopenMin
-		}
-		if worked > 20*t.ReopenMax {
-			hands = t.ReopenMax
-		}
+// tell gives news to the owner: what is in hand is recorded, shutdown or not.
+func (b *Bay) tell(n News) bool {
+	if err := b.cfg.Owner.Heard(context.Background(), b.cfg.Place.Name, n); err != nil {
+		b.cfg.Log.Error("news of a modem not kept", "bay", b.cfg.Place.Name, "err", err)
+		return false
 	}
-	b.enter(Absent)
+	return true
+}
+
+// alarm tells of a condition, at most once in a while.
+func (b *Bay) alarm(a Alarm, detail string) {
+	now := b.cfg.Now()
+	if last, ok := b.alarms[a]; ok && now.Sub(last) < b.cfg.Timing.AlarmEvery {
+		return
+	}
+	b.alarms[a] = now
+	b.cfg.Log.Warn("modem alarm", "bay", b.cfg.Place.Name, "alarm", string(a), "detail", detail)
+	b.tell(News{Kind: Alarmed, Alarm: a, Detail: detail})
 }
 
 // sleep waits d; false when ctx ended first.
@@ -246,50 +241,34 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// session is one life of the port: open, initialise, serve, close.
-func (b *Bay) session(ctx context.Context) error {
-	line, err := b.cfg.Open(b.cfg.Place)
-	if err != nil {
-		return err
-	}
-	b.eng = at.New(line, at.Config{Indication: b.indication})
-	defer func() {
-		b.enter(Absent)
-		if err := line.Close(); err != nil {
-			b.cfg.Log.Error("modem port not closed", "bay", b.cfg.Place.Name, "err", err)
-		}
-	}()
-	b.update(func(st *Status) { st.Opens++ })
-	b.again = true
-	for ctx.Err() == nil {
-		if b.again {
-			b.again = false
-			b.enter(Starting)
-			b.eng.Arm(false)
-			if err := b.start(ctx); err != nil {
-				return err
-			}
-			b.eng.Arm(true)
-		}
-		if err := b.serve(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// serve does one thing: send a message, handle what the modem says, or check it.
+// serve does one thing: send a message, handle what the modem says, fetch what it
+// keeps, obey an operator, or check it.
 func (b *Bay) serve(ctx context.Context) error {
 	t := b.cfg.Timing
-	wait := t.KeepAlive
 	requests := b.requests
 	if registered(b.stat) {
 		b.enter(Ready)
 	} else {
 		b.enter(NoNetwork)
-		requests, wait = nil, t.Register
+		requests = nil
 	}
-	timer := time.NewTimer(wait)
+	select { // a message goes before everything that can wait
+	case r := <-requests:
+		return b.transact(ctx, r)
+	default:
+	}
+	if did, err := b.chores(ctx); did || err != nil {
+		return b.broken(ctx, err)
+	}
+	now := time.Now()
+	if b.nextCheck.IsZero() || b.nextCheck.Sub(now) > t.KeepAlive {
+		b.nextCheck = now.Add(t.KeepAlive)
+	}
+	if requests == nil && b.nextCheck.Sub(now) > t.Register {
+		b.nextCheck = now.Add(t.Register)
+	}
+	// The moment is fixed: what the modem says by itself does not put it off.
+	timer := time.NewTimer(b.nextCheck.Sub(now))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -298,7 +277,10 @@ func (b *Bay) serve(ctx context.Context) error {
 		return b.listen(ctx, tok)
 	case r := <-requests:
 		return b.transact(ctx, r)
+	case o := <-b.orders:
+		return b.obey(o, true)
 	case <-timer.C:
+		b.nextCheck = time.Time{}
 		return b.check(ctx)
 	}
 }
@@ -319,7 +301,7 @@ func (b *Bay) listen(ctx context.Context, tok port.Token) error {
 	return nil
 }
 
-// resync is the first rung of the recovery ladder; the next is the end of the
+// resync is the lowest rung of the recovery ladder; the next is the end of the
 // session, which reopens the port.
 func (b *Bay) resync(ctx context.Context) error {
 	b.update(func(st *Status) { st.Resyncs++ })
@@ -332,42 +314,89 @@ func (b *Bay) resync(ctx context.Context) error {
 }
 
 // check asks an idle modem for signal and registration; a silent one gets a
-// resynchronisation.
+// resynchronisation, one without a network the next rung.
 func (b *Bay) check(ctx context.Context) error {
+	b.offerAgain()
 	err := b.signal(ctx)
 	if err == nil {
 		err = b.registration(ctx)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case asRefusal(err) != nil:
+	if asRefusal(err) != nil {
 		b.again = true // it lost its mind, not its line
-		if !sleep(ctx, b.cfg.Timing.ReopenMin) {
-			return nil
+		sleep(ctx, b.cfg.Timing.ReopenMin)
+		return nil
+	}
+	if err != nil {
+		return b.broken(ctx, err)
+	}
+	if registered(b.stat) {
+		if !b.wellSince.IsZero() && time.Since(b.wellSince) > 10*time.Minute {
+			b.well()
 		}
+		return nil
+	}
+	return b.searching(ctx)
+}
+
+// broken brings the line back after a command that failed: a restarted modem is
+// initialised, a dead port ends the session, anything else is resynchronised.
+func (b *Bay) broken(ctx context.Context, err error) error {
+	switch {
+	case err == nil, ctx.Err() != nil:
 		return nil
 	case errors.Is(err, at.ErrRestarted):
 		b.again = true
 		return nil
-	case errors.Is(err, at.ErrTimeout), errors.Is(err, at.ErrDirty):
+	case errors.Is(err, at.ErrTimeout), errors.Is(err, at.ErrDirty), errors.Is(err, at.ErrUnclear), errors.Is(err, context.Canceled):
+		b.enter(Starting)
 		return b.resync(ctx)
 	}
 	return err
 }
 
-// indication handles unsolicited lines, in the actor's goroutine.
+// indication handles unsolicited lines, in the actor's goroutine. It never writes.
 func (b *Bay) indication(i at.Indication) {
-	if i.Boot == at.BootSoft {
-		b.again = b.eng != nil && b.initialised()
+	line := i.Line
+	switch {
+	case strings.HasPrefix(line, "UNDER-VOLTAGE"):
+		b.alarm(UnderVoltage, "the modem's supply dropped")
+	case strings.HasPrefix(line, "^SMMEMFULL"):
+		b.alarm(StorageFull, "the modem says that its storage is full")
+		b.inbox.look = true
+	}
+	switch {
+	case i.Boot == at.BootSoft:
+		b.booted = true
+		b.again = b.again || b.initialised()
+	case strings.HasPrefix(line, "+CMT:"), strings.HasPrefix(line, "+CDS:"):
+		if i.PDU != "" {
+			b.direct(i.PDU)
+		}
+	case strings.HasPrefix(line, "+CMTI:"), strings.HasPrefix(line, "+CDSI:"):
+		b.announced(line)
+	case strings.HasPrefix(line, "+CUSD:"):
+		b.lastLine = line
+	case strings.HasPrefix(line, "+CMGS:"):
+		// Between commands only a message in doubt can be meant.
+		if ref, ok := refOf(line); ok && !b.submitting {
+			b.credit(ref)
+		}
+	default:
+		b.registrationNews(line)
+	}
+}
+
+// registrationNews takes +CREG: stat. The LTE side alone can bring a modem into
+// service, never out of it: the next check asks both.
+func (b *Bay) registrationNews(line string) {
+	m := regIndication.FindStringSubmatch(line)
+	if m == nil || m[1] == "CGREG" {
 		return
 	}
-	if i.PDU != "" {
-		b.incoming(i)
-		return
-	}
-	if m := regIndication.FindStringSubmatch(i.Line); m != nil {
-		b.setStat(atoi(m[1]))
+	if stat := atoi(m[2]); m[1] == "CREG" || registered(stat) {
+		b.setStat(stat)
+	} else {
+		b.nextCheck = time.Now()
 	}
 }
 
@@ -383,5 +412,11 @@ func (b *Bay) initialised() bool {
 
 func (b *Bay) setStat(stat int) {
 	b.stat = stat
+	switch {
+	case registered(stat):
+		b.lostAt = time.Time{}
+	case b.lostAt.IsZero():
+		b.lostAt = time.Now()
+	}
 	b.update(func(st *Status) { st.Registration = stat })
 }

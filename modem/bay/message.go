@@ -83,6 +83,9 @@ type Outcome struct {
 	Result Result
 	Blame  Blame // for Refused
 	Detail string
+	// Rest is how long the bay should get no message after this end; 0 leaves it to
+	// the owner. It grows while a network keeps on refusing (anti-spam).
+	Rest time.Duration
 	// Submit is Ctrl-Z to the answer, of all parts; 0 when the PDU never left.
 	Submit time.Duration
 }

@@ -1,35 +1,74 @@
 package bay
 
 import (
-	"context"
 	"strings"
 	"time"
 
 	"custode/internal/id"
-	"custode/modem/at"
 	"custode/modem/pdu"
 )
+
+// entry is a submitted part that may get a report.
+type entry struct {
+	id    id.MessageID
+	to    id.Phone
+	when  time.Time
+	until time.Time // validity of the message and a day
+}
 
 // reportRing matches status reports to messages: one place per TP-MR, which is
 // an octet that the card counts. A reused place forgets its message. Reports
 // that come before their receipt wait in early.
 type reportRing struct {
-	card  string // IMSI
-	place [256]struct {
-		id   id.MessageID
-		to   id.Phone
-		when time.Time
-	}
-	early []pdu.Report
+	card    string // IMSI
+	place   [256]entry
+	unnamed []entry // accepted without a reference
+	early   []pdu.Report
+	parts   map[id.MessageID]int // parts of a long message that are not delivered yet
 }
 
-// reportWindow is how long after the submission a report is believed.
-const reportWindow = 25 * time.Hour
+const (
+	earlyRoom   = 16
+	unnamedRoom = 16
+	reportGrace = 24 * time.Hour
+)
 
-// put remembers that ref stands for a message.
-func (r *reportRing) put(ref byte, m id.MessageID, to id.Phone, now time.Time) {
-	p := &r.place[ref]
-	p.id, p.to, p.when = m, to, now
+// put remembers that ref stands for a part of m.
+func (r *reportRing) put(ref byte, m Message, now time.Time) {
+	r.place[ref] = entry{m.ID, m.To, now, now.Add(m.Validity + reportGrace)}
+}
+
+// putUnnamed remembers a part accepted without a reference.
+func (r *reportRing) putUnnamed(m Message, now time.Time) {
+	if len(r.unnamed) >= unnamedRoom {
+		r.unnamed = r.unnamed[:copy(r.unnamed, r.unnamed[1:])]
+	}
+	r.unnamed = append(r.unnamed, entry{m.ID, m.To, now, now.Add(m.Validity + reportGrace)})
+}
+
+// expect sets how many parts of m must be delivered.
+func (r *reportRing) expect(m id.MessageID, parts int) {
+	if parts < 2 {
+		return
+	}
+	if r.parts == nil || len(r.parts) > 256 {
+		r.parts = map[id.MessageID]int{}
+	}
+	r.parts[m] = parts
+}
+
+// whole notes the delivery of a part and reports that it was the last.
+func (r *reportRing) whole(m id.MessageID) bool {
+	left, long := r.parts[m]
+	if !long {
+		return true
+	}
+	if left--; left > 0 {
+		r.parts[m] = left
+		return false
+	}
+	delete(r.parts, m)
+	return true
 }
 
 // takeEarly removes and returns a report that came before its receipt.
@@ -43,13 +82,35 @@ func (r *reportRing) takeEarly(ref byte) (pdu.Report, bool) {
 	return pdu.Report{}, false
 }
 
-// find returns the message a report is about; the zero identifier is none.
-func (r *reportRing) find(rep pdu.Report, now time.Time) id.MessageID {
-	p := r.place[rep.Ref]
-	if p.id.IsZero() || now.Sub(p.when) > reportWindow || !sameNumber(rep.To.Digits, p.to.String()) {
+// find returns the message a report is about; the zero identifier is none. final
+// forgets the place. A report whose reference we do not know belongs to a message
+// without one, if there is exactly one to that number.
+func (r *reportRing) find(rep pdu.Report, now time.Time, final bool) id.MessageID {
+	p := &r.place[rep.Ref]
+	if !p.id.IsZero() && now.Before(p.until) && sameNumber(rep.To.Digits, p.to.String()) {
+		m := p.id
+		if final {
+			*p = entry{}
+		}
+		return m
+	}
+	found := -1
+	for i, e := range r.unnamed {
+		if now.Before(e.until) && sameNumber(rep.To.Digits, e.to.String()) {
+			if found >= 0 {
+				return id.MessageID{}
+			}
+			found = i
+		}
+	}
+	if found < 0 {
 		return id.MessageID{}
 	}
-	return p.id
+	m := r.unnamed[found].id
+	if final {
+		r.unnamed = append(r.unnamed[:found], r.unnamed[found+1:]...)
+	}
+	return m
 }
 
 // tail is the part of a number that survives every way of writing it.
@@ -60,24 +121,19 @@ func tail(number string) string {
 
 // sameNumber compares the last eight digits: reports often carry the number in
 // national form.
-func sameNumber(a, b string) bool { return tail(a) == tail(b) && tail(a) != "" }
+func sameNumber(a, b string) bool { return tail(a) == tail(b) && len(tail(a)) >= 6 }
 
-// incoming handles a PDU the modem hands over.
-func (b *Bay) incoming(i at.Indication) {
-	in, err := pdu.DecodeIncoming(i.PDU)
-	if err != nil || in.Report == nil {
-		b.update(func(st *Status) { st.Unmatched++ })
-		return // incoming messages are not for us yet
-	}
-	if m := b.reports.find(*in.Report, b.cfg.Now()); !m.IsZero() {
-		b.matched(m, *in.Report)
+// report takes a status report.
+func (b *Bay) report(r pdu.Report) {
+	final := r.Fate() != pdu.Trying
+	if m := b.reports.find(r, b.cfg.Now(), final); !m.IsZero() {
+		b.matched(m, r)
 		return
 	}
-	if len(b.reports.early) < 16 && b.Status().State != Ready {
-		b.reports.early = append(b.reports.early, *in.Report)
+	if b.submitting && len(b.reports.early) < earlyRoom {
+		b.reports.early = append(b.reports.early, r)
 		return
 	}
-	b.reports.early = nil
 	b.update(func(st *Status) { st.Unmatched++ })
 }
 
@@ -86,19 +142,18 @@ func (b *Bay) matched(m id.MessageID, r pdu.Report) {
 	b.update(func(st *Status) { st.Reports++ })
 	switch r.Fate() {
 	case pdu.Delivered:
-		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Delivered})
+		if !b.reports.whole(m) {
+			return
+		}
+		var took time.Duration
+		if !r.Submitted.IsZero() && r.Done.After(r.Submitted) {
+			took = r.Done.Sub(r.Submitted)
+		}
+		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Delivered, Took: took})
 	case pdu.Undone:
+		delete(b.reports.parts, m)
 		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Undone, Detail: "not delivered, report status " + hexOctet(r.Status)})
 	}
-}
-
-// tell gives news to the owner: what is in hand is recorded, shutdown or not.
-func (b *Bay) tell(n News) bool {
-	if err := b.cfg.Owner.Heard(context.Background(), b.cfg.Place.Name, n); err != nil {
-		b.cfg.Log.Error("news of a modem not kept", "bay", b.cfg.Place.Name, "err", err)
-		return false
-	}
-	return true
 }
 
 func hexOctet(v byte) string {

@@ -76,13 +76,30 @@ func (b *Bay) refusedBefore(op, card string) error {
 	return nil
 }
 
-// noteRefusal keeps the refusal for the next process.
-func (b *Bay) noteRefusal(card string) {
+// noteRefusal makes durable that a PIN is about to be tried. Without the note the
+// next process would spend another try, so its failure keeps the PIN unsent.
+func (b *Bay) noteRefusal(card string) error {
+	note := b.pinNote(card)
+	if note == "" {
+		return nil
+	}
+	f, err := os.OpenFile(note, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fault.New(fault.Unavailable, "note the use of a SIM PIN", err)
+	}
+	return nil
+}
+
+// dropNote forgets the note of a PIN that was taken.
+func (b *Bay) dropNote(card string) {
 	note := b.pinNote(card)
 	if note == "" {
 		return
 	}
-	if err := os.WriteFile(note, nil, 0o600); err != nil {
-		b.cfg.Log.Error("refused SIM PIN not noted: a restart would try it again", "bay", b.cfg.Place.Name, "err", err)
+	if err := os.Remove(note); err != nil {
+		b.cfg.Log.Error("note of a tried SIM PIN not removed: the next start will not try it", "bay", b.cfg.Place.Name, "note", note, "err", err)
 	}
 }

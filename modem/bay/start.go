@@ -10,16 +10,18 @@ import (
 
 	"custode/internal/fault"
 	"custode/modem/at"
+	"custode/modem/profile"
 )
 
 // identity is what a modem and its card said of themselves.
-type identity struct{ manufacturer, model, imei, imsi string }
+type identity struct{ manufacturer, model, revision, imei, imsi, iccid string }
 
 var (
-	// regAnswer is the answer to AT+CREG?: "n,stat" and perhaps a quoted area.
-	// regIndication is the unsolicited form: "stat" and perhaps a quoted area.
-	regAnswer     = regexp.MustCompile(`^\+CE?REG:\s*\d\s*,\s*(\d{1,3})\s*(?:,.*)?$`)
-	regIndication = regexp.MustCompile(`^\+CREG:\s*(\d{1,3})\s*(?:,\s*".*)?$`)
+	// regAnswer is the answer to AT+CREG?: "n,stat" and perhaps an area; both may
+	// have three digits. regIndication is the unsolicited form: "stat" and perhaps
+	// an area, which is quoted or has four digits or more.
+	regAnswer     = regexp.MustCompile(`^\+C[GE]?REG:\s*\d{1,3}\s*,\s*(\d{1,3})\s*(?:,.*)?$`)
+	regIndication = regexp.MustCompile(`^\+(C[GE]?REG):\s*(\d{1,3})\s*(?:,\s*(?:"|[0-9A-Fa-f]{4}).*)?$`)
 	digitsOnly    = regexp.MustCompile(`[0-9]{10,22}`)
 	simPIN        = regexp.MustCompile(`^[0-9]{4,8}$`)
 )
@@ -39,17 +41,20 @@ func registered(stat int) bool {
 // ask runs an initialisation command. A busy SIM or modem is asked again for a
 // while; an engine out of step is resynchronised once.
 func (b *Bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
-	until := time.Now().Add(b.cfg.Timing.Busy)
+	until := time.Now().Add(b.busyWait())
 	resynced := false
 	for {
 		r, err := b.eng.Do(ctx, c)
 		refusal := asRefusal(err)
 		switch {
-		case refusal != nil && judge(refusal) == OnBusy && time.Now().Before(until):
+		case isBusy(refusal) && time.Now().Before(until):
 			if !sleep(ctx, time.Second) {
 				return r, err
 			}
 		case (errors.Is(err, at.ErrDirty) || errors.Is(err, at.ErrTimeout)) && !resynced && !c.Secret:
+			if errors.Is(err, at.ErrTimeout) && len(r.Lines) > 0 {
+				return r, b.resync(ctx) // Wavecom, A2D: the answer came, its OK did not
+			}
 			resynced = true
 			if err := b.resync(ctx); err != nil {
 				return r, err
@@ -58,6 +63,15 @@ func (b *Bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
 			return r, err
 		}
 	}
+}
+
+// busyWait is how long a card may be busy. 313 "SIM failure" passes for the first
+// minute after a start, too, but only here: ask does not see it as busy.
+func (b *Bay) busyWait() time.Duration {
+	if b.cfg.Timing.Busy > 0 {
+		return b.cfg.Timing.Busy
+	}
+	return b.profile.BusyWait
 }
 
 // try runs a command that a modem may refuse; only line trouble is an error.
@@ -80,39 +94,68 @@ func (b *Bay) first(ctx context.Context, timeout time.Duration, commands ...stri
 	return false, nil
 }
 
-// start initialises the modem after opening its port or after it restarted.
+// each runs commands whose refusals do not matter.
+func (b *Bay) each(ctx context.Context, timeout time.Duration, commands ...string) error {
+	for _, text := range commands {
+		if _, err := b.first(ctx, timeout, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start initialises the modem after opening its port or after it restarted. The
+// numbers are the rows of the design note.
 func (b *Bay) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.resync, b.manners, b.identify, b.unlock, b.subscriber, b.messaging, b.signal, b.registration,
+		b.resync,       // 0, 1
+		b.manners,      // 2 to 4
+		b.identify,     // 5
+		b.radioOn,      // 6
+		b.unlock,       // 7, 8
+		b.subscriber,   // 9
+		b.networkNews,  // 10
+		b.operator,     // 12, 13
+		b.messageMode,  // 14, 15
+		b.centre,       // 16
+		b.storage,      // 17
+		b.indications,  // 19, 20
+		b.extras,       // 21
+		b.signal,       // 22
+		b.registration, // 11
 	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	b.cfg.Log.Info("modem ready", "bay", b.cfg.Place.Name, "manufacturer", b.identity.manufacturer, "model", b.identity.model, "registration", b.stat)
+	b.inbox.look = true // 18, when nothing is to be sent
+	b.cfg.Log.Info("modem ready", "bay", b.cfg.Place.Name, "profile", b.profile.Name, "manufacturer", b.identity.manufacturer,
+		"model", b.identity.model, "registration", b.stat)
 	return nil
 }
 
-// manners: no echo, verbose finals, numeric errors.
+// manners: factory settings, no echo, verbose finals, numeric errors.
 func (b *Bay) manners(ctx context.Context) error {
-	if ok, err := b.first(ctx, 2*time.Second, "ATE0V1Q0", "ATE0"); err != nil || !ok {
-		return refusedStep(err, b, "turn echo off")
+	if d := b.profile.Defaults; d != "" {
+		if err := b.each(ctx, b.profile.DefaultsTimeout, d); err != nil { // ERROR while the SIM is locked
+			return err
+		}
 	}
-	if _, err := b.first(ctx, 2*time.Second, "AT+CMEE=1", "AT+CMEE=2"); err != nil {
-		return err
+	ok, err := b.first(ctx, 2*time.Second, "ATE0V1Q0")
+	if err == nil && !ok {
+		if ok, err = b.first(ctx, 2*time.Second, "ATE0"); err == nil {
+			err = b.each(ctx, 2*time.Second, "ATV1", "ATQ0")
+		}
 	}
-	r, ok, err := b.try(ctx, at.Command{Text: "AT+CFUN?", Prefix: "+CFUN:", Timeout: 5 * time.Second})
-	if err != nil {
-		return err
+	if err != nil || !ok {
+		return b.refusedStep(err, "turn echo off")
 	}
-	if ok && len(r.Lines) > 0 && strings.TrimSpace(strings.TrimPrefix(r.Lines[0], "+CFUN:")) != "1" {
-		_, _, err = b.try(ctx, at.Command{Text: "AT+CFUN=1", Timeout: 15 * time.Second})
-	}
+	_, err = b.first(ctx, 2*time.Second, "AT+CMEE=1", "AT+CMEE=2")
 	return err
 }
 
 // refusedStep builds the error of a step that must not be refused.
-func refusedStep(err error, b *Bay, what string) error {
+func (b *Bay) refusedStep(err error, what string) error {
 	if err != nil {
 		return err
 	}
@@ -128,89 +171,54 @@ func (b *Bay) bare(ctx context.Context, text, prefix string) (string, error) {
 	return line[:min(len(line), 60)], nil
 }
 
-// identify reads who the modem is and refuses a simulator that is not wanted.
+// identify reads who the modem is, refuses a simulator that is not wanted and a
+// modem that is not the one of this place, and takes its profile.
 func (b *Bay) identify(ctx context.Context) error {
+	op := "initialise modem " + b.cfg.Place.Name
 	var id identity
 	var err error
 	for _, q := range []struct {
 		text, prefix string
 		into         *string
-	}{{"AT+CGMI", "+CGMI:", &id.manufacturer}, {"AT+CGMM", "+CGMM:", &id.model}, {"AT+CGSN", "+CGSN:", &id.imei}} {
+	}{{"AT+CGMI", "+CGMI:", &id.manufacturer}, {"AT+CGMM", "+CGMM:", &id.model}, {"AT+CGMR", "+CGMR:", &id.revision}, {"AT+CGSN", "+CGSN:", &id.imei}} {
 		if *q.into, err = b.bare(ctx, q.text, q.prefix); err != nil {
 			return err
 		}
 	}
-	if strings.Contains(strings.ToUpper(id.manufacturer), "SIMULATOR") && !b.cfg.AllowSimulated {
-		return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Place.Name, "the device is a simulator")
+	if strings.Contains(strings.ToUpper(id.manufacturer+id.revision), "SIMULATOR") && !b.cfg.AllowSimulated {
+		return fault.Newf(fault.Fatal, op, "the device is a simulator")
 	}
 	id.imei = digitsOnly.FindString(id.imei)
+	want := b.cfg.Place.IMEI
+	switch {
+	case want != "" && id.imei != "" && id.imei[:min(14, len(id.imei))] != want[:min(14, len(want))]:
+		b.alarm(Impostor, "the modem is not the one this place is configured for")
+		return fault.Newf(fault.Fatal, op, "IMEI %s is configured, %s answers", want, id.imei)
+	case want == "" && b.identity.imei != "" && id.imei != "" && b.identity.imei != id.imei:
+		b.alarm(Impostor, "another modem than before answers")
+	}
 	b.identity = id
-	b.update(func(st *Status) { st.Manufacturer, st.Model, st.IMEI = id.manufacturer, id.model, id.imei })
+	b.take(b.cfg.Profiles.Match(id.manufacturer, id.model))
+	b.update(func(st *Status) {
+		st.Manufacturer, st.Model, st.IMEI, st.Profile = id.manufacturer, id.model, id.imei, b.profile.Name
+	})
 	return nil
 }
 
-// unlock enters the SIM PIN, once: three wrong ones lock the card.
-func (b *Bay) unlock(ctx context.Context) error {
-	op := "unlock the SIM of modem " + b.cfg.Place.Name
-	r, err := b.ask(ctx, at.Command{Text: "AT+CPIN?", Prefix: "+CPIN:", Timeout: 10 * time.Second})
-	if refusal := asRefusal(err); refusal != nil {
-		return fault.New(fault.Fatal, op, refusal)
-	}
-	// Wavecom modems answer READY and forget the OK.
-	if err != nil && (len(r.Lines) == 0 || !errors.Is(err, at.ErrTimeout)) {
-		return err
-	}
-	state := ""
-	if len(r.Lines) > 0 {
-		state = strings.Trim(strings.TrimSpace(strings.TrimPrefix(r.Lines[0], "+CPIN:")), `"`)
-	}
-	switch {
-	case state == "READY":
-		return nil
-	case state != "SIM PIN":
-		return fault.Newf(fault.Fatal, op, "the card wants %.20q", state)
-	case b.cfg.Place.SIMPIN == "":
-		return fault.Newf(fault.Fatal, op, "the card wants a PIN and none is configured")
-	}
-	return b.enterPIN(ctx, op)
+// take makes p the profile of what is plugged in.
+func (b *Bay) take(p profile.Profile) {
+	b.profile = p
+	b.eng.Adapt(at.Dialect{CommandGap: p.CommandGap, CtrlZGap: p.CtrlZGap, Boot: p.Boot, Ready: p.Ready, Ignore: p.Ignore})
 }
 
-func (b *Bay) enterPIN(ctx context.Context, op string) error {
-	card, err := b.bare(ctx, "AT+CCID", "+CCID:")
+// radioOn leaves flight mode. Some modems say 515 for a while after it.
+func (b *Bay) radioOn(ctx context.Context) error {
+	r, ok, err := b.try(ctx, at.Command{Text: "AT+CFUN?", Prefix: "+CFUN:", Timeout: 5 * time.Second})
 	if err != nil {
 		return err
 	}
-	card = "card " + digitsOnly.FindString(card)
-	if err := b.refusedBefore(op, card); err != nil {
-		return err
-	}
-	r, ok, err := b.try(ctx, at.Command{Text: "AT+CPINR", Prefix: "+CPINR:", Timeout: 5 * time.Second})
-	if err != nil {
-		return err
-	}
-	for _, l := range r.Lines {
-		f := at.Fields(l, "+CPINR:")
-		if ok && len(f) >= 2 && f[0] == "SIM PIN" && atoi(f[1]) < 2 {
-			return fault.Newf(fault.Fatal, op, "only one try is left, which is for an operator")
-		}
-	}
-	pin, err := readSIMPIN(b.cfg.Place.SIMPIN)
-	if err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	defer clear(pin)
-	// Noted before the modem sees it: an answer that never comes counts as a no.
-	b.pinRefused = card
-	// Not through ask, which repeats.
-	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + string(pin) + `"`, Timeout: 20 * time.Second, Secret: true})
-	refusal := asRefusal(err)
-	switch {
-	case err == nil, errors.Is(err, at.ErrDirty), refusal != nil && judge(refusal) == OnBusy:
-		b.pinRefused = "" // taken, or the card never saw it
-		return err
-	case refusal != nil:
-		b.noteRefusal(card)
-		return fault.New(fault.Fatal, op, refusal)
+	if ok && len(r.Lines) > 0 && strings.TrimSpace(strings.TrimPrefix(r.Lines[0], "+CFUN:")) != "1" {
+		err = b.each(ctx, 15*time.Second, "AT+CFUN=1", "AT+CMEE=1") // which forgets CMEE in some
 	}
 	return err
 }
@@ -222,38 +230,53 @@ func (b *Bay) subscriber(ctx context.Context) error {
 		return err
 	}
 	imsi = digitsOnly.FindString(imsi)
+	if strings.HasPrefix(imsi, "00101") && !b.cfg.AllowSimulated {
+		return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Place.Name, "the card is of the test network 001 01")
+	}
 	if imsi != b.reports.card {
 		b.reports = reportRing{card: imsi}
+		b.lastRef = -1
 	}
 	b.identity.imsi = imsi
+	if b.identity.iccid == "" {
+		if b.identity.iccid, err = b.cardNumber(ctx); err != nil {
+			return err
+		}
+	}
 	masked := ""
 	if len(imsi) > 8 {
 		masked = imsi[:5] + strings.Repeat("•", len(imsi)-8) + imsi[len(imsi)-3:]
 	}
-	b.update(func(st *Status) { st.IMSI = masked })
+	b.update(func(st *Status) { st.IMSI, b.card = masked, imsi })
 	return nil
 }
 
-// messaging sets PDU mode and asks for reports by +CDS where possible.
-func (b *Bay) messaging(ctx context.Context) error {
-	for _, optional := range []string{"AT+CREG=1", "AT+CSMS=0"} {
-		if _, err := b.first(ctx, 5*time.Second, optional); err != nil {
-			return err
+// cardNumber reads the ICCID, "" when the modem does not tell.
+func (b *Bay) cardNumber(ctx context.Context) (string, error) {
+	for _, q := range b.profile.ICCID {
+		prefix := strings.TrimSuffix(strings.TrimPrefix(q, "AT"), "?") + ":"
+		line, err := b.bare(ctx, q, prefix)
+		if err != nil {
+			return "", err
+		}
+		if n := digitsOnly.FindString(line); n != "" {
+			return n, nil
 		}
 	}
-	if ok, err := b.first(ctx, 2*time.Second, "AT+CMGF=0"); err != nil || !ok {
-		return refusedStep(err, b, "PDU mode")
-	}
-	// Qualcomm parts advertise mode 2 with ds 1 and refuse it.
-	ok, err := b.first(ctx, 3*time.Second,
-		"AT+CNMI=2,1,0,1,0", "AT+CNMI=1,1,0,1,0", "AT+CNMI=2,1,0,2,0", "AT+CNMI=1,1,0,2,0", "AT+CNMI=2,1,0,0,0")
-	if err == nil && !ok {
-		b.cfg.Log.Warn("modem gives no indications", "bay", b.cfg.Place.Name)
-	}
-	if err != nil {
+	return "", nil
+}
+
+// networkNews asks to be told of registration changes.
+func (b *Bay) networkNews(ctx context.Context) error {
+	if _, err := b.first(ctx, 2*time.Second, "AT+CREG=1", "AT+CREG=2"); err != nil {
 		return err
 	}
-	if _, err := b.first(ctx, 10*time.Second, "AT+COPS=3,2"); err != nil {
+	return b.each(ctx, 2*time.Second, "AT+CGREG=1", "AT+CEREG=1")
+}
+
+// operator asks once in which network we are: some firmware answers COPS slowly.
+func (b *Bay) operator(ctx context.Context) error {
+	if err := b.each(ctx, 10*time.Second, "AT+COPS=3,2"); err != nil {
 		return err
 	}
 	r, _, err := b.try(ctx, at.Command{Text: "AT+COPS?", Prefix: "+COPS:", Timeout: 10 * time.Second})
@@ -265,29 +288,168 @@ func (b *Bay) messaging(ctx context.Context) error {
 			b.update(func(st *Status) { st.Operator = f[2][:min(len(f[2]), 20)] })
 		}
 	}
+	// Only USSD needs it; programs before us may have left HEX.
+	_, err = b.first(ctx, 2*time.Second, `AT+CSCS="GSM"`, `AT+CSCS="IRA"`)
+	return err
+}
+
+// messageMode selects the message service and PDU mode.
+func (b *Bay) messageMode(ctx context.Context) error {
+	b.csms = 0
+	r, ok, err := b.try(ctx, at.Command{Text: "AT+CSMS=" + strconv.Itoa(b.profile.CSMS), Prefix: "+CSMS:", Timeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	if ok {
+		b.csms = b.profile.CSMS
+	}
+	if ok && len(r.Lines) > 0 {
+		if f := at.Fields(r.Lines[0], "+CSMS:"); len(f) == 3 && f[1] == "0" {
+			return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Place.Name, "it cannot send messages (CSMS mo=0)")
+		}
+	}
+	if ok, err := b.first(ctx, 2*time.Second, "AT+CMGF=0"); err != nil || !ok {
+		return b.refusedStep(err, "PDU mode")
+	}
 	return nil
 }
 
-// signal reads +CSQ; 99 means unknown, not bad.
+// centre sees to a service centre address: PDUs leave it to the modem.
+func (b *Bay) centre(ctx context.Context) error {
+	r, ok, err := b.try(ctx, at.Command{Text: "AT+CSCA?", Prefix: "+CSCA:", Timeout: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	have := ""
+	if ok && len(r.Lines) > 0 {
+		if f := at.Fields(r.Lines[0], "+CSCA:"); len(f) > 0 {
+			have = strings.TrimPrefix(f[0], "+")
+		}
+	}
+	want := b.cfg.Place.Centre
+	switch {
+	case !want.IsZero() && have != want.String()[1:]:
+		return b.setCentre(ctx)
+	case have == "" && ok:
+		b.alarm(OurMistake, "the card has no service centre address and none is configured")
+	}
+	return nil
+}
+
+func (b *Bay) setCentre(ctx context.Context) error {
+	return b.each(ctx, 10*time.Second, `AT+CSCA="`+b.cfg.Place.Centre.String()+`",145`)
+}
+
+var storageList = regexp.MustCompile(`"([A-Z]{2})"`)
+
+// storage selects where messages are kept: the first of the profile that the modem
+// offers. Its list has many shapes (an extra bracket, missing ones, empty ones).
+func (b *Bay) storage(ctx context.Context) error {
+	b.inbox.store, b.inbox.home = "", ""
+	r, ok, err := b.try(ctx, at.Command{Text: "AT+CPMS=?", Prefix: "+CPMS:", Timeout: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	offered := map[string]bool{}
+	if ok && len(r.Lines) > 0 {
+		for _, m := range storageList.FindAllStringSubmatch(r.Lines[0], -1) {
+			offered[m[1]] = true
+		}
+	}
+	for _, s := range b.profile.Storages {
+		if len(offered) > 0 && !offered[s] {
+			continue
+		}
+		q := `"` + s + `"`
+		three, two := "AT+CPMS="+q+","+q+","+q, "AT+CPMS="+q+","+q
+		if b.profile.StorageShape == 2 {
+			three = two
+		}
+		for _, text := range []string{three, two} {
+			_, ok, err := b.try(ctx, at.Command{Text: text, Prefix: "+CPMS:", Timeout: 10 * time.Second})
+			if err != nil {
+				return err
+			}
+			if ok {
+				b.inbox.store, b.inbox.home = s, s
+				return nil
+			}
+		}
+	}
+	b.cfg.Log.Warn("modem lets no storage be chosen", "bay", b.cfg.Place.Name)
+	return nil
+}
+
+// indications asks for reports by +CDS where possible and reads back what it got:
+// Qualcomm parts advertise mode 2 with ds 1 and refuse it.
+func (b *Bay) indications(ctx context.Context) error {
+	var tries []string
+	for _, c := range b.profile.CNMI {
+		tries = append(tries, "AT+CNMI="+c)
+	}
+	ok, err := b.first(ctx, 3*time.Second, tries...)
+	if err != nil {
+		return err
+	}
+	r, _, err := b.try(ctx, at.Command{Text: "AT+CNMI?", Prefix: "+CNMI:", Timeout: 3 * time.Second})
+	if err != nil {
+		return err
+	}
+	mt := ""
+	if len(r.Lines) > 0 {
+		if f := at.Fields(r.Lines[0], "+CNMI:"); len(f) >= 4 {
+			mt = f[1]
+			b.update(func(st *Status) { st.Reporting = f[3] })
+		}
+	}
+	if !ok || mt == "0" {
+		b.cfg.Log.Warn("modem gives no indications, it is asked instead", "bay", b.cfg.Place.Name)
+	}
+	return b.each(ctx, 2*time.Second, "AT+CMMS=0")
+}
+
+func (b *Bay) extras(ctx context.Context) error {
+	return b.each(ctx, 5*time.Second, b.profile.Extras...)
+}
+
+// signal reads +CSQ and, where that is unknown (99: unknown, not bad), +CESQ.
 func (b *Bay) signal(ctx context.Context) error {
 	r, err := b.ask(ctx, at.Command{Text: "AT+CSQ", Prefix: "+CSQ:", Timeout: 5 * time.Second})
 	if err != nil {
 		return err
 	}
 	dbm := 0
-	if len(r.Lines) > 0 {
-		if f := at.Fields(r.Lines[0], "+CSQ:"); len(f) > 0 {
-			if n, err := strconv.Atoi(f[0]); err == nil && n >= 0 && n <= 31 {
-				dbm = -113 + 2*n
-			}
+	if n, ok := fieldOf(r, "+CSQ:", 0); ok && n <= 31 {
+		dbm = -113 + 2*n
+	} else {
+		r, _, err := b.try(ctx, at.Command{Text: "AT+CESQ", Prefix: "+CESQ:", Timeout: 5 * time.Second})
+		if err != nil {
+			return err
+		}
+		if n, ok := fieldOf(r, "+CESQ:", 5); ok && n <= 97 {
+			dbm = -141 + n
 		}
 	}
 	b.update(func(st *Status) { st.Signal = dbm })
 	return nil
 }
 
+// fieldOf reads a number of the answer's first line; not negative.
+func fieldOf(r at.Reply, prefix string, i int) (int, bool) {
+	if len(r.Lines) == 0 {
+		return 0, false
+	}
+	f := at.Fields(r.Lines[0], prefix)
+	if i >= len(f) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(f[i])
+	return n, err == nil && n >= 0
+}
+
 // registration asks the circuit-switched and, when that says no, the LTE side.
 func (b *Bay) registration(ctx context.Context) error {
+	stat := 0
 	for _, q := range []string{"AT+CREG?", "AT+CEREG?"} {
 		r, ok, err := b.try(ctx, at.Command{Text: q, Prefix: q[2:len(q)-1] + ":", Accept: regAnswer.MatchString, Timeout: 5 * time.Second})
 		if err != nil {
@@ -296,10 +458,13 @@ func (b *Bay) registration(ctx context.Context) error {
 		if !ok || len(r.Lines) == 0 {
 			continue
 		}
-		b.setStat(atoi(regAnswer.FindStringSubmatch(r.Lines[0])[1]))
-		if registered(b.stat) {
-			return nil
+		if s := atoi(regAnswer.FindStringSubmatch(r.Lines[0])[1]); stat == 0 || registered(s) {
+			stat = s
+		}
+		if registered(stat) {
+			break
 		}
 	}
+	b.setStat(stat)
 	return nil
 }
