@@ -274,3 +274,12 @@ func deliverPDU(from, text string, pid, dcs byte) string {
 }
 
 var errNotKept = fault.Newf(fault.Unavailable, "keep", "database is down")
+
+func withExtra(t testing.TB, yaml string) *profile.Set {
+	t.Helper()
+	s, err := profile.Parse("test", []byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
