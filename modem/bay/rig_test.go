@@ -283,3 +283,7 @@ func withExtra(t testing.TB, yaml string) *profile.Set {
 	}
 	return s
 }
+
+var discard = slog.New(slog.DiscardHandler)
+
+func indicationOf(line, text string) at.Indication { return at.Indication{Line: line, PDU: text} }
