@@ -9,8 +9,6 @@ import (
 	"custode/modem/pdu"
 )
 
-const phone1, phone2 = "+393401234567", "+393407654321"
-
 func TestReportMatching(t *testing.T) {
 	var ring reportRing
 	now := time.Now()
