@@ -50,7 +50,7 @@ func NewParcel(m Message) (*Parcel, error) {
 
 func (p *Parcel) submit() pdu.Submit {
 	m := p.msg
-	return pdu.Submit{To: m.To, Text: m.Text, Validity: m.Validity, Report: true, Flash: m.Flash, MaxParts: m.MaxParts, Ref: m.Ref}
+	return pdu.Submit{To: m.To, Text: m.Text, Validity: m.Validity, Report: true, Flash: m.Flash, MaxParts: m.MaxParts, Ref: uint16(m.Ref), Plain: true}
 }
 
 // Wipe overwrites text and frames. The parcel cannot be sent any more.
