@@ -80,3 +80,34 @@ func FuzzTransliterate(f *testing.F) {
 		}
 	})
 }
+
+func TestIsStop(t *testing.T) {
+	for text, want := range map[string]bool{"STOP": true, " stop. ": true, "Arresta!": true, "basta": true, "non fermarti stop": false, "": false, "stop per favore": false, strings.Repeat("S", 100): false} {
+		if pdu.IsStop(text) != want {
+			t.Errorf("%q", text)
+		}
+	}
+}
+
+func TestSilent(t *testing.T) {
+	for _, c := range []struct {
+		pid, dcs byte
+		want     bool
+	}{{0, 0, false}, {0x40, 0, true}, {0, 0x10, true}, {0, 0x18, true}, {0, 0x11, false}, {0, 0xf0, true}, {0, 0xf1, false}, {0, 8, false}, {0, 0xc8, false}} {
+		if got := (pdu.Body{PID: c.pid, DCS: c.dcs}).Silent(); got != c.want {
+			t.Errorf("%#x %#x: %v", c.pid, c.dcs, got)
+		}
+	}
+}
+
+func TestUSSD(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		dcs  int
+		want string
+	}{{"Credito 5", 15, "Credito 5"}, {"00430069", 72, "Ci"}, {"00430069", 15, "00430069"}, {"0043", 17, "C"}, {"004", 72, "004"}, {"a\x1b[31mb", 15, "a[31mb"}} {
+		if got := pdu.USSD(c.text, c.dcs); got != c.want {
+			t.Errorf("%q %d: %q", c.text, c.dcs, got)
+		}
+	}
+}

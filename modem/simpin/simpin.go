@@ -1,4 +1,8 @@
-package bay
+// Package simpin reads the file with a card's PIN and remembers, over restarts, that
+// a PIN is being tried: a card locks itself after three wrong ones, so one try a
+// change of the file is all there is. Notes are empty files named by the card.
+// Nothing here logs or repeats a PIN. Only modem/bay may import it.
+package simpin
 
 import (
 	"bytes"
@@ -7,18 +11,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"custode/internal/fault"
 )
 
+// form is what a PIN looks like (27.007 section 8.3).
+var form = regexp.MustCompile(`^[0-9]{4,8}$`)
+
 // maxSIMPINFile bounds the file, in octets; a PIN has four to eight digits.
 const maxSIMPINFile = 64
 
-// readSIMPIN returns the first line of the file. It must be a regular file that
+// Read returns the first line of the file. It must be a regular file that
 // others may not read; group bits may be the mask of an access control list,
 // as systemd makes them for credentials. The caller wipes the result.
-func readSIMPIN(path string) ([]byte, error) {
+func Read(path string) ([]byte, error) {
 	const op = "read SIM PIN file"
 	// O_NONBLOCK: a FIFO in its place must not hang the bay and its shutdown.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -40,33 +49,34 @@ func readSIMPIN(path string) ([]byte, error) {
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSpace(line)
-	if !simPIN.Match(line) {
+	if !form.Match(line) {
 		clear(data)
 		return nil, fault.Newf(fault.Fatal, op, "%s does not begin with a line of four to eight digits", path)
 	}
 	return line, nil
 }
 
-// pinNote is the file that says that a card refused its PIN, so that a restart
-// does not spend another of its three tries; "" when nothing is kept.
-func (b *Bay) pinNote(card string) string {
-	if b.cfg.PINNotes == "" {
-		return ""
-	}
-	digits := digitsOnly.FindString(card)
-	if digits == "" {
-		digits = b.cfg.Place.Name // a modem that does not tell the card's number
-	}
-	return filepath.Join(b.cfg.PINNotes, "sim-pin-refused-"+digits)
+// Notes keeps the notes of one bay in a folder; with an empty Dir there are none.
+type Notes struct {
+	Dir string
+	Bay string // stands for a card that does not tell its number
 }
 
-// refusedBefore fails when the card refused a PIN in this process or, by its
-// note, in an earlier one.
-func (b *Bay) refusedBefore(op, card string) error {
-	note := b.pinNote(card)
-	if b.pinRefused == card {
-		return fault.Newf(fault.Fatal, op, "the PIN was refused before and is not tried again")
+// path is the note of a card, "" when nothing is kept.
+func (n Notes) path(card string) string {
+	if n.Dir == "" {
+		return ""
 	}
+	if card == "" || strings.Trim(card, "0123456789") != "" {
+		card = n.Bay
+	}
+	return filepath.Join(n.Dir, "sim-pin-refused-"+card)
+}
+
+// Tried fails with fault.Fatal when a process tried a PIN on the card (by its ICCID)
+// and did not see it taken.
+func (n Notes) Tried(op, card string) error {
+	note := n.path(card)
 	if note == "" {
 		return nil
 	}
@@ -76,10 +86,10 @@ func (b *Bay) refusedBefore(op, card string) error {
 	return nil
 }
 
-// noteRefusal makes durable that a PIN is about to be tried. Without the note the
-// next process would spend another try, so its failure keeps the PIN unsent.
-func (b *Bay) noteRefusal(card string) error {
-	note := b.pinNote(card)
+// Put makes durable that a PIN is about to be tried. Without the note the next
+// process would spend another try, so its failure must keep the PIN unsent.
+func (n Notes) Put(card string) error {
+	note := n.path(card)
 	if note == "" {
 		return nil
 	}
@@ -93,13 +103,14 @@ func (b *Bay) noteRefusal(card string) error {
 	return nil
 }
 
-// dropNote forgets the note of a PIN that was taken.
-func (b *Bay) dropNote(card string) {
-	note := b.pinNote(card)
+// Drop forgets the note of a PIN that was taken.
+func (n Notes) Drop(card string) error {
+	note := n.path(card)
 	if note == "" {
-		return
+		return nil
 	}
 	if err := os.Remove(note); err != nil {
-		b.cfg.Log.Error("note of a tried SIM PIN not removed: the next start will not try it", "bay", b.cfg.Place.Name, "note", note, "err", err)
+		return fault.New(fault.Unavailable, "remove the note of a tried SIM PIN", err)
 	}
+	return nil
 }

@@ -1,4 +1,4 @@
-package bay
+package simpin
 
 import (
 	"os"
@@ -22,7 +22,7 @@ func TestSIMPINFile(t *testing.T) {
 		}
 	}
 	write("1234\r\na comment", 0o400)
-	if pin, err := readSIMPIN(path); err != nil || string(pin) != "1234" {
+	if pin, err := Read(path); err != nil || string(pin) != "1234" {
 		t.Errorf("%q, %v", pin, err)
 	}
 	for name, c := range map[string]struct {
@@ -33,7 +33,7 @@ func TestSIMPINFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(c.text, c.mode)
-		if _, err := readSIMPIN(path); !fault.Is(err, fault.Fatal) || strings.Contains(err.Error(), "12a4") {
+		if _, err := Read(path); !fault.Is(err, fault.Fatal) || strings.Contains(err.Error(), "12a4") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -42,7 +42,33 @@ func TestSIMPINFile(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readSIMPIN(fifo); !fault.Is(err, fault.Fatal) {
+	if _, err := Read(fifo); !fault.Is(err, fault.Fatal) {
 		t.Errorf("FIFO: %v", err)
+	}
+}
+
+func TestNotes(t *testing.T) {
+	dir := t.TempDir()
+	n := Notes{Dir: dir, Bay: "bay0"}
+	for _, card := range []string{"8939010000000000001", "", "../x"} {
+		if err := n.Tried("unlock", card); err != nil {
+			t.Errorf("%q before: %v", card, err)
+		}
+		if err := n.Put(card); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Tried("unlock", card); !fault.Is(err, fault.Fatal) {
+			t.Errorf("%q noted: %v", card, err)
+		}
+		if err := n.Drop(card); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (Notes{Dir: filepath.Join(dir, "none")}).Put("1"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("no folder: %v", err)
+	}
+	var off Notes
+	if off.Put("1") != nil || off.Tried("x", "1") != nil || off.Drop("1") != nil {
+		t.Error("without a folder nothing is kept")
 	}
 }

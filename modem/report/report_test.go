@@ -1,4 +1,4 @@
-package bay
+package report
 
 import (
 	"crypto/rand"
@@ -9,8 +9,10 @@ import (
 	"custode/modem/pdu"
 )
 
-func TestReportMatching(t *testing.T) {
-	var ring reportRing
+const phone1, phone2 = "+393401234567", "+393407654321"
+
+func TestMatching(t *testing.T) {
+	var ring Ring
 	now := time.Now()
 	m, err := id.NewMessageID(rand.Reader)
 	if err != nil {
@@ -20,8 +22,7 @@ func TestReportMatching(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg := Message{ID: m, To: to, Validity: time.Hour}
-	ring.put(7, msg, now)
+	ring.Put(7, m, to, time.Hour, now)
 	for name, c := range map[string]struct {
 		ref    byte
 		number string
@@ -31,13 +32,13 @@ func TestReportMatching(t *testing.T) {
 		"exact": {7, phone1, now, true}, "national": {7, "3401234567", now, true}, "other number": {7, phone2, now, false},
 		"other reference": {8, phone1, now, false}, "too late": {7, phone1, now.Add(26 * time.Hour), false}, "no number": {7, "", now, false},
 	} {
-		if got := ring.find(pdu.Report{Ref: c.ref, To: pdu.Address{Digits: c.number}}, c.when, false); (got == m) != c.want {
+		if got := ring.Find(pdu.Report{Ref: c.ref, To: pdu.Address{Digits: c.number}}, c.when, false); (got == m) != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
 	ring.early = []pdu.Report{{Ref: 9, To: pdu.Address{Digits: phone1}}}
-	ring.put(9, msg, now)
-	if _, ok := ring.takeEarly(9); !ok || len(ring.early) != 0 {
+	ring.Put(9, m, to, time.Hour, now)
+	if _, ok := ring.TakeEarly(9); !ok || len(ring.early) != 0 {
 		t.Error("an early report was not matched")
 	}
 }
