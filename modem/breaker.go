@@ -60,11 +60,11 @@ func (b *breaker) count(end bay.Outcome, blameless bool, now time.Time, base tim
 		b.failures = 0 // it does talk to the network
 	case end.Result == bay.Refused && (end.Blame == bay.OnNetwork || end.Blame == bay.OnBusy):
 		if !blameless {
-			b.trip(now, base, 0)
+			b.trip(now, base, end.Rest)
 		}
 	default: // the modem, the line, doubt
 		if b.failures++; b.failures >= failuresToOpen {
-			b.trip(now, base, 0)
+			b.trip(now, base, end.Rest)
 		}
 	}
 }

@@ -126,7 +126,12 @@ func (f *fakeJournal) states(k id.MessageID) (out []State) {
 // wait blocks until the message is in one of the states.
 func (f *fakeJournal) wait(t testing.TB, k id.MessageID, want ...State) State {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	return f.waitFor(t, 20*time.Second, k, want...)
+}
+
+func (f *fakeJournal) waitFor(t testing.TB, most time.Duration, k id.MessageID, want ...State) State {
+	t.Helper()
+	limit := time.After(most)
 	for {
 		f.mu.Lock()
 		s, changed := f.rows[k].state, f.changed
@@ -137,7 +142,7 @@ func (f *fakeJournal) wait(t testing.TB, k id.MessageID, want ...State) State {
 		select {
 		case <-changed:
 		case <-limit:
-			t.Fatalf("message is %v after 20 s, want %v; history %v", s, want, f.states(k))
+			t.Fatalf("message is %v after %v, want %v; history %v", s, most, want, f.states(k))
 		}
 	}
 }

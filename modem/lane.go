@@ -2,6 +2,7 @@ package modem
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"custode/internal/fault"
@@ -55,6 +56,7 @@ type lane struct {
 	handoff, submit          meter.Span    // of messages that are not bulk; of all
 	delivery                 meter.Span
 	hedges                   uint64
+	measured                 time.Time // last attempt; zero before the first
 }
 
 // priorSubmit is what a submission is expected to take (seconds) before a bay
@@ -78,9 +80,42 @@ func (l *lane) affords(bulk bool, now time.Time) bool {
 	return ok
 }
 
+// cardIn is the IMSI of l's card.
+func (p *Pool) cardIn(l *lane) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return l.card
+}
+
+// measure takes the time of an attempt and whether the bay failed it.
+func (l *lane) measure(took time.Duration, failed bool, now time.Time) {
+	if took > 0 && l.measured.IsZero() {
+		l.submitTime.Value = took.Seconds() // what was only assumed does not count
+	}
+	if took > 0 {
+		l.submitTime.Add(took.Seconds())
+	}
+	share := 0.0
+	if failed {
+		share = 1
+	}
+	l.errors.Add(share)
+	l.measured = now
+}
+
+// forget is how long a measure counts: a bay that was slow then is tried again.
+const forget = 10 * time.Minute
+
 // score is the expected cost of a submission in seconds: the measured time, longer
-// for a bay that fails.
-func (l *lane) score() float64 { return l.submitTime.Value * (1 + l.errors.Value) }
+// for a bay that fails. A bay that was not measured, or long ago, is taken for an
+// average one.
+func (l *lane) score(average float64, now time.Time) float64 {
+	if l.measured.IsZero() {
+		return average
+	}
+	fresh := math.Exp(-now.Sub(l.measured).Seconds() / forget.Seconds())
+	return fresh*l.submitTime.Value*(1+l.errors.Value) + (1-fresh)*average
+}
 
 func (l *lane) spentToday(now time.Time) int {
 	if l.purse == nil {
@@ -263,17 +298,15 @@ func (p *Pool) judge(a *attempt, end bay.Outcome) outcome {
 	switch end.Result {
 	case bay.Accepted:
 		l.submit.Add(end.Submit)
-		l.submitTime.Add(end.Submit.Seconds())
-		l.errors.Add(0)
+		l.measure(max(end.Submit, 1), false, now)
 		a.job.sentAt = now
 		return accepted
 	case bay.Doubtful:
 		// Longer than anything a hedge waits for tells no more.
-		l.submitTime.Add(min(end.Submit, p.cfg.Timing.Hedge).Seconds())
-		l.errors.Add(1)
+		l.measure(min(end.Submit, p.cfg.Timing.Hedge), true, now)
 		return doubted
 	case bay.NotSent:
-		l.errors.Add(1)
+		l.measure(0, true, now)
 		return elsewhere
 	case bay.Untouched:
 		return untouched
@@ -284,7 +317,7 @@ func (p *Pool) judge(a *attempt, end bay.Outcome) outcome {
 	case bay.OnRoute:
 		return unlikely
 	}
-	l.errors.Add(1)
+	l.measure(0, true, now)
 	return elsewhere
 }
 
@@ -355,7 +388,7 @@ func (d desk) Heard(ctx context.Context, name string, n bay.News) error {
 	case hold:
 		return nil
 	case n.Kind == bay.LateReceipt:
-		return p.record(ctx, j, Event{State: Sent, Bay: name, Card: l.card, Detail: n.Detail})
+		return p.record(ctx, j, Event{State: Sent, Bay: name, Card: p.cardIn(l), Detail: n.Detail})
 	}
 	return p.reported(ctx, j, l, n)
 }

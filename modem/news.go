@@ -21,7 +21,7 @@ func (p *Pool) received(ctx context.Context, l *lane, in bay.Incoming) error {
 	rctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
 	defer cancel()
 	now := p.cfg.Now()
-	m := Received{Mark: in.Mark, From: in.From, Text: in.Text, Bay: l.place.Name, Card: l.card, At: in.At}
+	m := Received{Mark: in.Mark, From: in.From, Text: in.Text, Bay: l.place.Name, Card: p.cardIn(l), At: in.At}
 	if m.At.IsZero() {
 		m.At = now
 	}

@@ -159,11 +159,26 @@ func (p *Pool) better(l, o *lane, j *job, now time.Time) bool {
 			return b
 		}
 	}
-	a, b := l.score(), o.score()
+	average := p.averageScore()
+	a, b := l.score(average, now), o.score(average, now)
 	if math.Abs(a-b) > 0.1*min(a, b) {
 		return a < b
 	}
 	return l.spentToday(now) < o.spentToday(now)
+}
+
+// averageScore is of the measured bays; p.mu is held.
+func (p *Pool) averageScore() float64 {
+	sum, n := 0.0, 0.0
+	for _, l := range p.lanes {
+		if !l.measured.IsZero() {
+			sum, n = sum+l.score(0, l.measured), n+1
+		}
+	}
+	if n == 0 {
+		return priorSubmit
+	}
+	return sum / n
 }
 
 // sameOperator reports that a bay of l's operator has tried j.

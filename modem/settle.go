@@ -161,7 +161,7 @@ func (p *Pool) hedgeAfter(l *lane) time.Duration {
 
 // reported records what a status report says.
 func (p *Pool) reported(ctx context.Context, j *job, l *lane, n bay.News) error {
-	e := Event{Bay: l.place.Name, Card: l.card, Detail: n.Detail}
+	e := Event{Bay: l.place.Name, Card: p.cardIn(l), Detail: n.Detail}
 	switch n.Fate {
 	case pdu.Delivered:
 		e.State = Delivered

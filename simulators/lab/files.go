@@ -84,11 +84,12 @@ registry_directory: %s
 hsm:
   uri: %q
 allow_simulated_modems: true
+metrics_listen: %s
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), filepath.Join(l.Dir, "registry"), l.HSM.URI(), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), filepath.Join(l.Dir, "registry"), l.HSM.URI(), strings.TrimPrefix(l.Metrics, "http://"), level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 	}

@@ -52,6 +52,7 @@ type Lab struct {
 	SP        *spsim.SP
 	SPURL     string
 	PhonesURL string
+	Metrics   string // base URL of the appliance's metrics
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
 
@@ -145,6 +146,12 @@ func (l *Lab) idpURL() (string, error) {
 		ln.Close()
 		l.cfg.Addr.IdP = strings.TrimPrefix(base, "http://")
 	}
+	ln, base, err := listen("127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	ln.Close()
+	l.Metrics = base
 	return "http://" + l.cfg.Addr.IdP, nil
 }
 
