@@ -2,7 +2,7 @@
 
 // A service provider on passport-spid, for the end-to-end tests only.
 //
-//   node sp.js --idp-metadata FILE [--port N] [--base URL] [--binding HTTP-POST|HTTP-Redirect]
+//   node passport.js --idp-metadata FILE [--port N] [--base URL] [--binding HTTP-POST|HTTP-Redirect]
 //              [--level 1|2|3] [--comparison exact|minimum|better|maximum] [--attributes a,b,c]
 //
 // Each option may instead come from SP_<NAME> in the environment (SP_IDP_METADATA ...).
@@ -13,19 +13,13 @@
 //   GET  /login     redirect, or HTML form, that carries an AuthnRequest to the IdP
 //   POST /login/cb  200 {"ok":true,"profile":{...},"relayState":...,"responseXml":...}
 //                   403 {"ok":false,"error":"...","statusXml":...} when the response is refused
-//
-// The RSA key lives in a fresh directory that is removed as soon as it has been read.
 
-const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
-const http = require('node:http');
-const os = require('node:os');
-const path = require('node:path');
 const { parseArgs } = require('node:util');
 const passport = require('passport');
 const { SpidStrategy } = require('passport-spid');
+const { makeKeyPair, readForm, reply, replyJSON, listen, run } = require('./kit.js');
 
-const MAX_BODY = 1 << 20;
 const COMPARISONS = ['exact', 'minimum', 'better', 'maximum'];
 
 function readOptions() {
@@ -57,22 +51,6 @@ function readOptions() {
   if (![1, 2, 3].includes(o.level)) throw new Error('bad --level');
   if (!COMPARISONS.includes(o.comparison)) throw new Error('bad --comparison');
   return o;
-}
-
-function makeKeyPair() {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'passport-sp-'));
-  try {
-    const key = path.join(dir, 'key.pem');
-    const cert = path.join(dir, 'cert.pem');
-    execFileSync('openssl', [
-      'req', '-x509', '-newkey', 'rsa:2048', '-sha256', '-nodes', '-days', '30',
-      '-subj', '/C=IT/O=Comune di Prova Bassa/CN=Comune di Prova Bassa/L=Roma',
-      '-keyout', key, '-out', cert,
-    ], { stdio: ['ignore', 'ignore', 'pipe'] });
-    return { key: fs.readFileSync(key, 'utf8'), cert: fs.readFileSync(cert, 'utf8') };
-  } finally {
-    fs.rmSync(dir, { recursive: true, force: true });
-  }
 }
 
 // passport-spid remembers its requests here; a Map alone would leave it to a
@@ -121,35 +99,6 @@ function buildStrategy(o, base) {
   }, accept, accept);
 }
 
-function readForm(req) {
-  return new Promise((resolve, reject) => {
-    const parts = [];
-    let size = 0;
-    req.on('data', (part) => {
-      size += part.length;
-      if (size > MAX_BODY) {
-        reject(new Error('form too large'));
-        req.destroy();
-        return;
-      }
-      parts.push(part);
-    });
-    req.on('error', reject);
-    req.on('end', () => {
-      resolve(Object.fromEntries(new URLSearchParams(Buffer.concat(parts).toString('utf8'))));
-    });
-  });
-}
-
-function reply(res, status, type, body) {
-  res.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
-  res.end(body);
-}
-
-function replyJSON(res, status, value) {
-  reply(res, status, 'application/json', JSON.stringify(value) + '\n');
-}
-
 // What passport expects from a web framework, and no more.
 function adapt(req, res, url) {
   req.query = Object.fromEntries(url.searchParams);
@@ -195,26 +144,15 @@ async function serve(metadata, req, res) {
 
 async function main() {
   const o = readOptions();
-  const server = http.createServer();
-  await new Promise((resolve, reject) => {
-    server.on('error', reject);
-    server.listen(o.port, '127.0.0.1', resolve);
-  });
-  const listening = 'http://127.0.0.1:' + server.address().port;
+  const { server, listening } = await listen(o.port);
   const base = o.base ?? listening;
   const strategy = buildStrategy(o, base);
   passport.use('spid', strategy);
   const metadata = await strategy.generateSpidServiceProviderMetadata();
-  server.on('request', (req, res) => {
-    serve(metadata, req, res).catch((err) => {
-      if (!res.headersSent) replyJSON(res, 500, { ok: false, error: String(err.message) });
-    });
-  });
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(0));
-  process.stdout.write(JSON.stringify({ listening, base }) + '\n');
+  run(server, base, listening, (req, res) => serve(metadata, req, res));
 }
 
 main().catch((err) => {
-  process.stderr.write('sp.js: ' + err.message + '\n');
+  process.stderr.write('passport.js: ' + err.message + '\n');
   process.exit(1);
 });

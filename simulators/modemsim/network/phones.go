@@ -1,4 +1,4 @@
-package modemsim
+package network
 
 import (
 	"context"
@@ -30,91 +30,92 @@ type Phone struct {
 type handset struct {
 	state Phone
 	inbox []SMS
-	held  []*delivery
+	held  []*Delivery
 	parts map[string][]string
 }
 
-// delivery is a message on its way from the service centre to a phone.
-type delivery struct {
-	from, to string
-	m        tpdu.Submit
-	expires  time.Time // zero: never
-	// report sends a status report with TP-ST st back; nil when none was asked for.
-	report func(st byte, national bool)
+// Delivery is a message on its way from the service centre to a phone.
+type Delivery struct {
+	From    string
+	M       tpdu.Submit
+	expires time.Time // zero: never
+	// Report sends a status report with TP-ST st back; nil when none was asked for.
+	Report func(st byte, national bool)
 }
 
-// phone returns the handset with this number; b.mu is held.
-func (b *Bank) phone(number string) *handset {
-	h := b.phones[number]
+// phone returns the handset with this number; n.mu is held.
+func (n *Network) phone(number string) *handset {
+	h := n.phones[number]
 	if h == nil {
 		h = &handset{parts: map[string][]string{}}
-		b.phones[number] = h
+		n.phones[number] = h
 	}
 	return h
 }
 
 // SetPhone gives a telephone another state; one that is switched on gets what
 // waited for it.
-func (b *Bank) SetPhone(number string, p Phone) {
-	b.mu.Lock()
-	h := b.phone(number)
+func (n *Network) SetPhone(number string, p Phone) {
+	n.mu.Lock()
+	h := n.phone(number)
 	h.state = p
-	var held []*delivery
+	var held []*Delivery
 	if !p.Off {
 		held, h.held = h.held, nil
 	}
-	b.mu.Unlock()
+	n.mu.Unlock()
 	for _, d := range held {
-		b.arrive(d)
+		n.arrive(d)
 	}
 }
 
 // Inbox returns what the phone received, oldest first.
-func (b *Bank) Inbox(phone string) []SMS {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if h := b.phones[phone]; h != nil {
+func (n *Network) Inbox(phone string) []SMS {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h := n.phones[phone]; h != nil {
 		return append([]SMS(nil), h.inbox...)
 	}
 	return nil
 }
 
 // Phones returns every number that received something.
-func (b *Bank) Phones() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := make([]string, 0, len(b.phones))
-	for n, h := range b.phones {
+func (n *Network) Phones() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]string, 0, len(n.phones))
+	for number, h := range n.phones {
 		if len(h.inbox) > 0 {
-			out = append(out, n)
+			out = append(out, number)
 		}
 	}
 	return out
 }
 
 // Wait returns the phone's inbox once it holds n messages, or ctx's error.
-func (b *Bank) Wait(ctx context.Context, phone string, n int) ([]SMS, error) {
-	err := b.wait(ctx, func() bool { return n == 0 || b.phones[phone] != nil && len(b.phones[phone].inbox) >= n })
-	in := b.Inbox(phone)
+func (n *Network) Wait(ctx context.Context, phone string, count int) ([]SMS, error) {
+	err := n.until(ctx, func() bool { return count == 0 || n.phones[phone] != nil && len(n.phones[phone].inbox) >= count })
+	in := n.Inbox(phone)
 	if err != nil {
-		return in, fmt.Errorf("modemsim: %d of %d messages: %w", len(in), n, err)
+		return in, fmt.Errorf("modemsim: %d of %d messages: %w", len(in), count, err)
 	}
 	return in, nil
 }
 
-// deliver carries a message to its phone, in the transit time; one that is lost
+// Deliver carries a message to its phone, in the transit time; one that is lost
 // never arrives, and nobody is told.
-func (b *Bank) deliver(d *delivery) {
-	if b.chance(b.cfg.Loss) {
+func (a *Air) Deliver(d *Delivery) {
+	n := a.n
+	if n.chance(n.cfg.Loss) {
 		return
 	}
-	if d.m.Valid > 0 {
-		d.expires = time.Now().Add(d.m.Valid)
+	if d.M.Valid > 0 {
+		d.expires = time.Now().Add(d.M.Valid)
 	}
-	b.mu.Lock()
-	extra := b.phone(d.to).state.Delay
-	b.mu.Unlock()
-	b.after(b.draw(b.cfg.Transit)+extra, func() { b.arrive(d) })
+	n.mu.Lock()
+	extra := n.phone(d.M.To).state.Delay
+	n.mu.Unlock()
+	a.After(n.draw(n.cfg.Transit)+extra, func() { n.arrive(d) })
 }
 
 const (
@@ -124,9 +125,9 @@ const (
 )
 
 // arrive ends a delivery, unless the phone is off: then it waits there.
-func (b *Bank) arrive(d *delivery) {
-	b.mu.Lock()
-	h := b.phone(d.to)
+func (n *Network) arrive(d *Delivery) {
+	n.mu.Lock()
+	h := n.phone(d.M.To)
 	p := h.state
 	status := p.Status
 	switch {
@@ -136,32 +137,32 @@ func (b *Bank) arrive(d *delivery) {
 		status = expired
 	case p.Off:
 		h.held = append(h.held, d)
-		b.mu.Unlock()
+		n.mu.Unlock()
 		if !d.expires.IsZero() {
-			b.after(time.Until(d.expires)+time.Millisecond, func() { b.expire(h, d) })
+			n.air.After(time.Until(d.expires)+time.Millisecond, func() { n.expire(h, d) })
 		}
 		return
 	case status&0x60 == 0: // delivered, in one of its shades
 		h.take(d)
-		b.grew()
+		n.grew()
 	}
-	b.mu.Unlock()
-	if d.report == nil || p.NoReport {
+	n.mu.Unlock()
+	if d.Report == nil || p.NoReport {
 		return
 	}
 	// With instant transit the modem that asked is still locked: step out.
-	b.after(time.Microsecond, func() { d.report(status, p.NationalRA || b.cfg.NationalRA) })
+	n.air.After(time.Microsecond, func() { d.Report(status, p.NationalRA || n.cfg.NationalRA) })
 }
 
 // take puts a message into the inbox, a long one when its last part is there.
-func (h *handset) take(d *delivery) {
-	text := d.m.Text
-	if d.m.Parts > 1 && d.m.Part >= 1 && d.m.Part <= d.m.Parts {
-		key := fmt.Sprint(d.from, "/", d.m.Ref, "/", d.m.Parts)
+func (h *handset) take(d *Delivery) {
+	text := d.M.Text
+	if d.M.Parts > 1 && d.M.Part >= 1 && d.M.Part <= d.M.Parts {
+		key := fmt.Sprint(d.From, "/", d.M.Ref, "/", d.M.Parts)
 		if h.parts[key] == nil {
-			h.parts[key] = make([]string, d.m.Parts)
+			h.parts[key] = make([]string, d.M.Parts)
 		}
-		h.parts[key][d.m.Part-1] = text
+		h.parts[key][d.M.Part-1] = text
 		for _, p := range h.parts[key] {
 			if p == "" {
 				return
@@ -170,18 +171,18 @@ func (h *handset) take(d *delivery) {
 		text = strings.Join(h.parts[key], "")
 		delete(h.parts, key)
 	}
-	h.inbox = append(h.inbox, SMS{From: d.from, Text: text, At: time.Now()})
+	h.inbox = append(h.inbox, SMS{From: d.From, Text: text, At: time.Now()})
 }
 
 // expire takes a message that waited too long from the service centre's shelf.
-func (b *Bank) expire(h *handset, d *delivery) {
-	b.mu.Lock()
+func (n *Network) expire(h *handset, d *Delivery) {
+	n.mu.Lock()
 	i := slices.Index(h.held, d)
 	if i >= 0 {
 		h.held = slices.Delete(h.held, i, i+1)
 	}
-	b.mu.Unlock()
+	n.mu.Unlock()
 	if i >= 0 {
-		b.arrive(d)
+		n.arrive(d)
 	}
 }
