@@ -77,6 +77,7 @@ type Identity struct {
 	Subject    id.Subject
 	Username   id.Username
 	SPIDCode   id.SPIDCode
+	Type       IdentityType
 	State      State
 	Reason     string            // why it is not active; for operators
 	Phone      id.Phone          // verified mobile number; zero: no SMS credential
@@ -213,7 +214,7 @@ type Notice uint8
 // The notices.
 const (
 	NoticeNone             Notice = 0
-	NoticeWrongCredentials Notice = 1 // wrong username or password, not which
+	NoticeWrongCredentials Notice = 1 // wrong username or password, not which: View.AttemptsLeft
 	NoticeWait             Notice = 2 // too many failures: View.RetryAfter
 	NoticeWrongCode        Notice = 3 // View.AttemptsLeft
 	NoticeExpiredCode      Notice = 4 // ask for a new one
@@ -234,7 +235,7 @@ type View struct {
 	Deadline     time.Time
 	Notice       Notice
 	RetryAfter   time.Duration // with NoticeWait
-	AttemptsLeft int           // with NoticeWrongCode
+	AttemptsLeft int           // with NoticeWrongCode and NoticeWrongCredentials
 	Methods      []Method      // StepMethod
 	Phone        string        // masked; StepMethod, StepCode
 	Delivery     Delivery      // StepCode

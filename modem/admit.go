@@ -38,12 +38,16 @@ func (c Caps) withDefaults() Caps {
 }
 
 // Admit says whether the pool can carry one more code to a number within its
-// life, and about how long it will wait for a modem. fault.Exhausted: the number,
+// life, and about how long it will wait for a modem. fault.Denied: no messages go to
+// such numbers. fault.Exhausted: the number,
 // or the range it is in, got enough for now. fault.Busy: more than half of its
 // life would be over before a modem takes it; fault.Unavailable: the count of
 // accepted messages cannot be read. It reserves nothing.
 func (p *Pool) Admit(ctx context.Context, to id.Phone, life time.Duration) (wait time.Duration, err error) {
 	const op = "accept SMS"
+	if err := p.cfg.Numbers.Accept(to); err != nil {
+		return 0, err
+	}
 	if err := p.withinCaps(ctx, to); err != nil {
 		return 0, err
 	}

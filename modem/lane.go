@@ -229,6 +229,9 @@ func (p *Pool) transact(ctx context.Context, a *attempt) {
 // open unwraps and encodes; without a parcel the outcome says why.
 func (p *Pool) open(ctx context.Context, a *attempt) (*bay.Parcel, outcome, string) {
 	j := a.job
+	if p.cfg.Numbers.Accept(j.msg.To) != nil {
+		return nil, refused, "no messages go to such numbers"
+	}
 	octx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
 	defer cancel()
 	if j.msg.Class == Bulk && p.cfg.Accounts != nil {

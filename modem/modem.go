@@ -36,6 +36,7 @@ import (
 	"custode/modem/at"
 	"custode/modem/bay"
 	"custode/modem/budget"
+	"custode/modem/port"
 	"custode/modem/profile"
 )
 
@@ -214,9 +215,10 @@ type Config struct {
 	Accounts    Accounts      // nil: nothing is remembered over a restart, nobody opts out
 	Budget      budget.Limits // of each card
 	Caps        Caps
-	MaxAttempts int // refusals before a message fails (6)
-	MaxParts    int // parts of an alert or bulk text (4); a one-time code is always one
-	QueueLimit  int // rows held in memory (1000)
+	Numbers     id.Numbering // who may get messages; zero: Italian mobiles
+	MaxAttempts int          // refusals before a message fails (6)
+	MaxParts    int          // parts of an alert or bulk text (4); a one-time code is always one
+	QueueLimit  int          // rows held in memory (1000)
 	// PINNotes is a folder for the notes of refused SIM PINs, so that a restart does
 	// not spend another try; "" keeps them in memory only.
 	PINNotes       string
@@ -249,7 +251,7 @@ func (c Config) validate() (Config, error) {
 		c.Now = time.Now
 	}
 	if c.OpenPort == nil {
-		c.OpenPort = bay.OpenSerial
+		c.OpenPort = openSerial
 	}
 	c.Timing = c.Timing.withDefaults()
 	c.Budget = c.Budget.WithDefaults()
@@ -274,4 +276,12 @@ func positive(n, def int) int {
 		return n
 	}
 	return def
+}
+
+func openSerial(b BayConfig) (at.Port, error) {
+	p, err := port.Open(port.Config{Device: b.Device, Baud: b.Baud, HardwareFlow: b.HardwareFlow})
+	if err != nil {
+		return nil, err // not p: a nil *Port in the interface would not be nil
+	}
+	return p, nil
 }

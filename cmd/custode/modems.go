@@ -25,7 +25,21 @@ type sealer interface {
 func (a *appliance) newPool(opener modem.Opener) (*modem.Pool, error) {
 	bays := make([]modem.BayConfig, len(a.machine.Modems))
 	for i, m := range a.machine.Modems {
-		bays[i] = modem.BayConfig{Name: m.Name, Device: m.Device, Baud: m.Baud, SIMPIN: m.SIMPINFile}
+		bays[i] = modem.BayConfig{Name: m.Name, Device: m.Device, Baud: m.Baud, HardwareFlow: m.Flow, SIMPIN: m.SIMPINFile, IMEI: m.IMEI}
+		if m.Centre != "" {
+			var err error
+			if bays[i].Centre, err = id.ParsePhone(m.Centre); err != nil {
+				return nil, err
+			}
+		}
+	}
+	profiles, err := readProfiles(a.machine.ModemProfiles)
+	if err != nil {
+		return nil, err
+	}
+	numbers, err := id.ParseNumbering(a.policy.SMS.Countries)
+	if err != nil {
+		return nil, err
 	}
 	s := a.policy.SMS
 	caps := modem.Caps{PerNumber: s.PerNumber, Window: s.PerNumberWindow}
@@ -34,6 +48,7 @@ func (a *appliance) newPool(opener modem.Opener) (*modem.Pool, error) {
 	}
 	return modem.New(modem.Config{
 		Bays: bays, Journal: a.db, Accounts: a.db, Opener: opener, Now: time.Now, Log: a.log, Caps: caps,
+		Profiles: profiles, Numbers: numbers,
 		Budget:         budget.Limits{Burst: s.Burst, PerMinute: s.PerMinute, PerDay: s.PerDay, PerMonth: s.PerMonth, BulkPercent: s.BulkPercent},
 		AllowSimulated: a.machine.AllowSimulatedModems, PINNotes: a.machine.StateDirectory,
 	})

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"custode/internal/id"
 )
 
 // SMSPolicy bounds what the modem pool sends. 0 is the default; -1 is no limit.
@@ -17,6 +19,7 @@ type SMSPolicy struct {
 	PerNumber       int           `yaml:"per_number"`        // codes to one number per window; 0: 3
 	PerNumberWindow time.Duration `yaml:"per_number_window"` // 0: 10m
 	Prefixes        []SMSPrefix   `yaml:"prefixes"`
+	Countries       []string      `yaml:"countries"` // calling codes of those whose mobiles get SMS; empty: "+39"
 }
 
 // SMSPrefix limits the codes to all numbers that begin alike.
@@ -41,6 +44,8 @@ func (s *SMSPolicy) validate(p *problems) {
 	p.check(s.BulkPercent >= 1 && s.BulkPercent <= 100, "sms.bulk_percent: 1 to 100")
 	p.check(limit(s.PerNumber), "sms.per_number: 1 or more, or -1")
 	p.check(within(s.PerNumberWindow, time.Minute, 24*time.Hour), "sms.per_number_window: 1m to 24h")
+	_, err := id.ParseNumbering(s.Countries)
+	p.check(err == nil, "sms.countries: calling codes like +39, of countries, at most 100")
 	for i, c := range s.Prefixes {
 		key := fmt.Sprintf("sms.prefixes[%d]", i)
 		digits, ok := strings.CutPrefix(c.Prefix, "+")

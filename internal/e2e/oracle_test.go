@@ -2,10 +2,7 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,7 +12,6 @@ import (
 	"time"
 
 	"custode/simulators/browsersim"
-	"custode/simulators/lab"
 	"custode/simulators/spsim"
 )
 
@@ -109,106 +105,6 @@ func TestResponsePassesOutsideJudges(t *testing.T) {
 		}
 		verify(t, []byte(p.Body), `/*/*[local-name()="Signature"]`, "urn:oasis:names:tc:SAML:2.0:metadata:EntityDescriptor")
 	})
-}
-
-// passportDir holds the service provider built on passport-spid.
-const passportDir = "npm"
-
-// TestPassportSPID logs in at a service provider built on passport-spid, a
-// strict library that we did not write, by both bindings at both levels.
-func TestPassportSPID(t *testing.T) {
-	t.Parallel()
-	if _, err := os.Stat(filepath.Join(passportDir, "node_modules", "passport-spid")); err != nil {
-		t.Fatalf("passport-spid is missing: run make deps (%v)", err)
-	}
-	l := own(t, lab.Config{})
-	meta, err := browsersim.New(nil).Get(l.IdP + "/metadata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := write(t, "idp.xml", []byte(meta.Body))
-	type sp struct {
-		binding string
-		level   int
-		base    string
-	}
-	var sps []sp
-	for _, b := range []string{"HTTP-POST", "HTTP-Redirect"} {
-		for level := 1; level <= 2; level++ {
-			base := startPassport(t, file, b, level)
-			m, err := browsersim.New(nil).Get(base + "/metadata")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := l.RegisterSP(fmt.Sprintf("passport-%s-%d", b, level), []byte(m.Body)); err != nil {
-				t.Fatal(err)
-			}
-			sps = append(sps, sp{b, level, base})
-		}
-	}
-	if err := l.StopDaemon(); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.StartDaemon(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range sps {
-		t.Run(fmt.Sprintf("%s/L%d", s.binding, s.level), func(t *testing.T) {
-			v := &visit{t: t, l: l, b: browsersim.New(nil)}
-			v.to(v.b.Get(s.base + "/login"))
-			if s.binding == "HTTP-POST" {
-				v.submit("", nil) // the SP's auto-submit form
-			}
-			v.password(enrol(t, l))
-			if s.level == 2 {
-				v.sms()
-				v.code(v.inbox(1))
-			}
-			v.submit("consent", nil)
-			if !v.arrived() {
-				t.Fatalf("no Response: %s", v.p.Text)
-			}
-			v.submit("", nil)
-			var got struct {
-				OK      bool           `json:"ok"`
-				Error   string         `json:"error"`
-				Profile map[string]any `json:"profile"`
-			}
-			if err := json.Unmarshal([]byte(v.p.Body), &got); err != nil || v.p.Status != http.StatusOK || !got.OK {
-				t.Fatalf("passport-spid refuses: HTTP %d %s %v", v.p.Status, v.p.Body, err)
-			}
-			if fmt.Sprint(got.Profile["fiscalNumber"]) != v.who.Attributes["fiscalNumber"] {
-				t.Errorf("profile %v", got.Profile)
-			}
-		})
-	}
-}
-
-func startPassport(t *testing.T, metadata, by string, level int) string {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "node", "sp.js", "--idp-metadata", metadata, "--binding", by, "--level", fmt.Sprint(level))
-	cmd.Dir = passportDir
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("node is missing: install the Debian packages nodejs and npm (make deps): %v", err)
-	}
-	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
-	var ready struct {
-		Base string `json:"base"`
-	}
-	if err := json.NewDecoder(out).Decode(&ready); err != nil {
-		t.Fatalf("sp.js did not start: %v\n%s", err, errs.String())
-	}
-	if _, err := url.Parse(ready.Base); err != nil || ready.Base == "" {
-		t.Fatalf("sp.js said %+v", ready)
-	}
-	return ready.Base
 }
 
 // TestNoSecretInTheLog greps a full debug run: password, codes, PIN, cookies.

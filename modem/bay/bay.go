@@ -26,6 +26,8 @@ import (
 	"custode/modem/at"
 	"custode/modem/port"
 	"custode/modem/profile"
+	"custode/modem/report"
+	"custode/modem/verdict"
 )
 
 // Place is one modem position: machine facts. Device is a stable path
@@ -139,9 +141,9 @@ type Bay struct {
 	csms       int
 	lastRef    int // TP-MR of the last accepted part, -1 unknown
 	doubts     []doubt
-	streak     streak
+	streak     verdict.Streak
 	spam       int // anti-spam rests in a row
-	reports    reportRing
+	reports    report.Ring
 	inbox      inbox
 	ladder     ladder
 	lastLine   string // answer to a USSD request
@@ -155,15 +157,6 @@ func New(cfg Config) *Bay {
 	close(out)
 	return &Bay{cfg: cfg, requests: make(chan request), orders: make(chan order), out: out, profile: cfg.Profiles.Generic(),
 		lastRef: -1, alarms: map[Alarm]time.Time{}, status: Status{Name: cfg.Place.Name, Device: cfg.Place.Device, State: Absent}}
-}
-
-// OpenSerial opens the place's line with modem/port.
-func OpenSerial(p Place) (at.Port, error) {
-	line, err := port.Open(port.Config{Device: p.Device, Baud: p.Baud, HardwareFlow: p.HardwareFlow})
-	if err != nil {
-		return nil, err // not line: a nil *Port in the interface would not be nil
-	}
-	return line, nil
 }
 
 // Card returns the IMSI of the card, "" while none is known: a key for counters, not
@@ -246,7 +239,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (b *Bay) serve(ctx context.Context) error {
 	t := b.cfg.Timing
 	requests := b.requests
-	if registered(b.stat) {
+	if at.Registered(b.stat) {
 		b.enter(Ready)
 	} else {
 		b.enter(NoNetwork)
@@ -321,7 +314,7 @@ func (b *Bay) check(ctx context.Context) error {
 	if err == nil {
 		err = b.registration(ctx)
 	}
-	if asRefusal(err) != nil {
+	if verdict.AsRefusal(err) != nil {
 		b.again = true // it lost its mind, not its line
 		sleep(ctx, b.cfg.Timing.ReopenMin)
 		return nil
@@ -329,7 +322,7 @@ func (b *Bay) check(ctx context.Context) error {
 	if err != nil {
 		return b.broken(ctx, err)
 	}
-	if registered(b.stat) {
+	if at.Registered(b.stat) {
 		if !b.wellSince.IsZero() && time.Since(b.wellSince) > 10*time.Minute {
 			b.well()
 		}
@@ -378,7 +371,7 @@ func (b *Bay) indication(i at.Indication) {
 		b.lastLine = line
 	case strings.HasPrefix(line, "+CMGS:"):
 		// Between commands only a message in doubt can be meant.
-		if ref, ok := refOf(line); ok && !b.submitting {
+		if ref, ok := at.Reference(line); ok && !b.submitting {
 			b.credit(ref)
 		}
 	default:
@@ -389,13 +382,10 @@ func (b *Bay) indication(i at.Indication) {
 // registrationNews takes +CREG: stat. The LTE side alone can bring a modem into
 // service, never out of it: the next check asks both.
 func (b *Bay) registrationNews(line string) {
-	m := regIndication.FindStringSubmatch(line)
-	if m == nil || m[1] == "CGREG" {
-		return
-	}
-	if stat := atoi(m[2]); m[1] == "CREG" || registered(stat) {
+	switch side, stat := at.RegistrationNews(line); {
+	case side == "CREG" || side == "CEREG" && at.Registered(stat):
 		b.setStat(stat)
-	} else {
+	case side == "CEREG":
 		b.nextCheck = time.Now()
 	}
 }
@@ -413,7 +403,7 @@ func (b *Bay) initialised() bool {
 func (b *Bay) setStat(stat int) {
 	b.stat = stat
 	switch {
-	case registered(stat):
+	case at.Registered(stat):
 		b.lostAt = time.Time{}
 	case b.lostAt.IsZero():
 		b.lostAt = time.Now()

@@ -41,31 +41,18 @@ type inbox struct {
 
 // announced notes +CMTI and +CDSI.
 func (b *Bay) announced(line string) {
-	head := line[:strings.IndexByte(line, ':')+1]
-	f := at.Fields(line, head)
-	if len(f) != 2 || len(f[0]) > 2 || f[1] == "" || strings.Trim(f[1], "0123456789") != "" || len(f[1]) > 5 {
+	store, index, ok := at.Stored(line)
+	report := strings.HasPrefix(line, "+CDSI:")
+	if report && b.profile.ReportStore != "" {
+		store = b.profile.ReportStore // whatever it says
+	}
+	s := stored{store, index}
+	switch {
+	case !ok, !report && index < b.profile.StorageBase, len(b.inbox.todo) >= todoRoom:
 		b.inbox.look = true
-		return
-	}
-	s := stored{strings.ToUpper(f[0]), atoi(f[1])}
-	if head == "+CDSI:" && b.profile.ReportStore != "" {
-		s.store = b.profile.ReportStore // whatever it says
-	}
-	if !storageName(s.store) {
-		b.inbox.look = true
-		return
-	}
-	if head == "+CMTI:" && s.index < b.profile.StorageBase || len(b.inbox.todo) >= todoRoom {
-		b.inbox.look = true
-		return
-	}
-	if !slices.Contains(b.inbox.todo, s) {
+	case !slices.Contains(b.inbox.todo, s):
 		b.inbox.todo = append(b.inbox.todo, s)
 	}
-}
-
-func storageName(s string) bool {
-	return len(s) == 2 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'A' && s[1] <= 'Z'
 }
 
 // chores does one thing that can wait, if there is one, and reports that it did.
@@ -229,7 +216,7 @@ func (b *Bay) incoming(text string) bool {
 		return true
 	}
 	d := in.Deliver
-	if silent(d.Body) || d.Text == "" {
+	if d.Silent() || d.Text == "" {
 		return true
 	}
 	// The same message may lie in SM and ME, or come again because CMGD failed.
@@ -237,7 +224,7 @@ func (b *Bay) incoming(text string) bool {
 	if slices.Contains(b.inbox.seen, mark) {
 		return true
 	}
-	n := &Incoming{Mark: hex.EncodeToString(mark[:]), From: d.From.Digits, At: d.At, Text: d.Text, Part: 1, Total: 1, Stop: isStop(d.Text)}
+	n := &Incoming{Mark: hex.EncodeToString(mark[:]), From: d.From.Digits, At: d.At, Text: d.Text, Part: 1, Total: 1, Stop: pdu.IsStop(d.Text)}
 	if c := d.Concat; c != nil {
 		n.Ref, n.Part, n.Total = c.Ref, int(c.Part), int(c.Total)
 	}
@@ -272,22 +259,4 @@ func (b *Bay) offerAgain() {
 	for _, text := range old {
 		b.direct(text)
 	}
-}
-
-// silent are messages that are not for people: class 0 and type 0 (23.040 section
-// 9.2.3.9), which networks and snoopers use.
-func silent(m pdu.Body) bool {
-	classed := m.DCS&0xc0 == 0 && m.DCS&0x10 != 0 || m.DCS&0xf0 == 0xf0
-	return m.PID == 0x40 || classed && m.DCS&0x03 == 0
-}
-
-var stopWords = map[string]bool{"STOP": true, "STOPALL": true, "ARRESTA": true, "BASTA": true, "CANCELLA": true, "CANCELLAMI": true, "UNSUBSCRIBE": true, "QUIT": true, "FERMA": true}
-
-// isStop reports that text is an opt-out keyword and nothing else.
-func isStop(text string) bool {
-	if len(text) > 40 {
-		return false
-	}
-	word := strings.Trim(strings.ToUpper(text), " \t\r\n.!?\"'«»;:,-")
-	return stopWords[word]
 }

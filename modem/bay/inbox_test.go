@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"custode/modem/at"
 	"custode/modem/modemtest"
 	"custode/modem/pdu"
 )
@@ -340,14 +341,6 @@ func TestSection15Incoming(t *testing.T) {
 	})
 }
 
-func TestIsStop(t *testing.T) {
-	for text, want := range map[string]bool{"STOP": true, " stop. ": true, "Arresta!": true, "basta": true, "non fermarti stop": false, "": false, "stop per favore": false, strings.Repeat("S", 100): false} {
-		if isStop(text) != want {
-			t.Errorf("%q", text)
-		}
-	}
-}
-
 // TestMessageGoesFirst: what can wait waits.
 func TestMessageGoesFirst(t *testing.T) {
 	bubble(t, &script{}, func(t *testing.T, r *rig) {
@@ -377,12 +370,12 @@ func FuzzIncoming(f *testing.F) {
 		b.registrationNews(line)
 		b.direct(text)
 		_ = ussdText(line)
-		_, _ = refOf(line)
-		if len(b.inbox.todo) > todoRoom || len(b.reports.early) > earlyRoom {
+		_, _ = at.Reference(line)
+		if len(b.inbox.todo) > todoRoom {
 			t.Error("memory grows")
 		}
 		for _, s := range b.inbox.todo {
-			if !storageName(s.store) {
+			if len(s.store) != 2 || strings.Trim(s.store, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 				t.Errorf("storage %q would stand in a command", s.store)
 			}
 		}

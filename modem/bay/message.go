@@ -7,6 +7,7 @@ import (
 
 	"custode/internal/id"
 	"custode/modem/pdu"
+	"custode/modem/verdict"
 )
 
 // Message is a text to send. Text is UTF-8; NewParcel copies it, so the caller
@@ -50,7 +51,7 @@ func NewParcel(m Message) (*Parcel, error) {
 
 func (p *Parcel) submit() pdu.Submit {
 	m := p.msg
-	return pdu.Submit{To: m.To, Text: m.Text, Validity: m.Validity, Report: true, Flash: m.Flash, MaxParts: m.MaxParts, Ref: m.Ref}
+	return pdu.Submit{To: m.To, Text: m.Text, Validity: m.Validity, Report: true, Flash: m.Flash, MaxParts: m.MaxParts, Ref: uint16(m.Ref), Plain: true}
 }
 
 // Wipe overwrites text and frames. The parcel cannot be sent any more.
@@ -64,6 +65,20 @@ func (p *Parcel) Wipe() {
 
 // Parts is the number of short messages the parcel makes.
 func (p *Parcel) Parts() int { return len(p.frames) }
+
+// Blame says who is at fault when a submission is refused; see package verdict.
+type Blame = verdict.Blame
+
+// The blames of an Outcome.
+const (
+	OnNumber  = verdict.OnNumber
+	OnRoute   = verdict.OnRoute
+	OnNetwork = verdict.OnNetwork
+	OnModem   = verdict.OnModem
+	OnCard    = verdict.OnCard
+	OnBusy    = verdict.OnBusy
+	OnUs      = verdict.OnUs
+)
 
 // Result is how a Send ended.
 type Result uint8

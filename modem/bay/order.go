@@ -2,14 +2,12 @@ package bay
 
 import (
 	"context"
-	"encoding/hex"
 	"regexp"
-	"strings"
 	"time"
-	"unicode/utf16"
 
 	"custode/internal/fault"
 	"custode/modem/at"
+	"custode/modem/pdu"
 )
 
 // order is an operator's wish on its way to the actor. do runs in the actor's
@@ -115,17 +113,15 @@ func (b *Bay) Hold(ctx context.Context, on bool) error {
 
 // Check asks the modem for signal and registration now; Status then has them.
 func (b *Bay) Check(ctx context.Context) error {
-	var failed error
-	err := b.command(ctx, func(ctx context.Context, open bool) error {
+	return b.command(ctx, func(ctx context.Context, open bool) error {
 		if !open {
 			return fault.Newf(fault.Unavailable, "check modem "+b.cfg.Place.Name, "the modem does not answer now")
 		}
-		if failed = b.signal(ctx); failed == nil {
-			failed = b.registration(ctx)
+		if err := b.signal(ctx); err != nil {
+			return err
 		}
-		return failed
+		return b.registration(ctx)
 	}, nil)
-	return err
 }
 
 var ussdForm = regexp.MustCompile(`^[*#0-9]{1,30}$`)
@@ -171,30 +167,14 @@ func (b *Bay) USSD(ctx context.Context, request string) (string, error) {
 	return text, err
 }
 
-// ussdText decodes "+CUSD: m,"text",dcs": UCS-2 comes in hexadecimal.
+// ussdText reads "+CUSD: m,"text",dcs".
 func ussdText(line string) string {
 	f := at.Fields(line, "+CUSD:")
-	if len(f) < 2 {
+	switch len(f) {
+	case 0, 1:
 		return ""
+	case 2:
+		return pdu.USSD(f[1], 15)
 	}
-	wide := len(f) >= 3 && (atoi(f[2])&0x0c == 0x08 || f[2] == "17")
-	raw, err := hex.DecodeString(f[1])
-	if !wide || err != nil || len(raw)%2 != 0 {
-		return clean(f[1])
-	}
-	units := make([]uint16, len(raw)/2)
-	for i := range units {
-		units[i] = uint16(raw[2*i])<<8 | uint16(raw[2*i+1])
-	}
-	return clean(string(utf16.Decode(units)))
-}
-
-// clean drops control characters: the text goes to a terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return -1
-		}
-		return r
-	}, s)
+	return pdu.USSD(f[1], atoi(f[2]))
 }

@@ -9,13 +9,15 @@ import (
 
 	"custode/internal/fault"
 	"custode/modem/at"
+	"custode/modem/simpin"
+	"custode/modem/verdict"
 )
 
 // unlock enters the SIM PIN, once: three wrong ones lock the card.
 func (b *Bay) unlock(ctx context.Context) error {
 	op := "unlock the SIM of modem " + b.cfg.Place.Name
 	r, err := b.askCard(ctx)
-	if refusal := asRefusal(err); refusal != nil {
+	if refusal := verdict.AsRefusal(err); refusal != nil {
 		b.alarm(CardBarred, "no card, or a broken one")
 		return fault.New(fault.Fatal, op, refusal)
 	}
@@ -45,7 +47,7 @@ func (b *Bay) askCard(ctx context.Context) (at.Reply, error) {
 	until := time.Now().Add(b.busyWait())
 	for {
 		r, err := b.ask(ctx, at.Command{Text: "AT+CPIN?", Prefix: "+CPIN:", Timeout: 10 * time.Second})
-		refusal := asRefusal(err)
+		refusal := verdict.AsRefusal(err)
 		if refusal == nil || refusal.Code != 13 && refusal.Code != 313 || !time.Now().Before(until) || !sleep(ctx, time.Second) {
 			return r, err
 		}
@@ -59,7 +61,10 @@ func (b *Bay) enterPIN(ctx context.Context, op string) error {
 	}
 	b.identity.iccid = number
 	card := "card " + number
-	if err := b.refusedBefore(op, card); err != nil {
+	if b.pinRefused == card {
+		return fault.Newf(fault.Fatal, op, "the PIN was refused before and is not tried again")
+	}
+	if err := b.notes().Tried(op, number); err != nil {
 		return err
 	}
 	left, known, err := b.triesLeft(ctx)
@@ -70,7 +75,7 @@ func (b *Bay) enterPIN(ctx context.Context, op string) error {
 		b.alarm(CardBarred, "one try of the PIN is left")
 		return fault.Newf(fault.Fatal, op, "only one try is left, which is for an operator")
 	}
-	pin, err := readSIMPIN(b.cfg.Place.SIMPIN)
+	pin, err := simpin.Read(b.cfg.Place.SIMPIN)
 	if err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
@@ -78,22 +83,28 @@ func (b *Bay) enterPIN(ctx context.Context, op string) error {
 	// Noted before the modem sees it: an answer that never comes counts as a no,
 	// also for the next process.
 	b.pinRefused = card
-	if err := b.noteRefusal(card); err != nil {
+	if err := b.notes().Put(number); err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
 	// Not through ask, which repeats.
 	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + string(pin) + `"`, Timeout: 20 * time.Second, Secret: true})
-	refusal := asRefusal(err)
+	refusal := verdict.AsRefusal(err)
 	switch {
-	case err == nil, errors.Is(err, at.ErrDirty), isBusy(refusal):
+	case err == nil, errors.Is(err, at.ErrDirty), verdict.IsBusy(refusal):
 		b.pinRefused = "" // taken, or the card never saw it
-		b.dropNote(card)
+		if kept := b.notes().Drop(number); kept != nil {
+			b.cfg.Log.Error("the next start will not try the SIM PIN", "bay", b.cfg.Place.Name, "err", kept)
+		}
 		return err
 	case refusal != nil:
 		b.alarm(CardBarred, "the card refused its PIN")
 		return fault.New(fault.Fatal, op, refusal)
 	}
 	return err
+}
+
+func (b *Bay) notes() simpin.Notes {
+	return simpin.Notes{Dir: b.cfg.PINNotes, Bay: b.cfg.Place.Name}
 }
 
 // triesLeft asks how many tries of the PIN are left. Vendors answer in their ways:

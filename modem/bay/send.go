@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"custode/internal/fault"
@@ -12,6 +12,8 @@ import (
 	"custode/modem/at"
 	"custode/modem/pdu"
 	"custode/modem/profile"
+	"custode/modem/report"
+	"custode/modem/verdict"
 )
 
 // variant is how a parcel is encoded after remedies.
@@ -33,7 +35,7 @@ func (p *Parcel) encode(v variant) ([]pdu.Frame, error) {
 // attempt is what became of one frame.
 type attempt struct {
 	Outcome
-	remedy remedy
+	remedy verdict.Remedy
 	err    error // of the line; nil when the modem answered
 }
 
@@ -55,7 +57,7 @@ const (
 func (b *Bay) transact(ctx context.Context, r request) error {
 	b.enter(Transacting)
 	b.submitting = true
-	defer func() { b.submitting = false; b.reports.early = nil }()
+	defer func() { b.submitting = false; b.reports.DropEarly() }()
 	v := variant{noReport: b.profile.Reports == profile.None}
 	frames, err := r.parcel.encode(v)
 	defer func() { wipe(frames) }()
@@ -63,20 +65,20 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 		r.done <- Outcome{Result: Refused, Blame: OnUs, Detail: "cannot be encoded"}
 		return nil
 	}
-	b.reports.expect(r.parcel.msg.ID, len(frames))
+	b.reports.Expect(r.parcel.msg.ID, len(frames))
 	long := len(frames) > 1
 	if long {
 		if err := b.link(r.ctx, "AT+CMMS=2"); err != nil {
 			return b.conclude(ctx, r, attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + cause(err)}, err: err})
 		}
 	}
-	var used [purge + 1]bool
+	var used [verdict.Purge + 1]bool
 	var total time.Duration
 	for i := 0; i < len(frames); i++ {
 		a := b.submit(r, frames[i], i == 0)
 		total += a.Submit
 		a.Submit = total
-		if a.remedy != none && !used[a.remedy] {
+		if a.remedy != verdict.None && !used[a.remedy] {
 			used[a.remedy] = true
 			if again, ok := b.remedy(r, a.remedy, &v); ok {
 				if again != nil {
@@ -104,11 +106,10 @@ func wipe(frames []pdu.Frame) {
 // link keeps the radio link between the parts of a message (CMMS), or no longer.
 // Modems that refuse it exist (E1752: CMS 500).
 func (b *Bay) link(ctx context.Context, text string) error {
-	_, err := b.eng.Do(ctx, at.Command{Text: text})
-	if asRefusal(err) != nil {
-		return nil
+	if _, err := b.eng.Do(ctx, at.Command{Text: text}); verdict.AsRefusal(err) == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // submit sends one frame.
@@ -122,7 +123,7 @@ func (b *Bay) submit(r request, f pdu.Frame, first bool) attempt {
 		PromptTimeout: b.cfg.Timing.Prompt, Timeout: orProfile(b.cfg.Timing.Receipt, b.profile.SubmitTimeout),
 		SlowAfter: m.SlowAfter, StaleGrace: staleGrace,
 		Stale: func(line string) bool {
-			ref, ok := refOf(line)
+			ref, ok := at.Reference(line)
 			if ok && stale < 0 && b.mayBeLate(ref, m.ID) {
 				stale = ref
 				return true
@@ -162,7 +163,7 @@ func orProfile(d, p time.Duration) time.Duration {
 
 // sort says what the engine's answer means for the frame.
 func (b *Bay) sort(m Message, reply at.Reply, err error) attempt {
-	refusal := asRefusal(err)
+	refusal := verdict.AsRefusal(err)
 	ref, named := reference(reply)
 	switch {
 	case err == nil && !named && b.othersInDoubt(m):
@@ -207,22 +208,11 @@ func (b *Bay) doubt(m Message) {
 }
 
 func (b *Bay) othersInDoubt(m Message) bool {
-	for _, d := range b.doubts {
-		if d.msg.ID != m.ID {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(b.doubts, func(d doubt) bool { return d.msg.ID != m.ID })
 }
 
 func (b *Bay) expireDoubts() {
-	kept := b.doubts[:0]
-	for _, d := range b.doubts {
-		if time.Since(d.when) < doubtLife {
-			kept = append(kept, d)
-		}
-	}
-	b.doubts = kept
+	b.doubts = slices.DeleteFunc(b.doubts, func(d doubt) bool { return time.Since(d.when) >= doubtLife })
 }
 
 // mayBeLate reports that a reference could belong to another message, in doubt.
@@ -255,38 +245,25 @@ func (b *Bay) credit(ref int) {
 
 // accepted counts an acceptance and keeps its reference for the report.
 func (b *Bay) accepted(m Message, ref int, named bool) {
-	b.streak.accepted()
+	b.streak.Accepted()
 	b.spam = 0
 	b.well()
 	b.update(func(st *Status) { st.Sent++; st.LastError = "" })
 	if !named {
 		b.lastRef = -1
-		b.reports.putUnnamed(m, b.cfg.Now())
+		b.reports.PutUnnamed(m.ID, m.To, m.Validity, b.cfg.Now())
 		return
 	}
 	b.lastRef = ref
-	b.reports.put(byte(ref), m, b.cfg.Now())
-	if early, ok := b.reports.takeEarly(byte(ref)); ok {
+	b.reports.Put(byte(ref), m.ID, m.To, m.Validity, b.cfg.Now())
+	if early, ok := b.reports.TakeEarly(byte(ref)); ok {
 		b.matched(m.ID, early)
 	}
 }
 
-// refOf reads "+CMGS: <mr>[,...]".
-func refOf(line string) (int, bool) {
-	if !strings.HasPrefix(line, "+CMGS:") {
-		return 0, false
-	}
-	f := at.Fields(line, "+CMGS:")
-	if len(f) == 0 || f[0] == "" || len(f[0]) > 3 || strings.Trim(f[0], "0123456789") != "" {
-		return 0, false
-	}
-	n := atoi(f[0])
-	return n, n <= 255
-}
-
 func reference(r at.Reply) (int, bool) {
 	for _, l := range r.Lines {
-		if n, ok := refOf(l); ok {
+		if n, ok := at.Reference(l); ok {
 			return n, true
 		}
 	}
@@ -305,25 +282,25 @@ func cause(err error) string {
 
 // refusal classifies a part the network or the modem refused.
 func (b *Bay) refusal(m Message, r *at.Refusal) attempt {
-	v := b.streak.refused(r, tail(m.To.String()), b.cfg.Now())
-	if r.Set == at.CME && barred[r.Code] {
+	v := b.streak.Refused(r, report.Tail(m.To.String()), b.cfg.Now())
+	if verdict.Barred(r) {
 		if _, restarted := b.ladder.used[restart]; restarted && b.ladder.level >= restart {
-			v.blame = OnCard
+			v.Blame = OnCard
 		}
 	}
-	detail := refusalDetail(r, v.blame)
+	detail := verdict.Detail(r, v.Blame)
 	b.update(func(st *Status) { st.Refused++; st.LastError = detail })
-	a := attempt{Outcome: Outcome{Result: Refused, Blame: v.blame, Detail: detail}, remedy: v.remedy}
-	switch v.blame {
-	case onNobody:
+	a := attempt{Outcome: Outcome{Result: Refused, Blame: v.Blame, Detail: detail}, remedy: v.Remedy}
+	switch v.Blame {
+	case verdict.Nobody:
 		a.Outcome = Outcome{Result: Accepted, Detail: detail}
 		b.update(func(st *Status) { st.Sent++ })
-	case inDoubt:
+	case verdict.InDoubt:
 		a.Outcome = Outcome{Result: Doubtful, Detail: detail}
 		b.update(func(st *Status) { st.Doubtful++ })
 	case OnNetwork:
 		if r.Set == at.CMS && r.Code == 21 {
-			a.Rest = spamRests[min(b.spam, len(spamRests)-1)]
+			a.Rest = verdict.SpamRests[min(b.spam, len(verdict.SpamRests)-1)]
 			b.spam++
 		}
 	}
@@ -332,26 +309,26 @@ func (b *Bay) refusal(m Message, r *at.Refusal) attempt {
 
 // remedy changes what can be changed; ok says that the frame may be sent again, as
 // frames when they are new.
-func (b *Bay) remedy(r request, what remedy, v *variant) (frames []pdu.Frame, ok bool) {
+func (b *Bay) remedy(r request, what verdict.Remedy, v *variant) (frames []pdu.Frame, ok bool) {
 	switch what {
-	case onceMore:
+	case verdict.OnceMore:
 		return nil, true
-	case purge:
+	case verdict.Purge:
 		b.inbox.look = true
 		b.alarm(StorageFull, "a message was refused because the storage is full")
 		return nil, false
-	case ownCentre:
+	case verdict.OwnCentre:
 		if b.cfg.Place.Centre.IsZero() {
 			return nil, false
 		}
 		_, err := b.eng.Do(r.ctx, at.Command{Text: `AT+CSCA="` + b.cfg.Place.Centre.String() + `",145`, Timeout: 10 * time.Second})
 		return nil, err == nil
-	case plainForm:
+	case verdict.PlainForm:
 		if v.plain || !r.parcel.msg.Flash {
 			return nil, false
 		}
 		v.plain = true
-	case noValidity:
+	case verdict.NoValidity:
 		if v.noValidity || r.parcel.msg.Validity == 0 {
 			return nil, false
 		}
@@ -384,7 +361,7 @@ func (b *Bay) conclude(ctx context.Context, r request, a attempt, unlink ...bool
 	case a.Result == Refused && a.Blame == OnModem:
 		reply(Starting)
 		return b.blamed(ctx)
-	case a.Result == Refused && a.Blame == onSoft:
+	case a.Result == Refused && a.Blame == verdict.Soft:
 		a.Blame = OnModem // for the owner they are the same
 	case a.Result == Refused && a.Blame == OnCard:
 		b.alarm(CardBarred, a.Detail)
@@ -407,10 +384,10 @@ func (b *Bay) conclude(ctx context.Context, r request, a attempt, unlink ...bool
 // after three of those in a row the next rung.
 func (b *Bay) blamed(ctx context.Context) error {
 	b.again = true
-	if b.streak.soft < 6 {
+	if b.streak.Soft < 6 {
 		return nil
 	}
-	b.streak.soft = 0
+	b.streak.Soft = 0
 	return b.perform(ctx, b.climb(restart, "refuses message after message"))
 }
 
@@ -428,7 +405,7 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 		b.tell(News{Kind: LateReceipt, ID: m.ID, Detail: "late receipt"})
 		ref, named := reference(reply)
 		b.accepted(m, ref, named)
-	case asRefusal(err) != nil:
+	case verdict.AsRefusal(err) != nil:
 		b.dropDoubt(m) // a late no: who doubts is not told
 	case errors.Is(err, at.ErrDead), errors.Is(err, at.ErrRestarted):
 		return b.broken(ctx, err)
@@ -439,10 +416,5 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 }
 
 func (b *Bay) dropDoubt(m Message) {
-	for i, d := range b.doubts {
-		if d.msg.ID == m.ID {
-			b.doubts = append(b.doubts[:i], b.doubts[i+1:]...)
-			return
-		}
-	}
+	b.doubts = slices.DeleteFunc(b.doubts, func(d doubt) bool { return d.msg.ID == m.ID })
 }

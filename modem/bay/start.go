@@ -11,32 +11,18 @@ import (
 	"custode/internal/fault"
 	"custode/modem/at"
 	"custode/modem/profile"
+	"custode/modem/report"
+	"custode/modem/verdict"
 )
 
 // identity is what a modem and its card said of themselves.
 type identity struct{ manufacturer, model, revision, imei, imsi, iccid string }
 
 var (
-	// regAnswer is the answer to AT+CREG?: "n,stat" and perhaps an area; both may
-	// have three digits. regIndication is the unsolicited form: "stat" and perhaps
-	// an area, which is quoted or has four digits or more.
-	regAnswer     = regexp.MustCompile(`^\+C[GE]?REG:\s*\d{1,3}\s*,\s*(\d{1,3})\s*(?:,.*)?$`)
-	regIndication = regexp.MustCompile(`^\+(C[GE]?REG):\s*(\d{1,3})\s*(?:,\s*(?:"|[0-9A-Fa-f]{4}).*)?$`)
-	digitsOnly    = regexp.MustCompile(`[0-9]{10,22}`)
-	simPIN        = regexp.MustCompile(`^[0-9]{4,8}$`)
+	digitsOnly = regexp.MustCompile(`[0-9]{10,22}`)
 )
 
 func atoi(s string) int { n, _ := strconv.Atoi(s); return n }
-
-// registered lists the +CREG states in which SMS work: home, roaming, SMS only
-// (an LTE module on TIM Italia says 6), and CSFB not preferred (27.007 section 7.2).
-func registered(stat int) bool {
-	switch stat {
-	case 1, 5, 6, 7, 9, 10:
-		return true
-	}
-	return false
-}
 
 // ask runs an initialisation command. A busy SIM or modem is asked again for a
 // while; an engine out of step is resynchronised once.
@@ -45,9 +31,9 @@ func (b *Bay) ask(ctx context.Context, c at.Command) (at.Reply, error) {
 	resynced := false
 	for {
 		r, err := b.eng.Do(ctx, c)
-		refusal := asRefusal(err)
+		refusal := verdict.AsRefusal(err)
 		switch {
-		case isBusy(refusal) && time.Now().Before(until):
+		case verdict.IsBusy(refusal) && time.Now().Before(until):
 			if !sleep(ctx, time.Second) {
 				return r, err
 			}
@@ -77,7 +63,7 @@ func (b *Bay) busyWait() time.Duration {
 // try runs a command that a modem may refuse; only line trouble is an error.
 func (b *Bay) try(ctx context.Context, c at.Command) (at.Reply, bool, error) {
 	r, err := b.ask(ctx, c)
-	if asRefusal(err) != nil {
+	if verdict.AsRefusal(err) != nil {
 		return r, false, nil
 	}
 	return r, err == nil, err
@@ -233,8 +219,8 @@ func (b *Bay) subscriber(ctx context.Context) error {
 	if strings.HasPrefix(imsi, "00101") && !b.cfg.AllowSimulated {
 		return fault.Newf(fault.Fatal, "initialise modem "+b.cfg.Place.Name, "the card is of the test network 001 01")
 	}
-	if imsi != b.reports.card {
-		b.reports = reportRing{card: imsi}
+	if imsi != b.reports.Card {
+		b.reports = report.Ring{Card: imsi}
 		b.lastRef = -1
 	}
 	b.identity.imsi = imsi
@@ -451,17 +437,17 @@ func fieldOf(r at.Reply, prefix string, i int) (int, bool) {
 func (b *Bay) registration(ctx context.Context) error {
 	stat := 0
 	for _, q := range []string{"AT+CREG?", "AT+CEREG?"} {
-		r, ok, err := b.try(ctx, at.Command{Text: q, Prefix: q[2:len(q)-1] + ":", Accept: regAnswer.MatchString, Timeout: 5 * time.Second})
+		r, ok, err := b.try(ctx, at.Command{Text: q, Prefix: q[2:len(q)-1] + ":", Accept: at.IsRegistration, Timeout: 5 * time.Second})
 		if err != nil {
 			return err
 		}
 		if !ok || len(r.Lines) == 0 {
 			continue
 		}
-		if s := atoi(regAnswer.FindStringSubmatch(r.Lines[0])[1]); stat == 0 || registered(s) {
+		if s := at.Registration(r.Lines[0]); stat == 0 || at.Registered(s) {
 			stat = s
 		}
-		if registered(stat) {
+		if at.Registered(stat) {
 			break
 		}
 	}

@@ -16,10 +16,8 @@
 package modemsim
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -27,37 +25,44 @@ import (
 	"time"
 
 	"custode/simulators/modemsim/dialect"
+	"custode/simulators/modemsim/network"
+	"custode/simulators/modemsim/script"
 )
 
-// Delay is a log-normal distribution: half of the draws are below Median; Spread
-// is the standard deviation of the logarithm (0.5 is lively, 0 is constant). Draws
-// over ten times Median are cut there. A share Slow of the draws, 0 to 1, is
-// uniform between SlowMin and SlowMax instead. The zero value means no delay.
-type Delay struct {
-	Median           time.Duration
-	Spread           float64
-	Slow             float64
-	SlowMin, SlowMax time.Duration
-}
+// What tests see of the network and write in scripts.
+type (
+	Delay      = network.Delay
+	AntiSpam   = network.AntiSpam
+	SMS        = network.SMS
+	Phone      = network.Phone
+	Submission = network.Submission
+	Handoff    = network.Handoff
+	Outcome    = script.Outcome
+	Place      = script.Place
+	Plan       = script.Plan
+)
+
+// The places of Inject; package script says where each is.
+const (
+	BeforeEcho      = script.BeforeEcho
+	AfterEcho       = script.AfterEcho
+	BeforeInfo      = script.BeforeInfo
+	BeforeFinal     = script.BeforeFinal
+	AfterFinal      = script.AfterFinal
+	BeforePrompt    = script.BeforePrompt
+	AfterPrompt     = script.AfterPrompt
+	BeforeRef       = script.BeforeRef
+	BetweenRefAndOK = script.BetweenRefAndOK
+)
 
 // Radio2G is a GSM network: median 4 s, 95 % within 7 s, 3 % of 8 to 20 s.
-func Radio2G() Delay {
-	return Delay{Median: 4 * time.Second, Spread: 0.34, Slow: 0.03, SlowMin: 8 * time.Second, SlowMax: 20 * time.Second}
-}
+func Radio2G() Delay { return network.Radio2G() }
 
 // RadioLTE is an LTE network: median 1.8 s, 95 % within 4 s, 3 % of 8 to 20 s.
-func RadioLTE() Delay {
-	return Delay{Median: 1800 * time.Millisecond, Spread: 0.485, Slow: 0.03, SlowMin: 8 * time.Second, SlowMax: 20 * time.Second}
-}
+func RadioLTE() Delay { return network.RadioLTE() }
 
-// AntiSpam is the network's patience with one card: more than PerMinute accepted
-// messages within 60 s, and everything is refused with +CMS ERROR: Code (21 when
-// zero) until no attempt was made for Cool. PerMinute 0 is endless patience.
-type AntiSpam struct {
-	PerMinute int
-	Code      int
-	Cool      time.Duration
-}
+// Soak is the trouble of a long test, see script.Soak.
+func Soak() Plan { return script.Soak() }
 
 // Config describes a bank. Everything but Dir and Modems may be zero: then the
 // radio is instant and perfect and the modems are polite.
@@ -79,6 +84,9 @@ type Config struct {
 	// ByBearer takes Latency from the profile's bearer: Radio2G or RadioLTE.
 	ByBearer bool
 	Loss     float64
+	// Orphans is the share of messages the network has had although the modem was
+	// unplugged, restarted or (by the plan) hung before it could say so.
+	Orphans float64
 	// Reject is the share of submissions the network refuses with +CMS ERROR: 42.
 	Reject float64
 	// Chatter is the probability of an unsolicited line before each line a modem says.
@@ -107,18 +115,14 @@ type Bank struct {
 	cfg     Config
 	devices []*device
 
+	*network.Network // ledger, inboxes, phones
+	air              *network.Air
+
 	mu       sync.Mutex
 	rnd      *rand.Rand
-	phones   map[string]*handset
-	ledger   []Submission
-	handoffs []Handoff
 	faultLog []string
 	barred   map[string]int
 	byNumber map[string]Outcome
-	changed  chan struct{} // closed and replaced whenever an inbox or the ledger grows
-	timers   map[*time.Timer]bool
-	running  sync.WaitGroup // timers set and not finished, and readers of ptys
-	closed   bool
 }
 
 // NewBank builds and plugs the modems.
@@ -132,11 +136,8 @@ func NewBank(cfg Config) (*Bank, error) {
 	if cfg.Pace == 0 {
 		cfg.Pace = 0.02
 	}
-	b := &Bank{
-		cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x6d6f64656d)),
-		phones: map[string]*handset{}, barred: map[string]int{}, byNumber: map[string]Outcome{},
-		changed: make(chan struct{}), timers: map[*time.Timer]bool{},
-	}
+	b := &Bank{cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0xba4b)), barred: map[string]int{}, byNumber: map[string]Outcome{}}
+	b.Network, b.air = network.New(network.Config{Transit: cfg.Transit, Loss: cfg.Loss, NationalRA: cfg.NationalRA, Seed: cfg.Seed, Modems: cfg.Modems})
 	for i := range cfg.Modems {
 		name := "generic"
 		if len(cfg.Profiles) > 0 {
@@ -162,20 +163,13 @@ func NewBank(cfg Config) (*Bank, error) {
 
 // Close unplugs every modem; messages on the way are dropped.
 func (b *Bank) Close() error {
-	b.mu.Lock()
-	b.closed = true
-	for t := range b.timers {
-		if t.Stop() {
-			b.running.Done()
-		}
-	}
-	b.mu.Unlock()
+	b.air.End()
 	for _, d := range b.devices {
 		d.mu.Lock()
 		d.detach()
 		d.mu.Unlock()
 	}
-	b.running.Wait()
+	b.air.Wait()
 	return nil
 }
 
@@ -203,41 +197,6 @@ func (b *Bank) IMEI(i int) string { return b.devices[i].imei() }
 // Number returns the telephone number of modem i's card.
 func (b *Bank) Number(i int) string { return b.devices[i].number() }
 
-// wait returns once ready, called under b.mu, says so.
-func (b *Bank) wait(ctx context.Context, ready func() bool) error {
-	for {
-		b.mu.Lock()
-		done, changed := ready(), b.changed
-		b.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// grew wakes the waiters; b.mu is held.
-func (b *Bank) grew() {
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-// draw takes a delay from the distribution.
-func (d Delay) draw(rnd *rand.Rand) time.Duration {
-	if d.Slow > 0 && rnd.Float64() < d.Slow {
-		return d.SlowMin + time.Duration(rnd.Float64()*float64(d.SlowMax-d.SlowMin))
-	}
-	if d.Median == 0 {
-		return 0
-	}
-	f := math.Exp(rnd.NormFloat64() * d.Spread)
-	return time.Duration(float64(d.Median) * min(f, 10))
-}
-
 // latency is how long the radio takes with modem d's next submission.
 func (b *Bank) latency(d *device) time.Duration {
 	l := b.cfg.Latency
@@ -246,46 +205,5 @@ func (b *Bank) latency(d *device) time.Duration {
 	} else if b.cfg.ByBearer {
 		l = RadioLTE()
 	}
-	return l.draw(d.rnd)
-}
-
-func (b *Bank) draw(d Delay) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return d.draw(b.rnd)
-}
-
-func (b *Bank) chance(p float64) bool {
-	if p <= 0 {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.rnd.Float64() < p
-}
-
-// after runs f after d, at once when d is 0; Close waits for it.
-func (b *Bank) after(d time.Duration, f func()) {
-	if d <= 0 {
-		f()
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return
-	}
-	b.running.Add(1)
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		defer b.running.Done()
-		b.mu.Lock()
-		delete(b.timers, t)
-		closed := b.closed
-		b.mu.Unlock()
-		if !closed {
-			f()
-		}
-	})
-	b.timers[t] = true
+	return l.Draw(d.rnd)
 }

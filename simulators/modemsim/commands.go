@@ -31,7 +31,7 @@ func starred(line string) string {
 // run works through commands until one fails or opens a prompt.
 func (d *device) run(cmds []string) {
 	for n, cmd := range cmds {
-		if lines, ok := d.script.reply(cmd); ok {
+		if lines, ok := d.script.Answer(cmd); ok {
 			if len(lines) > 0 {
 				d.say(lines...)
 			}
@@ -76,10 +76,10 @@ func (d *device) finish(info []string, bad string, last bool) (more bool) {
 	case bad == silent:
 	case bad != "":
 		d.inject(BeforeFinal)
-		d.say(append([]string{bad}, d.script.take(AfterFinal)...)...)
+		d.say(append([]string{bad}, d.script.Take(AfterFinal)...)...)
 	case last:
 		d.inject(BeforeFinal)
-		d.say(append([]string{"OK"}, d.script.take(AfterFinal)...)...)
+		d.say(append([]string{"OK"}, d.script.Take(AfterFinal)...)...)
 	default:
 		return true
 	}
@@ -240,7 +240,7 @@ func (d *device) factory() {
 	old := d.set
 	d.set = powerOn()
 	d.set.registered, d.set.functional, d.set.rssi, d.set.awake = old.registered, old.functional, old.rssi, old.awake
-	d.set.deregistered, d.set.mem = old.deregistered, d.firstAreas()
+	d.set.deregistered, d.set.mem = old.deregistered, [3]int{}
 	d.set.hold = d.pace(d.p.ResetTime)
 }
 

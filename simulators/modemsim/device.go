@@ -10,10 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
-
 	"custode/simulators/modemsim/dialect"
+	"custode/simulators/modemsim/memory"
+	"custode/simulators/modemsim/ptyport"
+	"custode/simulators/modemsim/script"
 )
 
 // device is one modem. gen counts plugs and reboots: a timer of an older life
@@ -34,15 +34,16 @@ type device struct {
 	rnd           *rand.Rand
 	set           settings
 	faults        faults
-	script        script
+	script        script.Script
 	card          card
-	areas         []*area
+	areas         []*memory.Area
 	line          []byte
 	heldEcho      []byte         // of a LateEcho profile
 	waiting       []byte         // octets that came while a command was at work
 	working       bool           // a command takes its time
 	submit        *pendingSubmit // prompt is open
 	busy          bool           // submission on the air: nothing may be written
+	air           *flight        // that submission
 	out           []byte         // gathered output
 	shelf         []string       // indications held back by +CNMI mode 0
 	ackDue        *inbound       // what +CNMA saves from being sent again
@@ -98,7 +99,7 @@ func newDevice(b *Bank, i int, p dialect.Profile, link string) *device {
 		d.plmn = ops[i%len(ops)]
 	}
 	d.card = newCard(b.cfg.SIMPIN, fmt.Sprintf("%s%0*d", d.plmn, 15-len(d.plmn), i), i)
-	d.areas = newAreas(p)
+	d.areas = memory.Areas(p.Areas)
 	return d
 }
 
@@ -126,54 +127,26 @@ func (d *device) attach(name string) error {
 	if name != "" {
 		d.link = filepath.Join(d.bank.cfg.Dir, name)
 	}
-	master, slave, err := openPTY(d.link)
+	master, slave, err := ptyport.Open(d.link)
 	if err != nil {
 		return fmt.Errorf("modemsim: %w", err)
 	}
-	d.bank.mu.Lock()
-	if d.bank.closed {
-		d.bank.mu.Unlock()
-		return errors.Join(errors.New("modemsim: the bank is closed"), os.Remove(d.link), master.Close(), slave.Close())
-	}
-	d.bank.running.Add(1)
-	d.bank.mu.Unlock()
 	d.master, d.slave = master, slave
+	if !d.bank.air.Go(func() { d.read(master) }) {
+		d.detach()
+		return errors.New("modemsim: the bank is closed")
+	}
 	d.restart()
 	if d.p.PlugLines {
 		d.bootLines()
 	}
-	go d.read(master)
 	return nil
-}
-
-// openPTY makes a pty whose product side is linked under a stable name.
-func openPTY(link string) (master, slave *os.File, err error) {
-	if master, slave, err = pty.Open(); err != nil {
-		return nil, nil, err
-	}
-	defer func() {
-		if err != nil {
-			_ = slave.Close()
-			if master != nil {
-				_ = master.Close()
-			}
-		}
-	}()
-	// We hold the slave open too, or the master would read EIO whenever the
-	// product has the port closed; and raw, or the line discipline would echo.
-	if err = raw(slave); err != nil {
-		return master, slave, err
-	}
-	if master, err = pollable(master); err != nil {
-		return nil, slave, err
-	}
-	_ = os.Remove(link)
-	return master, slave, os.Symlink(slave.Name(), link)
 }
 
 // detach closes the pty and removes the link; d.mu is held.
 func (d *device) detach() {
 	d.gen++
+	d.orphan()
 	d.submit, d.busy, d.working = nil, false, false
 	d.unstall()
 	if d.master == nil {
@@ -188,10 +161,10 @@ func (d *device) detach() {
 // restart forgets everything a power cycle forgets; d.mu is held.
 func (d *device) restart() {
 	d.gen++
+	d.orphan()
 	registered := d.set.registered
 	d.set = powerOn()
 	d.set.registered = registered
-	d.set.mem = d.firstAreas()
 	d.set.awake = time.Now().Add(d.pace(d.p.SIMBusy))
 	d.faults = faults{}
 	d.card.unlocked = d.card.pin == ""
@@ -200,17 +173,22 @@ func (d *device) restart() {
 	d.later(max(d.pace(d.p.SIMBusy), time.Microsecond), d.pump)
 }
 
-// bootLines says what the make says after power-on; d.mu is held.
-func (d *device) bootLines() {
-	for _, l := range d.p.Boot {
-		d.later(d.pace(l.After), func() {
-			if strings.Contains(l.Text, "%PIN") {
-				d.say(strings.ReplaceAll(l.Text, "%PIN", d.pinState()))
-				return
-			}
-			d.say(l.Text)
-		})
+// bootLines says what the make says after power-on, in order; d.mu is held.
+func (d *device) bootLines() { d.bootLine(0, 0) }
+
+func (d *device) bootLine(n int, since time.Duration) {
+	if n == len(d.p.Boot) {
+		return
 	}
+	l := d.p.Boot[n]
+	d.later(d.pace(l.After-since), func() {
+		text := l.Text
+		if strings.Contains(text, "%PIN") {
+			text = strings.ReplaceAll(text, "%PIN", d.pinState())
+		}
+		d.say(text)
+		d.bootLine(n+1, l.After)
+	})
 }
 
 // pace scales a time of the profile.
@@ -238,7 +216,7 @@ func (d *device) reset(name string) {
 // comeBack attaches after delay, unless something else happens to the modem.
 func (d *device) comeBack(delay time.Duration, name string) {
 	gen := d.gen
-	d.bank.after(max(delay, time.Microsecond), func() {
+	d.bank.air.After(max(delay, time.Microsecond), func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.gen == gen && d.plugged && !d.off && d.master == nil {
@@ -248,43 +226,6 @@ func (d *device) comeBack(delay time.Duration, name string) {
 	})
 }
 
-// pollable replaces f by a non-blocking duplicate, so that Close ends a Read and
-// deadlines work.
-func pollable(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	_ = f.Close()
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "ptmx"), nil
-}
-
-func raw(f *os.File) error {
-	return control(f, func(fd int) error {
-		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-		if err != nil {
-			return err
-		}
-		t.Iflag, t.Oflag, t.Lflag = unix.IGNPAR, 0, 0
-		return unix.IoctlSetTermios(fd, unix.TCSETS, t)
-	})
-}
-
-func control(f *os.File, do func(fd int) error) error {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var e error
-	if err := c.Control(func(fd uintptr) { e = do(int(fd)) }); err != nil {
-		return err
-	}
-	return e
-}
-
 // later runs f under the lock after delay, unless the modem restarted meanwhile.
 func (d *device) later(delay time.Duration, f func()) {
 	gen := d.gen
@@ -292,7 +233,7 @@ func (d *device) later(delay time.Duration, f func()) {
 		f()
 		return
 	}
-	d.bank.after(delay, func() {
+	d.bank.air.After(delay, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.gen == gen && d.master != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/simulators/modemsim/memory"
 	"custode/simulators/modemsim/tpdu"
 )
 
@@ -60,7 +61,7 @@ func (d *device) route(in inbound) bool {
 		d.direct(in, fmt.Sprintf("+CMT: ,%d", len(in.tpdu)/2), tpdu.WithCentre(in.tpdu))
 	default:
 		a := d.mem(3)
-		at := a.store.put(&stored{tpdu: in.tpdu})
+		at := a.Store.Put(&memory.Message{TPDU: in.tpdu})
 		if at < 0 {
 			if d.p.FullLine != "" && !d.full {
 				d.say(d.p.FullLine)
@@ -70,7 +71,7 @@ func (d *device) route(in inbound) bool {
 		}
 		d.full = false
 		if d.set.mt != 0 {
-			d.indicate(fmt.Sprintf(`+CMTI: "%s",%d`, a.name, at+d.p.FirstIndex))
+			d.indicate(fmt.Sprintf(`+CMTI: "%s",%d`, a.Name, at+d.p.FirstIndex))
 		}
 	}
 	return true
@@ -79,9 +80,9 @@ func (d *device) route(in inbound) bool {
 func (d *device) storeReport(in inbound) bool {
 	name, s := "SR", d.store("SR")
 	if s == nil {
-		name, s = d.mem(3).name, d.mem(3).store
+		name, s = d.mem(3).Name, d.mem(3).Store
 	}
-	at := s.put(&stored{tpdu: in.tpdu, unreadable: d.p.StoredUnread})
+	at := s.Put(&memory.Message{TPDU: in.tpdu, Unreadable: d.p.StoredUnread})
 	if at < 0 {
 		return false
 	}

@@ -2,19 +2,15 @@ package modemsim
 
 import (
 	"context"
-	"encoding/json"
 	"io"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-
-	"custode/simulators/modemsim/tpdu"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,7 +54,7 @@ func (c terminal) ask(s string, ends ...string) string {
 	var got strings.Builder
 	buf := make([]byte, 256)
 	for {
-		if err := c.f.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			c.t.Fatal(err)
 		}
 		n, err := c.f.Read(buf)
@@ -163,46 +159,46 @@ func TestUnplugAndPlug(t *testing.T) {
 	dial(t, b, 0).ask("AT\r", "OK\r\n")
 }
 
-func TestPages(t *testing.T) {
-	b := bank(t, Config{})
-	get := func(url string) string {
-		rec := httptest.NewRecorder()
-		b.Handler().ServeHTTP(rec, httptest.NewRequest("GET", url, nil))
-		if rec.Code != 200 {
-			t.Errorf("%s: %d", url, rec.Code)
+// Idle modems wait in the kernel.
+func TestIdleCosts(t *testing.T) {
+	bank(t, Config{Modems: 64})
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
 		}
-		return rec.Body.String()
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	if !strings.Contains(get("/"), "Nessun messaggio") {
-		t.Error("the empty page says nothing")
-	}
-	b.deliver(&delivery{from: "+39320", to: "+393401234567", m: tpdu.Submit{Text: "<b>123456</b>"}})
-	page := get("/")
-	if !strings.Contains(page, "&lt;b&gt;123456") || !strings.Contains(page, "Telefoni simulati") {
-		t.Errorf("page: %s", page)
-	}
-	var in []SMS
-	if err := json.Unmarshal([]byte(get("/api/inbox?phone=%2B393401234567")), &in); err != nil || len(in) != 1 || in[0].Text != "<b>123456</b>" {
-		t.Errorf("%v %v", in, err)
-	}
-	if got := strings.TrimSpace(get("/api/inbox?phone=%2B39000")); got != "[]" {
-		t.Errorf("unknown phone: %s", got)
-	}
-	var all map[string][]SMS
-	if err := json.Unmarshal([]byte(get("/api/inbox")), &all); err != nil || len(all) != 1 {
-		t.Errorf("%v %v", all, err)
+	const span = 500 * time.Millisecond
+	before := used()
+	time.Sleep(span)
+	if took := used() - before; took > span/10 {
+		t.Errorf("64 idle modems used %v of processor in %v", took, span)
+	} else {
+		t.Logf("%v in %v", took, span)
 	}
 }
 
-func TestDelayIsSeeded(t *testing.T) {
-	draws := func(seed uint64) (out []time.Duration) {
-		b := bank(t, Config{Seed: seed})
-		for range 50 {
-			out = append(out, b.draw(Delay{Median: time.Second, Spread: 0.5}))
-		}
-		return out
+// A closed bank leaves no link and no goroutine, whatever it was doing.
+func TestCloseInTheMiddle(t *testing.T) {
+	b := bank(t, Config{Modems: 3, Profiles: []string{"ec25"}, Pace: 1e-6, Glue: time.Millisecond, Latency: Delay{Median: time.Hour}})
+	c := dial(t, b, 0)
+	c.ask("", "PB DONE\r\n")
+	c.ask("AT+CMGS=18\r", "> ")
+	if _, err := io.WriteString(c.f, hello+"\x1a"); err != nil {
+		t.Fatal(err)
 	}
-	if !cmp.Equal(draws(7), draws(7)) || cmp.Equal(draws(7), draws(8)) {
-		t.Error("the seed does not decide")
+	b.Storm(1, 1000, time.Millisecond)
+	b.Stall(2, true)
+	b.Reset(1, "")
+	path := b.Device(0)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the link stayed: %v", err)
+	}
+	if err := b.Plug(1); err == nil {
+		t.Error("plugged into a closed bank")
 	}
 }

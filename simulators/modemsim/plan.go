@@ -5,66 +5,21 @@ import (
 	"time"
 )
 
-// Plan is random trouble, drawn from the bank's seed. Shares, 0 to 1, are per
-// submission; periods are means over the whole bank, of a Poisson process.
-type Plan struct {
-	Hang             float64 // deaf and mute for HangFor (60 s when zero); the message is lost
-	HangFor          time.Duration
-	Slow             float64 // latency uniform between SlowMin and SlowMax
-	SlowMin, SlowMax time.Duration
-	OKOnly           float64 // OK without +CMGS
-	Twice            float64 // OK twice
-	Late             float64 // +CMGS after LateBy, other commands served meanwhile
-	LateBy           time.Duration
-	// UnplugEvery pulls a modem for UnplugFor; with Rename it comes back under
-	// another link.
-	UnplugEvery, UnplugFor time.Duration
-	Rename                 bool
-	StormEvery             time.Duration // StormLines (200 when zero) lines, one per millisecond
-	StormLines             int
-	RebootEvery            time.Duration
-	RegLossEvery           time.Duration // registration is lost for RegLossFor
-	RegLossFor             time.Duration
-}
-
-// Soak is the trouble of a long test: 1 % hangs of 60 s, 3 % slow messages, a
-// modem unplugged for five seconds every minute and a storm every five.
-func Soak() Plan {
-	return Plan{
-		Hang: 0.01, HangFor: time.Minute, Slow: 0.03, SlowMin: 8 * time.Second, SlowMax: 20 * time.Second,
-		UnplugEvery: time.Minute, UnplugFor: 5 * time.Second, StormEvery: 5 * time.Minute, StormLines: 2000,
-	}
-}
-
 // planned draws the fate of a submission; d.mu is held.
 func (d *device) planned() Outcome {
-	p := d.bank.cfg.Plan
-	v := d.rnd.Float64()
-	hit := func(share float64) bool {
-		v -= share
-		return v < 0
-	}
+	o, hang := d.bank.cfg.Plan.Draw(d.rnd)
 	switch {
-	case p == Plan{}:
-	case hit(p.Hang):
-		length := p.HangFor
-		if length == 0 {
-			length = time.Minute
-		}
-		d.bank.tell("modem %d hangs for %v", d.index, length)
-		d.later(length, func() { d.faults.hung = false })
-		return Outcome{Hang: true}
-	case hit(p.Slow):
-		return Outcome{Delay: p.SlowMin + time.Duration(d.rnd.Float64()*float64(p.SlowMax-p.SlowMin))}
-	case hit(p.OKOnly):
-		return Outcome{NoRef: true}
-	case hit(p.Twice):
-		return Outcome{Twice: true}
-	case hit(p.Late):
-		d.bank.tell("modem %d answers %v late", d.index, p.LateBy)
-		return Outcome{Free: true, Delay: p.LateBy}
+	case o.Hang:
+		o.Sent = d.rnd.Float64() < d.bank.cfg.Orphans
+		d.bank.tell("modem %d hangs for %v", d.index, hang)
+		d.later(hang, func() {
+			d.faults.hung = false
+			d.pump()
+		})
+	case o.Free:
+		d.bank.tell("modem %d answers %v late", d.index, o.Delay)
 	}
-	return Outcome{}
+	return o
 }
 
 // startPlan sets the periodic faults going.
@@ -79,7 +34,7 @@ func (b *Bank) startPlan() {
 			name = fmt.Sprintf("modem%d-%d", i, len(b.faultLog))
 		}
 		b.mu.Unlock()
-		b.after(max(p.UnplugFor, time.Millisecond), func() {
+		b.air.After(max(p.UnplugFor, time.Millisecond), func() {
 			if err := b.PlugAs(i, name); err != nil {
 				b.tell("modem %d does not come back: %v", i, err)
 			}
@@ -100,7 +55,7 @@ func (b *Bank) startPlan() {
 	b.every(p.RegLossEvery, func(i int) {
 		b.tell("modem %d loses the network for %v", i, p.RegLossFor)
 		b.SetRegistration(i, 2)
-		b.after(max(p.RegLossFor, time.Millisecond), func() { b.SetRegistration(i, b.devices[i].p.Registers) })
+		b.air.After(max(p.RegLossFor, time.Millisecond), func() { b.SetRegistration(i, b.devices[i].p.Registers) })
 	})
 }
 
@@ -113,7 +68,7 @@ func (b *Bank) every(mean time.Duration, f func(i int)) {
 	pause := time.Duration(b.rnd.ExpFloat64() * float64(mean))
 	i := b.rnd.IntN(len(b.devices))
 	b.mu.Unlock()
-	b.after(max(pause, time.Millisecond), func() {
+	b.air.After(max(pause, time.Millisecond), func() {
 		f(i)
 		b.every(mean, f)
 	})

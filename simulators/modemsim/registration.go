@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"custode/simulators/modemsim/tpdu"
 )
 
 // stat is the registration state of 27.007 section 7.2.
@@ -181,24 +183,9 @@ func (d *device) cusd(arg string) ([]string, string) {
 		text = fmt.Sprintf("Credito residuo: %d messaggi", d.card.credit)
 	}
 	d.later(max(d.bank.latency(d), time.Millisecond), func() {
-		d.say(fmt.Sprintf(`+CUSD: 0,"%s",15`, d.encode(text)))
+		d.say(fmt.Sprintf(`+CUSD: 0,"%s",15`, tpdu.Encode(d.set.charset, text)))
 	})
 	return nil, ""
-}
-
-// encode writes text in the character set of +CSCS.
-func (d *device) encode(text string) string {
-	switch d.set.charset {
-	case "HEX":
-		return fmt.Sprintf("%X", text)
-	case "UCS2":
-		var out strings.Builder
-		for _, r := range text {
-			fmt.Fprintf(&out, "%04X", r)
-		}
-		return out.String()
-	}
-	return text
 }
 
 // SetUSSD sets what the network answers to modem i's +CUSD codes; a card with

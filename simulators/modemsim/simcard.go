@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"custode/simulators/modemsim/network"
 )
 
 // SIMState says what a modem finds in its card holder.
@@ -37,8 +39,7 @@ type card struct {
 	skipZero  bool
 	credit    int // messages left; negative is endless
 	inbound   []inbound
-	recent    []time.Time // accepted within the last minute
-	barred    time.Time   // anti-spam until
+	patience  network.Patience
 }
 
 func newCard(pin, imsi string, index int) card {
@@ -176,7 +177,7 @@ func (b *Bank) SwapSIM(i int, imsi string) {
 	b.with(i, func(d *device) {
 		d.card = newCard(b.cfg.SIMPIN, imsi, i+5000)
 		if s := d.store("SM"); s != nil {
-			clear(s.slots)
+			clear(s.Slots)
 		}
 	})
 }

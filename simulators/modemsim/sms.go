@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/simulators/modemsim/network"
 	"custode/simulators/modemsim/tpdu"
 )
 
@@ -37,7 +38,7 @@ func (d *device) send(p *pendingSubmit) {
 		d.keep(m)
 		return
 	}
-	x := &flight{m: m, hand: d.bank.handoff(d.index, m.To), entry: -1}
+	x := &flight{m: m, hand: d.bank.air.Handoff(d.index, m.To), entry: -1}
 	f := &d.faults
 	switch {
 	case f.failNext > 0:
@@ -65,8 +66,8 @@ func (d *device) send(p *pendingSubmit) {
 
 // outcome finds what tests or the fault plan want of this submission.
 func (d *device) outcome(to string) (Outcome, bool) {
-	if q := d.script.outcomes; len(q) > 0 {
-		d.script.outcomes = q[1:]
+	if q := d.script.Outcomes; len(q) > 0 {
+		d.script.Outcomes = q[1:]
 		return q[0], true
 	}
 	d.bank.mu.Lock()
@@ -88,7 +89,7 @@ func (d *device) deviceRefusal() int {
 		return 331
 	case d.card.sca == "":
 		return 330
-	case d.p.FullCode != 0 && !slices.Contains(d.mem(3).store.slots, nil):
+	case d.p.FullCode != 0 && !slices.Contains(d.mem(3).Store.Slots, nil):
 		return d.p.FullCode
 	case d.card.credit == 0:
 		return d.p.NoCredit
@@ -114,7 +115,7 @@ func (d *device) fly(x *flight) {
 		}
 	case x.o.Free:
 		// The network has it; the modem is free but tells late.
-		if x.o.refusal(d) == "" {
+		if d.refusal(x.o) == "" {
 			if code := d.judge(x.m.To); code != 0 {
 				x.o.CMS = code
 			} else {
@@ -123,17 +124,27 @@ func (d *device) fly(x *flight) {
 		}
 		d.later(delay, func() { d.answer(x) })
 	default:
-		d.busy = true
+		d.busy, d.air = true, x
 		d.later(delay, func() {
-			d.busy = false
+			d.busy, d.air = false, nil
 			d.land(x)
 		})
 	}
 }
 
+// orphan decides about a submission whose modem went away: the network may have
+// had it already; d.mu is held.
+func (d *device) orphan() {
+	x := d.air
+	d.air = nil
+	if x != nil && d.rnd.Float64() < d.bank.cfg.Orphans && d.judge(x.m.To) == 0 {
+		d.accept(x)
+	}
+}
+
 // land ends a submission on the air; d.mu is held.
 func (d *device) land(x *flight) {
-	if !x.o.lost() {
+	if !x.o.Lost() {
 		d.answer(x)
 		return
 	}
@@ -153,7 +164,7 @@ func (d *device) land(x *flight) {
 
 // answer says how it went.
 func (d *device) answer(x *flight) {
-	bad := x.o.refusal(d)
+	bad := d.refusal(x.o)
 	if bad == "" && x.entry < 0 {
 		if code := d.judge(x.m.To); code != 0 {
 			bad = cms(code)
@@ -164,7 +175,7 @@ func (d *device) answer(x *flight) {
 		if x.o.Sent {
 			d.accept(x)
 		}
-		d.say(append(strings.Split(bad, "\n"), d.script.take(AfterFinal)...)...)
+		d.say(append(strings.Split(bad, "\n"), d.script.Take(AfterFinal)...)...)
 		return
 	}
 	fresh := x.entry < 0
@@ -175,12 +186,12 @@ func (d *device) answer(x *flight) {
 	if !x.o.NoRef && d.faults.okOnly == 0 {
 		lines = append(lines, fmt.Sprintf("+CMGS: %d", x.ref))
 		if d.master != nil && !d.faults.hung {
-			d.bank.told(x.entry)
+			d.bank.air.Told(x.entry)
 		}
 	} else if d.faults.okOnly > 0 {
 		d.faults.okOnly--
 	}
-	if between := d.script.take(BetweenRefAndOK); between != nil {
+	if between := d.script.Take(BetweenRefAndOK); between != nil {
 		d.say(lines...)
 		lines = between
 	}
@@ -188,7 +199,7 @@ func (d *device) answer(x *flight) {
 	if x.o.Twice {
 		lines = append(lines, "OK")
 	}
-	d.say(append(lines, d.script.take(AfterFinal)...)...)
+	d.say(append(lines, d.script.Take(AfterFinal)...)...)
 	if fresh { // the receipt leaves before the report can
 		d.transmit(x)
 	}
@@ -210,19 +221,17 @@ func (d *device) enter(x *flight) {
 	if c.credit > 0 {
 		c.credit--
 	}
-	if d.bank.cfg.AntiSpam.PerMinute > 0 {
-		c.recent = append(c.recent, time.Now())
-	}
+	c.patience.Accepted(time.Now())
 	x.ref = c.ref
-	x.entry = d.bank.note(d, x.m, x.hand)
+	x.entry = d.bank.air.Note(network.Submission{Modem: d.index, IMSI: c.imsi, Ref: c.ref}, x.m, x.hand)
 }
 
 // transmit sends an accepted message to its phone, and the report back.
 func (d *device) transmit(x *flight) {
 	sent, imsi := time.Now(), d.card.imsi
-	carry := &delivery{from: d.number(), to: x.m.To, m: x.m}
+	carry := &network.Delivery{From: d.number(), M: x.m}
 	if x.m.Report {
-		carry.report = func(st byte, national bool) {
+		carry.Report = func(st byte, national bool) {
 			pdu := tpdu.Report(x.ref, x.m.To, national, sent, time.Now(), st)
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -232,7 +241,7 @@ func (d *device) transmit(x *flight) {
 			}
 		}
 	}
-	d.bank.deliver(carry)
+	d.bank.air.Deliver(carry)
 }
 
 // judge is the network's verdict on a submission: 0 or a CMS code.
@@ -241,32 +250,10 @@ func (d *device) judge(to string) int {
 	if b.cfg.Reject > 0 && d.rnd.Float64() < b.cfg.Reject {
 		return 42 // congestion
 	}
-	if code := d.spam(time.Now()); code != 0 {
+	if code := b.cfg.AntiSpam.Judge(&d.card.patience, time.Now()); code != 0 {
 		return code
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.barred[to]
-}
-
-// spam is the network's patience with this card.
-func (d *device) spam(now time.Time) int {
-	a, c := d.bank.cfg.AntiSpam, &d.card
-	if a.PerMinute == 0 {
-		return 0
-	}
-	c.recent = slices.DeleteFunc(c.recent, func(t time.Time) bool { return now.Sub(t) > time.Minute })
-	switch {
-	case now.Before(c.barred): // trying again prolongs it
-	case !c.barred.IsZero():
-		c.barred, c.recent = time.Time{}, nil
-		return 0
-	case len(c.recent) < a.PerMinute:
-		return 0
-	}
-	c.barred = now.Add(a.Cool)
-	if a.Code == 0 {
-		return 21
-	}
-	return a.Code
 }

@@ -6,70 +6,13 @@ import (
 	"strings"
 	"time"
 
-	"custode/simulators/modemsim/dialect"
+	"custode/simulators/modemsim/memory"
 	"custode/simulators/modemsim/tpdu"
 )
 
-// area is a name for a store; aliases share one.
-type area struct {
-	name  string
-	store *store
-}
+func (d *device) store(name string) *memory.Store { return memory.Find(d.areas, name) }
 
-type store struct{ slots []*stored }
-
-// stored is one message in memory. stat as +CMGL tells it: 0 unread, 1 read, 2
-// unsent, 3 sent.
-type stored struct {
-	stat       int
-	tpdu       string
-	unreadable bool
-}
-
-func newAreas(p dialect.Profile) (out []*area) {
-	for _, a := range p.Areas {
-		s := &store{slots: make([]*stored, a.Slots)}
-		for _, o := range out {
-			if o.name == a.Alias {
-				s = o.store
-			}
-		}
-		out = append(out, &area{a.Name, s})
-	}
-	return out
-}
-
-func (d *device) store(name string) *store {
-	for _, a := range d.areas {
-		if a.name == name {
-			return a.store
-		}
-	}
-	return nil
-}
-
-// firstAreas is what +CPMS holds after a start: the first area, three times.
-func (d *device) firstAreas() [3]int { return [3]int{} }
-
-func (d *device) mem(n int) *area { return d.areas[d.set.mem[n-1]] }
-
-func (s *store) used() (n int) {
-	for _, m := range s.slots {
-		if m != nil {
-			n++
-		}
-	}
-	return n
-}
-
-// put stores a message and returns its place, or -1 when there is none.
-func (s *store) put(m *stored) int {
-	i := slices.Index(s.slots, nil)
-	if i >= 0 {
-		s.slots[i] = m
-	}
-	return i
-}
+func (d *device) mem(n int) *memory.Area { return d.areas[d.set.mem[n-1]] }
 
 func (d *device) cpms(arg string) ([]string, string) {
 	n := d.p.CPMSMemories
@@ -80,7 +23,7 @@ func (d *device) cpms(arg string) ([]string, string) {
 		var f []string
 		for i := range n {
 			a := d.mem(i + 1)
-			f = append(f, fmt.Sprintf(`"%s",%d,%d`, a.name, a.store.used(), len(a.store.slots)))
+			f = append(f, fmt.Sprintf(`"%s",%d,%d`, a.Name, a.Store.Used(), len(a.Store.Slots)))
 		}
 		return []string{"+CPMS: " + strings.Join(f, ",")}, ""
 	}
@@ -90,7 +33,7 @@ func (d *device) cpms(arg string) ([]string, string) {
 	}
 	mem := d.set.mem
 	for i, name := range names {
-		at := slices.IndexFunc(d.areas, func(a *area) bool { return a.name == strings.Trim(name, ` "`) })
+		at := slices.IndexFunc(d.areas, func(a *memory.Area) bool { return a.Name == strings.Trim(name, ` "`) })
 		if at < 0 {
 			return nil, "+CMS ERROR: 302"
 		}
@@ -99,8 +42,8 @@ func (d *device) cpms(arg string) ([]string, string) {
 	d.set.mem = mem
 	var f []string
 	for i := range n {
-		s := d.mem(i + 1).store
-		f = append(f, fmt.Sprintf("%d,%d", s.used(), len(s.slots)))
+		s := d.mem(i + 1).Store
+		f = append(f, fmt.Sprintf("%d,%d", s.Used(), len(s.Slots)))
 	}
 	return []string{"+CPMS: " + strings.Join(f, ",")}, ""
 }
@@ -116,28 +59,21 @@ func (d *device) cmgl(arg string) ([]string, string) {
 		return nil, "+CMS ERROR: 304"
 	}
 	var out []string
-	for i, m := range d.mem(1).store.slots {
-		if m == nil || m.unreadable || want != 4 && m.stat != want {
+	for i, m := range d.mem(1).Store.Slots {
+		if m == nil || m.Unreadable || want != 4 && m.Stat != want {
 			continue
 		}
-		out = append(out, fmt.Sprintf("+CMGL: %d,%d,,%d\r\n%s", i+d.p.FirstIndex, m.stat, len(m.tpdu)/2, tpdu.WithCentre(m.tpdu)))
-		m.stat = read(m.stat)
+		out = append(out, fmt.Sprintf("+CMGL: %d,%d,,%d\r\n%s", i+d.p.FirstIndex, m.Stat, len(m.TPDU)/2, tpdu.WithCentre(m.TPDU)))
+		m.Read()
 	}
 	return out, ""
 }
 
-func read(stat int) int {
-	if stat == 0 {
-		return 1
-	}
-	return stat
-}
-
 // slot finds the place an index names in mem1.
-func (d *device) slot(index int) **stored {
-	s := d.mem(1).store
-	if i := index - d.p.FirstIndex; i >= 0 && i < len(s.slots) {
-		return &s.slots[i]
+func (d *device) slot(index int) **memory.Message {
+	s := d.mem(1).Store
+	if i := index - d.p.FirstIndex; i >= 0 && i < len(s.Slots) {
+		return &s.Slots[i]
 	}
 	return nil
 }
@@ -149,34 +85,27 @@ func (d *device) cmgr(arg string) ([]string, string) {
 	}
 	at := d.slot(n)
 	switch {
-	case at == nil || *at == nil && !d.p.ReadEmptyOK || *at != nil && (*at).unreadable:
+	case at == nil || *at == nil && !d.p.ReadEmptyOK || *at != nil && (*at).Unreadable:
 		return nil, "+CMS ERROR: 321"
 	case *at == nil:
 		return nil, ""
 	}
 	m := *at
-	head := fmt.Sprintf(d.p.ReadFmt, m.stat, len(m.tpdu)/2)
-	m.stat = read(m.stat)
-	return []string{head + "\r\n" + tpdu.WithCentre(m.tpdu)}, ""
+	head := fmt.Sprintf(d.p.ReadFmt, m.Stat, len(m.TPDU)/2)
+	m.Read()
+	return []string{head + "\r\n" + tpdu.WithCentre(m.TPDU)}, ""
 }
 
 func (d *device) cmgd(arg string) ([]string, string) {
 	if arg == "=?" {
-		return []string{fmt.Sprintf("+CMGD: (%d-%d),(0-4)", d.p.FirstIndex, len(d.mem(1).store.slots)-1+d.p.FirstIndex)}, ""
+		return []string{fmt.Sprintf("+CMGD: (%d-%d),(0-4)", d.p.FirstIndex, len(d.mem(1).Store.Slots)-1+d.p.FirstIndex)}, ""
 	}
 	v, ok := numbers(arg, 0, 0)
 	if !ok || v[1] < 0 || v[1] > 4 {
 		return nil, "+CMS ERROR: 304"
 	}
 	if v[1] > 0 {
-		// Flags: 1 read, 2 and sent, 3 and unsent, 4 everything.
-		gone := [][]int{nil, {1}, {1, 3}, {1, 2, 3}, {0, 1, 2, 3}}[v[1]]
-		slots := d.mem(1).store.slots
-		for i, m := range slots {
-			if m != nil && slices.Contains(gone, m.stat) {
-				slots[i] = nil
-			}
-		}
+		d.mem(1).Store.Purge(v[1])
 	} else {
 		at := d.slot(v[0])
 		if at == nil {
@@ -190,7 +119,7 @@ func (d *device) cmgd(arg string) ([]string, string) {
 
 // keep ends AT+CMGW.
 func (d *device) keep(m tpdu.Submit) {
-	i := d.mem(2).store.put(&stored{stat: 2, tpdu: strings.ToUpper(m.Hex)})
+	i := d.mem(2).Store.Put(&memory.Message{Stat: 2, TPDU: strings.ToUpper(m.Hex)})
 	if i < 0 {
 		d.say("+CMS ERROR: 322")
 		return
@@ -203,7 +132,7 @@ func (b *Bank) FillSIM(i int) {
 	b.with(i, func(d *device) {
 		old := tpdu.Deliver("+393000000000", "vecchio", 0, time.Now())[0]
 		for _, a := range d.areas {
-			for a.name != "SR" && a.store.put(&stored{stat: 1, tpdu: old}) >= 0 {
+			for a.Name != "SR" && a.Store.Put(&memory.Message{Stat: 1, TPDU: old}) >= 0 {
 			}
 		}
 	})
@@ -213,7 +142,7 @@ func (b *Bank) FillSIM(i int) {
 func (b *Bank) EmptySIM(i int) {
 	b.with(i, func(d *device) {
 		for _, a := range d.areas {
-			clear(a.store.slots)
+			clear(a.Store.Slots)
 		}
 		d.later(time.Microsecond, d.pump)
 	})
@@ -223,7 +152,7 @@ func (b *Bank) EmptySIM(i int) {
 func (b *Bank) Stored(i int, area string) (n int) {
 	b.with(i, func(d *device) {
 		if s := d.store(area); s != nil {
-			n = s.used()
+			n = s.Used()
 		}
 	})
 	return n

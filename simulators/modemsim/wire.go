@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"custode/simulators/modemsim/ptyport"
 )
 
 const (
@@ -15,7 +15,6 @@ const (
 
 // read takes octets from the pty until it is closed.
 func (d *device) read(master *os.File) {
-	defer d.bank.running.Done()
 	buf := make([]byte, 512)
 	for {
 		n, err := master.Read(buf)
@@ -45,7 +44,7 @@ func (b *Bank) Stall(i int, on bool) {
 		switch {
 		case on && d.stall == nil && d.master != nil:
 			d.stall = make(chan struct{})
-			d.flow(unix.TCOOFF)
+			ptyport.Hold(d.slave)
 		case !on:
 			d.unstall()
 		}
@@ -56,15 +55,9 @@ func (d *device) unstall() {
 	if d.stall != nil {
 		close(d.stall)
 		d.stall = nil
-		d.flow(unix.TCOON)
-	}
-}
-
-// flow stops and starts the product's output queue, which the kernel would
-// otherwise let grow by some 10 kB before a writer blocks.
-func (d *device) flow(action int) {
-	if d.slave != nil {
-		_ = control(d.slave, func(fd int) error { return unix.IoctlSetInt(fd, unix.TCXONC, action) })
+		if d.slave != nil {
+			ptyport.Release(d.slave)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package tpdu
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf16"
 )
@@ -118,4 +119,20 @@ func cutWide(text string) [][]uint16 {
 		wide[len(wide)-1] = append(wide[len(wide)-1], u...)
 	}
 	return wide
+}
+
+// Encode writes text in a character set of +CSCS, for the strings of a dialogue:
+// HEX and UCS2 are hexadecimal, the others plain.
+func Encode(charset, text string) string {
+	switch charset {
+	case "HEX":
+		return fmt.Sprintf("%X", text)
+	case "UCS2":
+		var out strings.Builder
+		for _, u := range utf16.Encode([]rune(text)) {
+			fmt.Fprintf(&out, "%04X", u)
+		}
+		return out.String()
+	}
+	return text
 }

@@ -102,3 +102,11 @@ func FuzzParseSubmit(f *testing.F) {
 		}
 	})
 }
+
+func TestEncode(t *testing.T) {
+	for set, want := range map[string]string{"GSM": "a1", "HEX": "6131", "UCS2": "00610031"} {
+		if got := Encode(set, "a1"); got != want {
+			t.Errorf("%s: %s", set, got)
+		}
+	}
+}
