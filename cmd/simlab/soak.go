@@ -31,6 +31,7 @@ type soakCmd struct {
 	Rate     float64       `default:"33" help:"Codes per minute, before scaling."`
 	Modems   int           `default:"4" help:"Modems."`
 	Scale    float64       `default:"1" help:"Factor on the simulated times; 0.1 makes the radio ten times faster and the codes ten times more frequent. Below 1 nothing hangs: a smoke test."`
+	PerMin   float64       `name:"per-minute" default:"20" help:"SMS a minute that each card may send, before scaling."`
 	Seed     uint64        `default:"1" help:"Of the simulator."`
 	Out      string        `type:"path" default:"docs/soak" help:"Folder of the report."`
 	Title    string        `default:"Soak" help:"Title of the report."`
@@ -113,7 +114,7 @@ func (r *soak) run(ctx context.Context, custode string) (rep *report, err error)
 	r.lab, err = lab.Start(ctx, lab.Config{
 		Custode: custode, Modems: r.cmd.Modems, Network: r.cmd.network(), Log: os.Stderr, LogLevel: "error",
 		Policy: map[string]string{"codes.per_subject": "1000", "codes.per_subject_window": "1m", "passwords.memory_kib": "8", "passwords.iterations": "1",
-			"sms.per_minute": strconv.FormatFloat(12/r.cmd.Scale, 'f', 2, 64), "sms.burst": "3", "sms.per_day": "-1", "sms.per_month": "-1"},
+			"sms.per_minute": strconv.FormatFloat(r.cmd.PerMin/r.cmd.Scale, 'f', 2, 64), "sms.burst": "3", "sms.per_day": "-1", "sms.per_month": "-1"},
 	})
 	if err != nil {
 		return nil, err

@@ -50,9 +50,10 @@ func (l *Lab) configure(ctx context.Context) error {
 	l.machine, l.policy = filepath.Join(l.Dir, "machine.yaml"), filepath.Join(l.Dir, "policy.yaml")
 	plan := filepath.Join(l.Dir, "ceremony.yaml")
 	for path, text := range map[string]string{
-		l.machine: l.machineFile(state),
-		l.policy:  l.policyFile(),
-		plan:      fmt.Sprintf(ceremonyPlan, "simulator", l.IdP),
+		l.machine:                       l.machineFile(state),
+		l.policy:                        l.policyFile(),
+		filepath.Join(l.Dir, "sim-pin"): l.cfg.SIMPIN + "\n",
+		plan:                            fmt.Sprintf(ceremonyPlan, "simulator", l.IdP),
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return err
@@ -92,6 +93,9 @@ modems:
 `, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), filepath.Join(l.Dir, "registry"), l.HSM.URI(), strings.TrimPrefix(l.Metrics, "http://"), level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
+		if l.cfg.SIMPIN != "" {
+			fmt.Fprintf(&b, "    sim_pin_file: %s\n", filepath.Join(l.Dir, "sim-pin"))
+		}
 	}
 	return b.String()
 }

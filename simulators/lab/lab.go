@@ -35,6 +35,7 @@ type Config struct {
 	Custode  string            // path of the custode binary
 	Dir      string            // work folder; "": a temporary one, removed by Close
 	Modems   int               // 0: 4
+	SIMPIN   string            // what the appliance is told of the cards' PIN; "": nothing
 	Network  modemsim.Config   // radio behaviour; Dir and Modems are set by the lab
 	Policy   map[string]string // "section.key" -> YAML value, over the lab's policy file
 	LogLevel string            // of the daemon; "": info
