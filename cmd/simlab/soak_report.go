@@ -93,7 +93,7 @@ func (r *soak) assess(ctx context.Context) (*report, error) {
 // Codes are told apart by text, bulk messages by number: each has its own.
 func account(all map[string]*message, class string, ledger []modemsim.Submission) tally {
 	var t tally
-	type group struct{ sent, doubt, maxCopies int }
+	type group struct{ sent, doubt int }
 	numbers := map[string]*group{}
 	for _, m := range all {
 		if m.class != class {
