@@ -144,7 +144,7 @@ func conformConditions(a *arrival) error {
 		}
 		for _, name := range []string{"NotBefore", "NotOnOrAfter"} {
 			if v, ok := xmldoc.Attribute(c, name); ok {
-				if _, err := parseInstant(v); err != nil {
+				if _, err := ParseInstant(v); err != nil {
 					return fmt.Errorf("conditions: %w", err)
 				}
 			}

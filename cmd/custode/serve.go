@@ -17,8 +17,9 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/attribute"
-	"custode/authcore/registry"
 	"custode/authcore/saml"
+	"custode/authcore/saml/logout"
+	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
@@ -51,7 +52,7 @@ func (serveCmd) Run(c *cli) error {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
-	if err := a.wire(); err != nil {
+	if err := a.wire(ctx); err != nil {
 		if fault.Is(err, fault.NotFound) { // a key or certificate: only an operator brings it
 			return fault.New(fault.Fatal, "wire the appliance", err)
 		}
@@ -91,7 +92,10 @@ type appliance struct {
 	passwords *authcore.Passwords
 	pool      *modem.Pool
 	outbox    sealer // wraps message texts
-	sps       *registry.Registry
+	sps       replica
+	watched   watched
+	sessions  *session.Sessions
+	logouts   *logout.Reader
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -117,6 +121,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 }
 
 func (a *appliance) close() {
+	if f, ok := a.sps.(io.Closer); ok {
+		if err := f.Close(); err != nil {
+			a.log.Error("registry copy not closed", "error", err)
+		}
+	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {
 			a.log.Error("database not closed", "error", err)
@@ -133,7 +142,7 @@ func (a *appliance) close() {
 }
 
 // wire builds every room from what open acquired.
-func (a *appliance) wire() error {
+func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	if err := a.openIssuer(); err != nil {
 		return err
@@ -175,16 +184,23 @@ func (a *appliance) wire() error {
 	if err != nil {
 		return err
 	}
+	if err := a.openRegistry(ctx, random); err != nil {
+		return err
+	}
+	if err := a.openSessions(random); err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
-		Random: random, Now: time.Now, Log: a.log,
+		Sessions: a.loginSessions(),
+		Random:   random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.methods(random), a.log)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registryMethods(a.methods(random)), a.log)
 	return a.newWeb(login, random)
 }
 
@@ -194,6 +210,7 @@ const (
 	pathSSOPost     = "/sso/post"
 	pathSLORedirect = "/slo/redirect"
 	pathSLOPost     = "/slo/post"
+	pathSLOSOAP     = "/slo/soap"
 )
 
 func (a *appliance) signMetadata() error {
@@ -205,7 +222,7 @@ func (a *appliance) signMetadata() error {
 	}
 	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
-		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
+		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}, {Binding: saml.SOAP, Location: url + pathSLOSOAP}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
 		Attributes:   attribute.Names(),
 		Certificates: further,
@@ -214,9 +231,6 @@ func (a *appliance) signMetadata() error {
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	if err := a.openRegistry(); err != nil {
-		return err
-	}
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
@@ -229,8 +243,9 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
+		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err
@@ -274,7 +289,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
-	g.Go(func() error { return a.refreshRegistry(ctx) })
+	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -125,6 +125,10 @@ func TestPolicyRefusals(t *testing.T) {
 		"quote in a link":  {"privacy: https://www.example.it/privacy", `privacy: 'https://www.example.it/">'`, "pages.privacy"},
 		"bad budget":       {"burst: 3", "burst: -2", "sms.burst"},
 		"bad prefix":       {"prefix: \"+882\"", "prefix: \"882\"", "sms.prefixes[0].prefix"},
+		"long idle":        {"idle: 30m", "idle: 25h", "session.idle"},
+		"short absolute":   {"absolute: 2h", "absolute: 20m", "session.absolute"},
+		"patient logout":   {"logout_per_sp: 4s", "logout_per_sp: 11s", "session.logout_per_sp"},
+		"hasty logout":     {"logout_total: 10s", "logout_total: 2s", "session.logout_total"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "policy.yaml")

@@ -19,10 +19,12 @@ type Policy struct {
 	Request      RequestPolicy   `yaml:"request"`
 	Attributes   AttributePolicy `yaml:"attributes"`
 	Flow         FlowPolicy      `yaml:"flow"`
+	Session      SessionPolicy   `yaml:"session"`
 	Codes        CodePolicy      `yaml:"codes"`
 	Passwords    PasswordPolicy  `yaml:"passwords"`
 	Pages        PagePolicy      `yaml:"pages"`
 	SMS          SMSPolicy       `yaml:"sms"`
+	Registry     RegistryPolicy  `yaml:"registry"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -116,7 +118,9 @@ func (c *Policy) Validate() error {
 	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	c.SMS.validate(&p)
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
+	c.Session.validate(&p)
 	c.Pages.validate(&p)
+	c.Registry.validate(&p)
 	return p.err()
 }
 

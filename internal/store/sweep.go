@@ -15,7 +15,11 @@ const (
 	keepChallenges = 48 * time.Hour
 	keepMessages   = 48 * time.Hour
 	keepTallies    = 30 * 24 * time.Hour
-	keepIncoming   = 90 * 24 * time.Hour
+	// Longer than any session may live (session.Policy): until then a
+	// LogoutRequest about it is recognised.
+	keepSessions = 25 * time.Hour
+	keepLogouts  = time.Hour
+	keepIncoming = 90 * 24 * time.Hour
 	// keepEvents: as long as the certified register of the logins they belong to.
 	keepEvents = 24 * 31 * 24 * time.Hour
 	// sweepBatch bounds how long one transaction of Sweep holds the write lock.
@@ -24,12 +28,13 @@ const (
 
 // Swept is what a Sweep deleted.
 type Swept struct {
-	Flows, Challenges, Messages, Tallies, Incoming, Events int64
+	Flows, Challenges, Messages, Tallies, Sessions, Logouts, Incoming, Events int64
 }
 
 // Sweep deletes what is over: flows an hour after their deadline, challenges and
-// messages two days after they expired, tallies 30 days after the last failure,
-// incoming messages after 90 days, the audit trail of messages after 24 months.
+// messages two days after they expired, tallies 30 days after the last failure, sessions 25 hours after they were used
+// last, logouts an hour after their deadline, incoming messages after 90 days, the
+// audit trail of messages after 24 months.
 // Answers (the transaction register) and identities stay. It works in small
 // transactions; when it fails, what was deleted so far stays deleted.
 func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
@@ -51,6 +56,12 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
 		}},
 		{"sweep tallies", &s.Tallies, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepTallies(ctx, sqlite.SweepTalliesParams{Before: nanos(now.Add(-keepTallies)), Most: sweepBatch})
+		}},
+		{"sweep sessions", &s.Sessions, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepSessions(ctx, sqlite.SweepSessionsParams{Before: nanos(now.Add(-keepSessions)), Most: sweepBatch})
+		}},
+		{"sweep logouts", &s.Logouts, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepLogouts(ctx, sqlite.SweepLogoutsParams{Before: nanos(now.Add(-keepLogouts)), Most: sweepBatch})
 		}},
 		{"sweep incoming messages", &s.Incoming, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepIncoming(ctx, sqlite.SweepIncomingParams{Before: nanos(now.Add(-keepIncoming)), Most: sweepBatch})

@@ -26,6 +26,7 @@ import (
 
 	"custode/simulators/hsmsim"
 	"custode/simulators/modemsim"
+	"custode/simulators/registrysim"
 	"custode/simulators/spsim"
 	"custode/simulators/spsim/site"
 )
@@ -41,6 +42,8 @@ type Config struct {
 	LogLevel string            // of the daemon; "": info
 	Log      io.Writer         // the daemon's standard error; nil: discarded
 	Addr     Addresses         // zero: free ports
+
+	Federation *Federation // nil: a directory with the demo service provider
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -56,15 +59,18 @@ type Lab struct {
 	Metrics   string // base URL of the appliance's metrics
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
+	Registry  *registrysim.Sim // nil without Config.Federation
 
-	cfg     Config
-	ownDir  bool
-	machine string
-	policy  string
-	mu      sync.Mutex
-	daemon  *exec.Cmd
-	exited  chan error
-	servers []*http.Server
+	cfg    Config
+	ownDir bool
+
+	registryURL string
+	machine     string
+	policy      string
+	mu          sync.Mutex
+	daemon      *exec.Cmd
+	exited      chan error
+	servers     []*http.Server
 }
 
 // Start brings everything up and returns when the appliance answers.
@@ -84,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.configure, l.StartDaemon}
+	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.configure, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err

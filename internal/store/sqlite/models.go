@@ -27,6 +27,15 @@ type Incoming struct {
 	Received int64
 }
 
+type Logout struct {
+	ID       string
+	Version  int64
+	Session  string
+	Browser  []byte
+	Deadline int64
+	Document string
+}
+
 type OptOut struct {
 	Recipient string
 	Since     int64
@@ -45,4 +54,14 @@ type OutboxEvent struct {
 	Handoff   int64
 	Submit    int64
 	At        int64
+}
+
+type Session struct {
+	Idx           string
+	Cookie        []byte
+	Subject       string
+	Authenticated int64
+	Created       int64
+	Used          int64
+	Ended         int64
 }
