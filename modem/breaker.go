@@ -10,8 +10,8 @@ import (
 // is to blame, and when the modem failed three times in a row; it rests for a
 // growing pause and is then tried with a probe (signal and registration), never
 // with somebody's code. After a good probe the bay is on trial: until something
-// was accepted, a code takes it only when no other bay serves. What a number is to
-// blame for does not count. Guarded by Pool.mu.
+// was accepted, a code takes it only when no other bay is idle. What a number is
+// to blame for does not count. Guarded by Pool.mu.
 type breaker struct {
 	failures int // in a row
 	opens    int // in a row, without an acceptance between

@@ -275,7 +275,7 @@ func (p *Pool) handedOff(a *attempt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l, j := a.lane, a.job
-	a.handoff = p.cfg.Now().Sub(j.msg.Created)
+	a.handoff = max(p.cfg.Now().Sub(j.msg.Created), 1) // 0 means never
 	l.lastHandoff = a.handoff
 	if j.left || j.msg.InDoubt {
 		return
@@ -344,7 +344,7 @@ func (d desk) Serving(name string, on bool) {
 }
 
 // Alone reports that the others cannot do this bay's work: none of them is fit, or
-// codes wait for one, or the codes of the last minute need this one, too.
+// codes wait for one, or the codes of the last minute are so many that it is missed.
 func (d desk) Alone(name string) bool {
 	p := d.p
 	p.mu.Lock()
@@ -354,7 +354,7 @@ func (d desk) Alone(name string) bool {
 		fit--
 	}
 	waiting := len(p.queue) > 0 && p.queue[0].msg.Class == OneTime && p.queue[0].doubts == 0
-	return fit == 0 || waiting || p.codeLoad(p.cfg.Now()) > allowedLoad(fit)
+	return fit == 0 || waiting || p.codeLoad(p.cfg.Now()) > allowedLoad(fit)/3
 }
 
 // Heard takes news of a message whose sending has ended, as far as the bay knows.

@@ -167,7 +167,7 @@ type Timing struct {
 	Hedge      time.Duration // Ctrl-Z to a second try of a one-time code elsewhere (12 s)
 	Receipt    time.Duration // Ctrl-Z to doubt (profile, mostly 60 s)
 	Listen     time.Duration // doubt to resynchronisation, listening for a late receipt (240 s)
-	ListenOne  time.Duration // the same when no other modem is ready (10 s)
+	ListenOne  time.Duration // the same when the others cannot do without it (2 s)
 	KeepAlive  time.Duration // idle check of signal and registration (30 s)
 	Register   time.Duration // pause between looks for a network (5 s)
 	Busy       time.Duration // how long a SIM may be busy at start (profile, mostly 60 s)
@@ -191,7 +191,7 @@ func (t Timing) withDefaults() Timing {
 		def   time.Duration
 	}{
 		{&t.Prompt, 10 * time.Second}, {&t.Hedge, 12 * time.Second},
-		{&t.Listen, 240 * time.Second}, {&t.ListenOne, 10 * time.Second}, {&t.KeepAlive, 30 * time.Second},
+		{&t.Listen, 240 * time.Second}, {&t.ListenOne, 2 * time.Second}, {&t.KeepAlive, 30 * time.Second},
 		{&t.Register, 5 * time.Second}, {&t.ReopenMin, 500 * time.Millisecond},
 		{&t.ReopenMax, 30 * time.Second}, {&t.Retry, 2 * time.Second}, {&t.Poll, 5 * time.Second},
 		{&t.Drain, 20 * time.Second}, {&t.Record, 5 * time.Second}, {&t.Lease, 10 * time.Second},

@@ -150,10 +150,13 @@ func (p *Pool) choose(idle []*lane, j *job, now time.Time) *lane {
 	return best
 }
 
-// better reports that l is the better choice than o for j: another operator for a
-// second copy, then the shorter expected time (a tenth is no difference), then
-// the card that has sent less today.
+// better reports that l is the better choice than o for j: for a code one that is
+// not on trial, another operator for a second copy, then the shorter expected
+// time (a tenth is no difference), then the card that has sent less today.
 func (p *Pool) better(l, o *lane, j *job, now time.Time) bool {
+	if a, b := l.breaker.trial, o.breaker.trial; a != b && j.msg.Class == OneTime {
+		return b
+	}
 	if j.doubts > 0 {
 		if a, b := j.sameOperator(l), j.sameOperator(o); a != b {
 			return b
@@ -202,8 +205,6 @@ func (p *Pool) eligible(l *lane, j *job, now time.Time) bool {
 		return false
 	case !l.affords(j.msg.Class == Bulk, now):
 		return false
-	case l.breaker.trial && j.msg.Class == OneTime && p.trustedCouldTry(l, j, now):
-		return false
 	case !j.tried[l]:
 		return true
 	}
@@ -224,11 +225,6 @@ func (p *Pool) otherCouldTry(l *lane, j *job, now time.Time) bool {
 	})
 }
 
-// trustedCouldTry reports that a bay which is not on trial may have j; p.mu is held.
-func (p *Pool) trustedCouldTry(l *lane, j *job, now time.Time) bool {
-	return p.othersFit(l, func(o *lane) bool { return !o.breaker.trial && !j.tried[o] && o.affords(false, now) })
-}
-
 // serving counts the bays fit to send, and the idle ones among them; p.mu is held.
 func (p *Pool) serving() (fit, idle int) {
 	for _, l := range p.lanes {
@@ -242,13 +238,18 @@ func (p *Pool) serving() (fit, idle int) {
 	return fit, idle
 }
 
-// reserve is how many idle bays bulk must leave: one in six, at least one, and
-// what the codes of the last minute keep busy; p.mu is held.
+// reserve is how many idle bays bulk must leave: one in six, at least one, and half
+// as many again as the codes of the last minute keep busy; all of them when codes
+// come near to what so many bays carry well. p.mu is held.
 func (p *Pool) reserve(fit int, now time.Time) int {
 	if fit < 2 {
 		return 0
 	}
-	return max(1, (fit+5)/6, int(math.Ceil(p.codeLoad(now)-0.25)))
+	load := p.codeLoad(now)
+	if load > 0.8*allowedLoad(fit) {
+		return fit
+	}
+	return max(1, (fit+5)/6, int(math.Ceil(1.5*load-0.25)))
 }
 
 // codeLoad is how many bays the codes of the last minute keep busy; p.mu is held.

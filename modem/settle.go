@@ -104,6 +104,9 @@ func (p *Pool) conclude(a *attempt, o outcome, detail string) (to State, again b
 		if p.marks.note(j.msg.To, l.operator, now) {
 			return Failed, false, detail + ", refused by two operators"
 		}
+		if len(j.tried) > 1 && !p.othersFit(l, func(o *lane) bool { return !j.sameOperator(o) }) {
+			return Failed, false, detail + ", refused twice and no other operator is there"
+		}
 	}
 	if j.refusals >= p.cfg.MaxAttempts {
 		return Failed, false, detail + ", attempts used up"

@@ -70,7 +70,7 @@ var homes = []struct {
 	{"log", nil},
 	{"plugin", nil},
 	{"math/rand", nil},
-	{"math/rand/v2", []string{"simulators"}},
+	{"math/rand/v2", []string{"simulators", "cmd/simlab"}},
 }
 
 // names reports whether the table's entry speaks of the import: the same path
