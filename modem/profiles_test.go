@@ -62,7 +62,9 @@ func TestProfilesFaults(t *testing.T) {
 		dialect string
 		do      func(t *testing.T, r *rig, b *modemsim.Bank)
 	}{
-		"byte by byte, with chatter": {"huawei", func(_ *testing.T, _ *rig, b *modemsim.Bank) { b.Flood(0, []string{"^RSSI: 12", "^BOOT:1,0,0,0,0"}, 20*time.Millisecond) }},
+		"byte by byte, with chatter": {"huawei", func(_ *testing.T, _ *rig, b *modemsim.Bank) {
+			b.Flood(0, []string{"^RSSI: 12", "^BOOT:1,0,0,0,0"}, 20*time.Millisecond)
+		}},
 		"indications before the prompt and the reference": {"ec25", func(_ *testing.T, _ *rig, b *modemsim.Bank) {
 			b.Inject(0, modemsim.BeforePrompt, 3, `+CMTI: "ME",3`, "+CREG: 1")
 			b.Inject(0, modemsim.BeforeRef, 3, "+QIND: csq", "+CEREG: 1")
@@ -72,7 +74,7 @@ func TestProfilesFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		"storage full": {"sim800", func(_ *testing.T, _ *rig, b *modemsim.Bank) { b.FillSIM(0) }},
+		"storage full":    {"sim800", func(_ *testing.T, _ *rig, b *modemsim.Bank) { b.FillSIM(0) }},
 		"reference wraps": {"telit", func(_ *testing.T, _ *rig, b *modemsim.Bank) { b.SetNextRef(0, 255) }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,3 +35,23 @@ func Reference(line string) (int, bool) {
 	n, err := strconv.ParseUint(f[0], 10, 8)
 	return int(n), err == nil
 }
+
+// TriesLeft reads how many tries of the SIM PIN are left. Vendors answer in their
+// ways; the first number is always the PIN's:
+//
+//	+CPINR: SIM PIN,3,3    ^CPIN: SIM PIN,3,10,3,10,3    +QPINC: "SC",3,10
+//	+SPIC: 3,10,0,10       +UPINCNT: 3,3,10,10           #PCT: 3
+func TriesLeft(lines []string, prefix string) (int, bool) {
+	for _, line := range lines {
+		f := Fields(line, prefix)
+		if len(f) == 0 || prefix == "+CPINR:" && f[0] != "SIM PIN" || prefix == "+QPINC:" && f[0] != "SC" {
+			continue // the PUK's, or the second PIN's
+		}
+		for _, v := range f {
+			if n, err := strconv.Atoi(v); err == nil {
+				return n, true
+			}
+		}
+	}
+	return 0, false
+}

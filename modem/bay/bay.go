@@ -141,6 +141,7 @@ type Bay struct {
 	csms       int
 	lastRef    int // TP-MR of the last accepted part, -1 unknown
 	doubts     []doubt
+	late       lateness
 	streak     verdict.Streak
 	spam       int // anti-spam rests in a row
 	reports    report.Ring

@@ -176,7 +176,7 @@ func TestSection15Reports(t *testing.T) {
 		bubble(t, s, func(t *testing.T, r *rig) {
 			r.idle()
 			r.send(phone1, "x")
-			s.over["AT+CIMI"] = []string{"222880000000009", "OK"}
+			s.answer("AT+CIMI", "222880000000009", "OK")
 			r.line(-1).Die(errUnplugged)
 			time.Sleep(time.Second)
 			r.idle()
@@ -224,7 +224,7 @@ func TestSection15Incoming(t *testing.T) {
 			r.owner.mu.Lock()
 			r.owner.refuse = nil
 			r.owner.mu.Unlock()
-			s.over["AT+CMGL=4"] = []string{"+CMGL: 2,1,,24", ciao, "OK"}
+			s.answer("AT+CMGL=4", "+CMGL: 2,1,,24", ciao, "OK")
 			time.Sleep(6 * time.Minute) // the poll finds it
 			if len(r.owner.heard(Received)) != 1 || r.count("AT+CMGD=2\r") == 0 {
 				t.Errorf("%+v", r.owner.heard(Received))

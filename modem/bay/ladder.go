@@ -189,6 +189,12 @@ func (b *Bay) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
+		if worked > t.ReopenMax {
+			pause = t.ReopenMin
+		}
+		if worked > 20*t.ReopenMax {
+			hands = t.ReopenMax
+		}
 		state, wait := Absent, pause
 		switch {
 		case b.held:
@@ -214,12 +220,6 @@ func (b *Bay) Run(ctx context.Context) {
 			break
 		}
 		pause = min(2*pause, t.ReopenMax)
-		if worked > t.ReopenMax {
-			pause = t.ReopenMin
-		}
-		if worked > 20*t.ReopenMax {
-			hands = t.ReopenMax
-		}
 	}
 	b.enter(Absent)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,8 +119,8 @@ func TestSection18(t *testing.T) {
 
 // TestSection19 is modem.md section 1.9: detection and the rungs.
 func TestSection19(t *testing.T) {
-	deafAfter := func(quiet *bool) func(*modemtest.Port, string) bool {
-		return func(*modemtest.Port, string) bool { return *quiet }
+	deafAfter := func(quiet *atomic.Bool) func(*modemtest.Port, string) bool {
+		return func(*modemtest.Port, string) bool { return quiet.Load() }
 	}
 	t.Run("detect: keep-alive every 30 s", func(t *testing.T) {
 		bubble(t, &script{}, func(t *testing.T, r *rig) {
@@ -178,10 +179,10 @@ func TestSection19(t *testing.T) {
 			r.mu.Unlock()
 			r.line(-1).Die(errUnplugged)
 			time.Sleep(10 * time.Minute)
+			r.mu.Lock()
 			if tries < 15 || tries > 40 {
 				t.Errorf("%d attempts to open in ten minutes", tries)
 			}
-			r.mu.Lock()
 			r.open = nil
 			r.mu.Unlock()
 			r.until(Ready)
@@ -247,10 +248,11 @@ func TestSection19(t *testing.T) {
 		})
 	})
 	t.Run("deaf modem: L3, L4, L5 in turn, then a hand, each at most once an hour", func(t *testing.T) {
-		quiet, power := false, &switchboard{}
+		var quiet atomic.Bool
+		power := &switchboard{}
 		bubble(t, &script{hook: deafAfter(&quiet)}, func(t *testing.T, r *rig) {
 			r.idle()
-			quiet = true
+			quiet.Store(true)
 			time.Sleep(50 * time.Minute)
 			if n := r.count("AT+CFUN=1,1"); n != 1 {
 				t.Errorf("%d restarts", n)
@@ -268,7 +270,7 @@ func TestSection19(t *testing.T) {
 			if n := r.count("AT+CFUN=1,1"); n != 2 {
 				t.Errorf("%d restarts in two hours", n)
 			}
-			quiet = false
+			quiet.Store(false)
 			r.until(Ready)
 			if o, _ := r.send(phone1, "x"); o.Result != Accepted || r.bay.Status().Rung != "" {
 				t.Errorf("%+v, rung %q", o, r.bay.Status().Rung)
@@ -318,7 +320,7 @@ func TestSection19(t *testing.T) {
 		s := &script{over: map[string][]string{}}
 		bubble(t, s, func(t *testing.T, r *rig) {
 			r.idle()
-			s.over["AT+CGSN"] = []string{"860000000000009", "OK"}
+			s.answer("AT+CGSN", "860000000000009", "OK")
 			r.line(-1).Die(errUnplugged)
 			time.Sleep(time.Second)
 			r.idle()
@@ -522,7 +524,7 @@ func TestOperatorsOrders(t *testing.T) {
 		s := &script{over: map[string][]string{}}
 		bubble(t, s, func(t *testing.T, r *rig) {
 			r.idle()
-			s.over["AT+CSQ"] = []string{"+CSQ: 10,0", "OK"}
+			s.answer("AT+CSQ", "+CSQ: 10,0", "OK")
 			if err := r.bay.Check(t.Context()); err != nil || r.bay.Status().Signal != -93 {
 				t.Errorf("%v, signal %d", err, r.bay.Status().Signal)
 			}

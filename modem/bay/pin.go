@@ -3,7 +3,6 @@ package bay
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 
@@ -107,35 +106,16 @@ func (b *Bay) notes() simpin.Notes {
 	return simpin.Notes{Dir: b.cfg.PINNotes, Bay: b.cfg.Place.Name}
 }
 
-// triesLeft asks how many tries of the PIN are left. Vendors answer in their ways:
-//
-//	+CPINR: SIM PIN,3,3    ^CPIN: SIM PIN,3,10,3,10,3    +QPINC: "SC",3,10
-//	+SPIC: 3,10,0,10       +UPINCNT: 3,3,10,10           #PCT: 3
-//
-// The first number is always the PIN's.
+// triesLeft asks how many tries of the PIN are left; false when nothing tells.
 func (b *Bay) triesLeft(ctx context.Context) (int, bool, error) {
 	for _, q := range []string{b.profile.PINRetries, "AT+CPINR"} {
-		if q == "" {
-			continue
-		}
 		prefix := strings.TrimSuffix(strings.TrimPrefix(q, "AT"), "?") + ":"
 		r, ok, err := b.try(ctx, at.Command{Text: q, Prefix: prefix, Timeout: 5 * time.Second})
 		if err != nil {
 			return 0, false, err
 		}
-		if !ok {
-			continue
-		}
-		for _, line := range r.Lines {
-			f := at.Fields(line, prefix)
-			if len(f) == 0 || prefix == "+CPINR:" && f[0] != "SIM PIN" || prefix == "+QPINC:" && f[0] != "SC" {
-				continue
-			}
-			for _, v := range f {
-				if n, err := strconv.Atoi(v); err == nil {
-					return n, true, nil
-				}
-			}
+		if n, known := at.TriesLeft(r.Lines, prefix); ok && known {
+			return n, true, nil
 		}
 	}
 	return 0, false, nil

@@ -1,6 +1,7 @@
 package bay
 
 import (
+	"fmt"
 	"time"
 
 	"custode/internal/id"
@@ -35,11 +36,6 @@ func (b *Bay) matched(m id.MessageID, r pdu.Report) {
 		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Delivered, Took: took})
 	case pdu.Undone:
 		b.reports.Undelivered(m)
-		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Undone, Detail: "not delivered, report status " + hexOctet(r.Status)})
+		b.tell(News{Kind: Reported, ID: m, Fate: pdu.Undone, Detail: fmt.Sprintf("not delivered, report status %#02x", r.Status)})
 	}
-}
-
-func hexOctet(v byte) string {
-	const digits = "0123456789abcdef"
-	return "0x" + string(digits[v>>4]) + string(digits[v&15])
 }

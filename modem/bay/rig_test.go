@@ -24,12 +24,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// script is a modem: modemtest.Polite with changed answers and a hook. Its fields
-// may be changed while the bay is idle in a synctest bubble.
+// script is a modem: modemtest.Polite with changed answers and a hook.
 type script struct {
 	over map[string][]string
 	// hook sees what was written (without CR) first; true means that it answered.
 	hook func(p *modemtest.Port, cmd string) bool
+
+	mu    sync.Mutex
+	later map[string][]string
+}
+
+// answer changes an answer while the bay runs.
+func (s *script) answer(cmd string, lines ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.later == nil {
+		s.later = map[string][]string{}
+	}
+	s.later[cmd] = lines
 }
 
 func (s *script) react() func(*modemtest.Port, string) {
@@ -37,6 +49,13 @@ func (s *script) react() func(*modemtest.Port, string) {
 	return func(p *modemtest.Port, got string) {
 		cmd := strings.TrimSuffix(got, "\r")
 		if s.hook != nil && s.hook(p, cmd) {
+			return
+		}
+		s.mu.Lock()
+		lines, changed := s.later[cmd]
+		s.mu.Unlock()
+		if changed {
+			p.Say(lines...)
 			return
 		}
 		polite(p, got)

@@ -148,8 +148,11 @@ func (b *Bay) submit(r request, f pdu.Frame, first bool) attempt {
 	}
 	a := b.sort(m, reply, err)
 	a.Submit = took
-	if stale >= 0 && a.err == nil && a.Result == Accepted {
+	switch {
+	case stale >= 0 && a.err == nil && a.Result == Accepted:
 		b.credit(stale) // two answers came: the first was the earlier message's
+	case errors.Is(a.err, at.ErrUnclear):
+		b.unclear(m, stale)
 	}
 	return a
 }
@@ -215,8 +218,35 @@ func (b *Bay) expireDoubts() {
 	b.doubts = slices.DeleteFunc(b.doubts, func(d doubt) bool { return time.Since(d.when) >= doubtLife })
 }
 
+// unclear ends what one answer to two messages left open: it is nobody's. A modem
+// that gives no second answer in ten seconds does not answer late (its doubtful
+// message never had a reference), or it would do so now: from here on its answers are
+// believed, until it shows otherwise.
+func (b *Bay) unclear(m Message, ref int) {
+	b.lastRef = ref
+	b.doubts = slices.DeleteFunc(b.doubts, func(d doubt) bool {
+		return d.msg.ID != m.ID && (d.ref < 0 || d.ref == ref) || b.late != answersLate && d.msg.ID == m.ID
+	})
+	if b.late == lateUnknown {
+		b.late = neverLate
+	}
+}
+
+// lateness is what we know of a modem: does it take the next message while the answer
+// to an earlier one is out?
+type lateness uint8
+
+const (
+	lateUnknown lateness = iota
+	answersLate
+	neverLate
+)
+
 // mayBeLate reports that a reference could belong to another message, in doubt.
 func (b *Bay) mayBeLate(ref int, current id.MessageID) bool {
+	if b.late == neverLate {
+		return false
+	}
 	for _, d := range b.doubts {
 		if d.msg.ID != current && (d.ref < 0 || d.ref == ref) {
 			return true
@@ -237,6 +267,7 @@ func (b *Bay) credit(ref int) {
 	if at < 0 {
 		return
 	}
+	b.late = answersLate
 	d := b.doubts[at]
 	b.doubts = append(b.doubts[:at], b.doubts[at+1:]...)
 	b.tell(News{Kind: LateReceipt, ID: d.msg.ID, Detail: "late receipt"})

@@ -2,6 +2,8 @@ package bay
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -286,6 +288,37 @@ func TestLateReceipt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLatenessIsLearned: one hang of a modem whose hung message used no reference costs
+// one doubt, not one for each message that follows.
+func TestLatenessIsLearned(t *testing.T) {
+	n, ref := 0, 0
+	bubble(t, &script{hook: func(p *modemtest.Port, cmd string) bool {
+		if !isPDU(cmd) {
+			return false
+		}
+		if n++; n == 2 {
+			return true
+		}
+		ref++
+		p.Say(fmt.Sprintf("+CMGS: %d", ref), "OK")
+		return true
+	}}, func(t *testing.T, r *rig) {
+		r.idle()
+		r.owner.mu.Lock()
+		r.owner.alone = true
+		r.owner.mu.Unlock()
+		var got []Result
+		for range 8 {
+			o, _ := r.send(phone1, "x")
+			got = append(got, o.Result)
+			r.until(Ready)
+		}
+		if want := []Result{Accepted, Doubtful, Doubtful, Accepted, Accepted, Accepted, Accepted, Accepted}; !slices.Equal(got, want) {
+			t.Errorf("%v", got)
+		}
+	})
 }
 
 // TestParts: the parts of a long message go back to back on one link.

@@ -144,7 +144,7 @@ func Parse(name string, extra []byte) (*Set, error) {
 	if base, err = build(op, all[len(all)-1], base); err != nil {
 		return nil, err
 	}
-	if base.Defaults == "" || len(base.CNMI) == 0 || base.SubmitTimeout <= 0 || base.Reset == "" || len(base.Storages) == 0 {
+	if base.Defaults == "" || len(base.CNMI) == 0 || base.SubmitTimeout <= 0 || base.Reset == "" || base.PINRetries == "" || len(base.Storages) == 0 {
 		return nil, fault.Newf(fault.Invalid, op, "generic must say everything")
 	}
 	for _, r := range all[:len(all)-1] {
@@ -262,6 +262,8 @@ func (p *Profile) fault() string {
 		return "report_route is direct, stored or none"
 	case p.ReportStore != "" && !storageForm.MatchString(p.ReportStore):
 		return "report_storage is two letters"
+	case p.PINRetries == "":
+		return "pin_retries is missing"
 	case len(p.Prefer2G) != 0 && len(p.Prefer2G) != 2:
 		return "prefer_2g is two commands"
 	}
