@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"strings"
@@ -152,14 +153,15 @@ func actor() string {
 
 // methods are what the administration socket answers.
 func (a *appliance) methods(random io.Reader) map[string]admin.Method {
-	return map[string]admin.Method{
+	methods := map[string]admin.Method{
 		"identity/add":     func(ctx context.Context, arg []byte) (any, error) { return a.addIdentity(ctx, arg, random) },
 		"identity/show":    a.showIdentity,
 		"identity/suspend": a.changeState(authcore.Identity.Suspend),
 		"identity/restore": a.changeState(func(i authcore.Identity, _ string) (authcore.Identity, error) { return i.Restore() }),
 		"metadata/show":    func(context.Context, []byte) (any, error) { return a.metadata, nil },
-		"modem/list":       func(context.Context, []byte) (any, error) { return a.pool.Bays(), nil },
 	}
+	maps.Copy(methods, a.modemMethods(random))
+	return methods
 }
 
 func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reader) (any, error) {

@@ -25,6 +25,8 @@ import (
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/metrics"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -89,6 +91,7 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	outbox    sealer // wraps message texts
 	sps       replica
 	watched   watched
 	sessions  *session.Sessions
@@ -113,7 +116,7 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Log: a.log})
+	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
 	return err
 }
 
@@ -159,6 +162,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.outbox = outbox
 	random := a.token.Random()
 	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
 	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
@@ -172,6 +176,10 @@ func (a *appliance) wire(ctx context.Context) error {
 		MAC: codeKey, Wrapper: outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
 		Lifetime: a.policy.Codes.Lifetime, Attempts: a.policy.Flow.WrongCodes, Template: a.policy.Codes.Text,
 		Limit: otpvault.Limit{Messages: a.policy.Codes.PerSubject, Window: a.policy.Codes.PerSubjectWindow}, Accepted: a.pool.Wake,
+		Admit: func(ctx context.Context, to id.Phone, life time.Duration) error {
+			_, err := a.pool.Admit(ctx, to, life)
+			return err
+		},
 	})
 	if err != nil {
 		return err
@@ -277,6 +285,9 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.pool.Run(ctx) })
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
+	if addr := a.machine.MetricsListen; addr != "" {
+		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
+	}
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

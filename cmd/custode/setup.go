@@ -48,6 +48,9 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err
 	}
+	if _, err := readProfiles(machine.ModemProfiles); err != nil {
+		return err
+	}
 	return otpvault.CheckText(policy.Codes.Text, policy.Codes.Lifetime)
 }
 

@@ -78,6 +78,7 @@ func TestRefusals(t *testing.T) {
 		"pin in the URI":    {"pin-source=file:/run/credentials/custode.service/pin", "pin-value=1234", "pin-value"},
 		"bad level":         {"level: info", "level: loud", "log.level"},
 		"bad modem name":    {"name: bay-1", "name: Bay 1", "modems[0].name"},
+		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +123,8 @@ func TestPolicyRefusals(t *testing.T) {
 		"plain link":       {"privacy: https://www.example.it/privacy", "privacy: http://localhost/privacy", "pages.privacy"},
 		"link of a path":   {"help: https://www.example.it/{lang}/assistenza", "help: /assistenza", "pages.help"},
 		"quote in a link":  {"privacy: https://www.example.it/privacy", `privacy: 'https://www.example.it/">'`, "pages.privacy"},
+		"bad budget":       {"burst: 3", "burst: -2", "sms.burst"},
+		"bad prefix":       {"prefix: \"+882\"", "prefix: \"882\"", "sms.prefixes[0].prefix"},
 		"long idle":        {"idle: 30m", "idle: 25h", "session.idle"},
 		"short absolute":   {"absolute: 2h", "absolute: 20m", "session.absolute"},
 		"patient logout":   {"logout_per_sp: 4s", "logout_per_sp: 11s", "session.logout_per_sp"},
