@@ -253,7 +253,9 @@ func (s *Server) arrive(ctx context.Context, r request, v logout.Verified, err e
 	case next.Message != nil:
 		return s.carry(ctx, r, next.Message)
 	}
-	return s.plainPage(r, http.StatusOK, "logout.done", "")
+	// The request ended no session, and its sender wants no answer or has no place for
+	// one. Another session may be open: this is not the page that says it is closed.
+	return s.plainPage(r, http.StatusNotFound, "plain.lost", "")
 }
 
 // logoutFailure is failure with the words of logouts.
