@@ -2,6 +2,7 @@ package saml
 
 import (
 	"crypto/x509"
+	"encoding/hex"
 	"strings"
 	"testing"
 
@@ -81,5 +82,18 @@ func TestVerifiedIsReadAgain(t *testing.T) {
 	}
 	if got == root || xmldoc.CountSignatures(got) != 0 || xmldoc.CountSignatures(root) != 1 {
 		t.Error("the element that arrived is the one that is used")
+	}
+}
+
+// TestEncodedParameterNames: a name that only some readers take for SAML's is
+// ambiguous, and the signature covers the plain one.
+func TestEncodedParameterNames(t *testing.T) {
+	v, q := testVerifier(t), redirectTo(t, plainRequest, "torna", spKit().key)
+	for _, name := range []string{"SAMLRequest", "RelayState", "SigAlg", "Signature"} {
+		encoded := replace(t, q, name+"=", name[:1]+"%"+hex.EncodeToString([]byte(name[1:2]))+name[2:]+"=")
+		_, err := v.Redirect([]byte(encoded), kitNow)
+		if r := refusalOf(t, err); r.Code != BadBinding {
+			t.Errorf("%s: code %d: %v", name, r.Code, err)
+		}
 	}
 }
