@@ -2,12 +2,14 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"custode/internal/fault"
 	"custode/simulators/registrysim"
 )
 
@@ -138,5 +140,48 @@ func TestShowIsPrintable(t *testing.T) {
 	}
 	if strings.ContainsAny(string(text), "\u009b\u202e\u0085") {
 		t.Errorf("%q", text)
+	}
+}
+
+// miscount is a source that says it has one entity more than it hands over.
+type miscount struct{ Source }
+
+func (m miscount) Aggregate(ctx context.Context, known func(string) Mark, take func(Arrival) error) (int, error) {
+	_, err := m.Source.Aggregate(ctx, known, take)
+	return 31, err
+}
+
+// TestTotal: an entity that the source counts and does not hand over is missing.
+func TestTotal(t *testing.T) {
+	r := newRoom(t, 30)
+	f := r.open(func(c *FederationConfig) { c.Source = miscount{c.Source} })
+	if _, err := f.refresh(t.Context(), Accept{}); !fault.Is(err, fault.Invalid) || f.Usable() == nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRollbackByCreation: an aggregate is older when it was made earlier, or no
+// longer says when.
+func TestRollbackByCreation(t *testing.T) {
+	made := func(digest string, at time.Time) *federationSnapshot {
+		return &federationSnapshot{created: at, digests: []string{digest}, foot: &footer{}}
+	}
+	f, now := newRoom(t, 1).open(), time.Now()
+	for name, c := range map[string]struct {
+		next *federationSnapshot
+		a    Accept
+		kind fault.Kind
+	}{
+		"later":             {made("b", now.Add(time.Second)), Accept{}, 0},
+		"same time":         {made("b", now), Accept{}, 0},
+		"earlier":           {made("b", now.Add(-time.Second)), Accept{}, fault.Conflict},
+		"no time":           {made("b", time.Time{}), Accept{}, fault.Conflict},
+		"earlier, accepted": {made("b", now.Add(-time.Second)), Accept{Rollback: true}, 0},
+		"the same again":    {made("a", now.Add(-time.Second)), Accept{}, 0},
+	} {
+		err := f.judgeAge(c.next, made("a", now), c.a)
+		if c.kind == 0 && err != nil || c.kind != 0 && !fault.Is(err, c.kind) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

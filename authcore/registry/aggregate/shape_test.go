@@ -46,6 +46,7 @@ func TestShapeRefused(t *testing.T) {
 		"NUL after":                  {"<!-- end -->", "\x00"},
 		"open comment":               {"<!-- end -->", "<!-- end"},
 		"hyphens in a comment":       {"<!-- end -->", "<!-- e--nd -->"},
+		"hyphens inside the root":    {"<!-- x -->", "<!-- x--y -->"},
 		"three hyphens":              {"<!-- end -->", "<!-- end --->"},
 		"end tag":                    {"</EntityDescriptor>", "</EntityDescriptoR>"},
 		"end tag's prefix":           {"</EntityDescriptor>", "</md:EntityDescriptor>"},
