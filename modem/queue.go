@@ -279,7 +279,7 @@ func (p *Pool) bulkAllowed(now time.Time) bool {
 // nextMoment returns when a waiting job next needs attention (its deadline, the
 // end of its pause, of a bay's rest, of a card's pause); p.mu is held.
 func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
-	next := p.renewed.Add(p.cfg.Timing.Lease)
+	next := p.renewal
 	sooner := func(at time.Time) {
 		if now.Before(at) && at.Before(next) {
 			next = at

@@ -1,0 +1,60 @@
+package modem
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"custode/internal/fault"
+)
+
+// TestBrokenOutboxCostsNothing: while a full disk refuses the renewal of claims, the
+// clerk asks now and then. It neither spins nor fills the log (and the disk) with
+// its complaint; when the disk is well again, so is the pool.
+func TestBrokenOutboxCostsNothing(t *testing.T) {
+	bubble(t, Config{}, []*radio{{}}, func(t *testing.T, r *rig) {
+		before := r.journal.setBroken(fault.Newf(fault.Unavailable, "renew", "database or disk is full"))
+		time.Sleep(time.Minute)
+		asked := r.journal.setBroken(nil) - before
+		if asked < 2 || asked > 60 {
+			t.Errorf("claims were to be renewed %d times within a minute", asked)
+		}
+		if n := strings.Count(r.log.String(), "\n"); n > 200 {
+			t.Errorf("%d lines in the log", n)
+		}
+		r.journal.wait(t, r.submit(t, phone1, "dopo").ID, Sent)
+	})
+}
+
+// TestCopyOnTheAirIsNotQueued: the end of the first copy does not make the journal say
+// "queued" while the second is on the air. A crash then would send a third one that
+// nobody doubts.
+func TestCopyOnTheAirIsNotQueued(t *testing.T) {
+	for name, first := range map[string][]string{"network": {"+CMS ERROR: 42"}, "modem": {"ERROR"}, "number": {"+CMS ERROR: 1"}} {
+		t.Run(name, func(t *testing.T) {
+			tries := 0 // whichever modem is asked first refuses
+			answer := func(string, string) (time.Duration, []string) {
+				if tries++; tries == 1 {
+					return 20 * time.Second, first
+				}
+				return 30 * time.Second, nil
+			}
+			a, b := &radio{imsi: "222010000000001", answer: answer}, &radio{imsi: "222880000000001", answer: answer}
+			bubble(t, Config{}, []*radio{a, b}, func(t *testing.T, r *rig) {
+				m := r.submit(t, phone1, "codice")
+				time.Sleep(25 * time.Second) // the first has ended, the second has not
+				if s := r.journal.state(m.ID); s == Queued || s == Failed {
+					t.Errorf("the outbox says %v while a copy is on the air: %v", s, r.journal.states(m.ID))
+				}
+				r.journal.wait(t, m.ID, Sent)
+				if states := r.journal.states(m.ID); slices.Contains(states, Queued) {
+					t.Errorf("steps %v", states)
+				}
+				if n := len(a.texts()) + len(b.texts()); n != 2 {
+					t.Errorf("%d copies", n)
+				}
+			})
+		})
+	}
+}
