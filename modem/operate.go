@@ -91,7 +91,24 @@ func (p *Pool) USSD(ctx context.Context, bayName, code string) (string, error) {
 		}
 	}
 	p.cfg.Log.Info("network asked by an operator", "bay", bayName)
+	defer p.lend(l)()
 	return b.USSD(ctx, code)
+}
+
+// lend keeps messages from a bay whose modem an operator occupies for up to a minute:
+// a code given to it would wait so long. The result gives it back.
+func (p *Pool) lend(l *lane) (back func()) {
+	add := func(n int) {
+		p.mu.Lock()
+		l.lent += n
+		p.mu.Unlock()
+	}
+	add(1)
+	return func() {
+		add(-1)
+		p.dispatch()
+		poke(p.nudge)
+	}
 }
 
 // NewTest builds the message of an operator's test: an alert that only that bay may
