@@ -188,7 +188,11 @@ func (b *Bay) enter(s State) {
 			st.State, st.Since = s, b.cfg.Now()
 		}
 	})
-	on := s == Ready || s == Transacting
+	b.admit(s == Ready || s == Transacting)
+}
+
+// admit opens or closes the way for messages.
+func (b *Bay) admit(on bool) {
 	b.gate.Lock()
 	changed := b.serving != on
 	b.serving = on

@@ -70,6 +70,7 @@ func (b *Bay) chores(ctx context.Context) (bool, error) {
 		return true, b.fetch(ctx, s)
 	case i.look || !i.next.IsZero() && !b.cfg.Now().Before(i.next):
 		i.look = false
+		b.admit(false) // a list may take two minutes (A7600E): messages are better off elsewhere; serve opens again
 		return true, b.empty(ctx)
 	}
 	return false, nil

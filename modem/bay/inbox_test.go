@@ -381,3 +381,32 @@ func FuzzIncoming(f *testing.F) {
 		}
 	})
 }
+
+// TestSlowListHoldsNoMessageUp: while a modem lists its storage for a minute, a message
+// is told so at once.
+func TestSlowListHoldsNoMessageUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &script{}
+		slow.hook = func(p *modemtest.Port, cmd string) bool {
+			if cmd == "AT+CMGL=4" {
+				time.AfterFunc(time.Minute, func() { p.Say("OK") })
+				return true
+			}
+			return false
+		}
+		r := newRig(t, slow)
+		defer r.stop()
+		r.until(Ready)
+		for r.count("AT+CMGL") == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		began := time.Now()
+		if o, _ := r.send(phone1, "codice"); o.Result != Untouched || time.Since(began) > time.Second {
+			t.Errorf("%+v after %v", o, time.Since(began))
+		}
+		time.Sleep(2 * time.Minute)
+		if o, _ := r.send(phone1, "codice"); o.Result != Accepted {
+			t.Errorf("after the list: %+v", o)
+		}
+	})
+}
