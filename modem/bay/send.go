@@ -37,6 +37,17 @@ type attempt struct {
 	Outcome
 	remedy verdict.Remedy
 	err    error // of the line; nil when the modem answered
+	partly bool  // an earlier part of the message was accepted
+}
+
+// told is the outcome as the owner gets it. A message of which a part has left must
+// not be sent again as if nothing had.
+func (a attempt) told() Outcome {
+	o := a.Outcome
+	if a.partly && (o.Result == Refused || o.Result == NotSent) {
+		o.Result, o.Blame, o.Detail = Doubtful, 0, "only a part was accepted: "+o.Detail
+	}
+	return o
 }
 
 // doubt is a part whose answer never came and may still come.
@@ -77,7 +88,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	for i := 0; i < len(frames); i++ {
 		a := b.submit(r, frames[i], i == 0)
 		total += a.Submit
-		a.Submit = total
+		a.Submit, a.partly = total, i > 0
 		if a.remedy != verdict.None && !used[a.remedy] {
 			used[a.remedy] = true
 			if again, ok := b.remedy(r, a.remedy, &v); ok {
@@ -377,7 +388,7 @@ func (b *Bay) remedy(r request, what verdict.Remedy, v *variant) (frames []pdu.F
 func (b *Bay) conclude(ctx context.Context, r request, a attempt, unlink ...bool) error {
 	reply := func(s State) {
 		b.enter(s)
-		r.done <- a.Outcome
+		r.done <- a.told()
 	}
 	switch {
 	case a.err != nil && a.Result == Doubtful && errors.Is(a.err, at.ErrTimeout) && !errors.Is(a.err, at.ErrUnclear):
