@@ -112,6 +112,15 @@ func (a *appliance) modemMethods(random io.Reader) map[string]admin.Method {
 	}
 }
 
+// acceptsNumber fails with fault.Denied when the policy lets no message go to a number.
+func (a *appliance) acceptsNumber(to id.Phone) error {
+	n, err := id.ParseNumbering(a.policy.SMS.Countries)
+	if err != nil {
+		return err
+	}
+	return n.Accept(to)
+}
+
 // overview is the pool without the histograms, which only metrics need.
 func (a *appliance) overview() modem.Overview {
 	o := a.pool.Overview()
@@ -149,6 +158,9 @@ func (a *appliance) testBay(ctx context.Context, arg []byte, random io.Reader) (
 	if err != nil {
 		return nil, err
 	}
+	if err := a.acceptsNumber(to); err != nil {
+		return nil, err
+	}
 	k, err := id.NewMessageID(random)
 	if err != nil {
 		return nil, err
@@ -184,6 +196,9 @@ func (a *appliance) send(ctx context.Context, arg []byte, random io.Reader) (any
 		to, err := id.ParsePhone(n)
 		if err != nil {
 			return nil, err
+		}
+		if err := a.acceptsNumber(to); err != nil {
+			return nil, fault.Newf(fault.KindOf(err), op, "number %d of %d: %w", i+1, len(in.Numbers), err)
 		}
 		k, err := id.NewMessageID(random)
 		if err != nil {

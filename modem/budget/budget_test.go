@@ -114,3 +114,25 @@ func TestClockBack(t *testing.T) {
 		t.Errorf("yesterday's purse: %+v", l)
 	}
 }
+
+// TestClockWasAhead: the spans of a clock that was years ahead end with today, not
+// with the year it showed.
+func TestClockWasAhead(t *testing.T) {
+	free := Limits{Burst: -1, PerDay: 10, PerMonth: 15}
+	ahead := noon.AddDate(10, 0, 0)
+	p := New(free, ahead)
+	drain(p, false, ahead)
+	if n := drain(p, false, noon); n != 0 {
+		t.Errorf("%d for setting the clock right", n)
+	}
+	_, next := p.CanSpend(false, noon)
+	if want := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC); !next.Equal(want) {
+		t.Errorf("next %v, want midnight", next)
+	}
+	if n := drain(p, false, next); n != 5 {
+		t.Errorf("%d tomorrow, want what the month has left", n)
+	}
+	if n := drain(p, false, noon.AddDate(0, 1, 0)); n != 10 {
+		t.Errorf("%d next month", n)
+	}
+}
