@@ -149,6 +149,7 @@ type Bay struct {
 	ladder     ladder
 	lastLine   string // answer to a USSD request
 	alarms     map[Alarm]time.Time
+	pinBusy    bool   // the card was too busy to look at its PIN, once
 	pinRefused string // ICCID (or "?") whose PIN was refused or left unanswered
 }
 
