@@ -206,6 +206,9 @@ func (a *appliance) send(ctx context.Context, arg []byte, random io.Reader) (any
 		}
 		list[i] = modem.Message{ID: k, To: to, Class: class, Created: now, Expires: now.Add(in.Life)}
 	}
+	if err := a.pool.Fits(in.Text, class); err != nil {
+		return nil, err
+	}
 	var out sent
 	for _, m := range list {
 		if err := a.queue(ctx, m, in.Text); err != nil {
