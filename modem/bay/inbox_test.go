@@ -410,3 +410,22 @@ func TestSlowListHoldsNoMessageUp(t *testing.T) {
 		}
 	})
 }
+
+// TestIncomingFlood: a modem that invents messages fills neither memory nor the
+// owner's disk; later ones are taken again.
+func TestIncomingFlood(t *testing.T) {
+	b, o := still(t)
+	now := time.Now()
+	b.cfg.Now = func() time.Time { return now }
+	for i := range 5000 {
+		b.direct(deliverPDU("393401234567", fmt.Sprint(i), 0, 0))
+	}
+	if n := len(o.heard(Received)); n != floodRoom || len(b.inbox.unkept) > unkeptRoom {
+		t.Errorf("%d messages were given to the owner, %d are kept", n, len(b.inbox.unkept))
+	}
+	now = now.Add(floodSpan)
+	b.direct(deliverPDU("393401234567", "dopo", 0, 0))
+	if n := len(o.heard(Received)); n != floodRoom+1 {
+		t.Errorf("%d after the flood", n)
+	}
+}
