@@ -5,6 +5,7 @@
 package report
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -138,5 +139,9 @@ func (r *Ring) Early(rep pdu.Report) bool {
 // DropEarly forgets the reports that no receipt followed.
 func (r *Ring) DropEarly() { r.early = nil }
 
-// Undelivered forgets the parts of a message that will not arrive whole.
-func (r *Ring) Undelivered(m id.MessageID) { delete(r.parts, m) }
+// Undelivered notes that a message will not arrive whole, whatever its other parts do.
+func (r *Ring) Undelivered(m id.MessageID) {
+	if _, long := r.parts[m]; long {
+		r.parts[m] = math.MaxInt
+	}
+}
