@@ -440,7 +440,7 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 	if b.cfg.Owner.Alone(b.cfg.Place.Name) {
 		listen = b.cfg.Timing.ListenOne
 	}
-	reply, err := b.eng.Resume(ctx, listen)
+	reply, err := b.resume(ctx, listen)
 	switch {
 	case err == nil:
 		b.dropDoubt(m)
@@ -451,10 +451,32 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 		b.dropDoubt(m) // a late no: who doubts is not told
 	case errors.Is(err, at.ErrDead), errors.Is(err, at.ErrRestarted):
 		return b.broken(ctx, err)
+	case errors.Is(err, errGone):
+		b.doubts, b.lastRef = nil, -1
+		return err
 	case ctx.Err() != nil:
 		return nil
 	}
 	return b.resync(ctx)
+}
+
+// resume listens for a late answer. Operators are answered meanwhile, as by a modem that
+// does not answer: one that hangs must not wait four minutes for its power switch.
+func (b *Bay) resume(ctx context.Context, d time.Duration) (at.Reply, error) {
+	for end := time.Now().Add(d); ; {
+		reply, err := b.eng.Resume(ctx, min(time.Until(end), time.Second))
+		if !errors.Is(err, at.ErrTimeout) || !time.Now().Before(end) {
+			return reply, err
+		}
+		select {
+		case o := <-b.orders:
+			_ = b.obey(o, false)
+			if b.held || b.ladder.planned != 0 {
+				return reply, fault.New(fault.Reopen, "listen to modem "+b.cfg.Place.Name, errGone)
+			}
+		default:
+		}
+	}
 }
 
 func (b *Bay) dropDoubt(m Message) {
