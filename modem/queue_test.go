@@ -181,7 +181,7 @@ func TestReserve(t *testing.T) {
 	if got := p.reserve(8, now); got != 5 {
 		t.Errorf("with three busy bays: %d, want 5", got)
 	}
-	p.codes.Add(30, now)
+	p.codes.Add(24, now) // 4.6 of 8; 1.5 times that would be 7
 	if got := p.reserve(8, now); got != 8 {
 		t.Errorf("near the limit: %d, want all", got)
 	}

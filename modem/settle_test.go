@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"custode/internal/fault"
+	"custode/modem/budget"
 )
 
 // TestBrokenOutboxCostsNothing: while a full disk refuses the renewal of claims, the
@@ -56,5 +57,38 @@ func TestCopyOnTheAirIsNotQueued(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestSettledJob: what the end of one copy leaves in the job.
+func TestSettledJob(t *testing.T) {
+	p := lanes(t, 2, budget.Limits{})
+	l := p.lanes[0]
+	for _, l := range p.lanes {
+		l.drained = true // nothing is dispatched
+	}
+	add := func(life time.Duration) *job {
+		m := message(t, phone1, "x")
+		m.Expires = time.Now().Add(life)
+		p.cfg.Journal.(*fakeJournal).put(m, Queued)
+		j := &job{msg: m, tried: map[*lane]bool{}, index: -1, inFlight: 1}
+		p.jobs[m.ID] = j
+		return j
+	}
+	j := add(time.Minute)
+	p.settle(t.Context(), &attempt{lane: l, job: j}, untouched, "")
+	if j.tried[l] || j.index < 0 || j.refusals != 0 {
+		t.Errorf("a message that the bay did not look at: %+v", j)
+	}
+	// The second copy waits; the refusal of the first moves it behind the fresh ones.
+	fresh := add(time.Hour)
+	p.enqueue(fresh)
+	j.inFlight, j.hedged = 1, true
+	if p.queue[0] != j {
+		t.Fatal("the nearer deadline is not first")
+	}
+	p.settle(t.Context(), &attempt{lane: l, job: j}, elsewhere, "")
+	if p.queue[0] != fresh || !j.tried[l] {
+		t.Errorf("a refused message is before a fresh one: %+v", j)
 	}
 }
