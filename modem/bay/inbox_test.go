@@ -369,7 +369,7 @@ func FuzzIncoming(f *testing.F) {
 		b.indication(indicationOf(line, text))
 		b.registrationNews(line)
 		b.direct(text)
-		_ = ussdText(line)
+		_ = pdu.USSD(at.USSD(line))
 		_, _ = at.Reference(line)
 		if len(b.inbox.todo) > todoRoom {
 			t.Error("memory grows")

@@ -71,7 +71,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	defer func() { b.submitting = false; b.reports.DropEarly() }()
 	v := variant{noReport: b.profile.Reports == profile.None}
 	frames, err := r.parcel.encode(v)
-	defer func() { wipe(frames) }()
+	defer func() { pdu.Wipe(frames) }()
 	if err != nil || len(frames) == 0 {
 		r.done <- Outcome{Result: Refused, Blame: OnUs, Detail: "cannot be encoded"}
 		return nil
@@ -80,7 +80,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	long := len(frames) > 1
 	if long {
 		if err := b.link(r.ctx, "AT+CMMS=2"); err != nil {
-			return b.conclude(ctx, r, attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + cause(err)}, err: err})
+			return b.conclude(ctx, r, attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + at.Cause(err)}, err: err})
 		}
 	}
 	var used [verdict.Purge + 1]bool
@@ -93,7 +93,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 			used[a.remedy] = true
 			if again, ok := b.remedy(r, a.remedy, &v); ok {
 				if again != nil {
-					wipe(frames)
+					pdu.Wipe(frames)
 					frames = again
 				}
 				i--
@@ -106,12 +106,6 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 		return b.conclude(ctx, r, a, long)
 	}
 	return nil
-}
-
-func wipe(frames []pdu.Frame) {
-	for _, f := range frames {
-		f.Wipe()
-	}
 }
 
 // link keeps the radio link between the parts of a message (CMMS), or no longer.
@@ -178,7 +172,7 @@ func orProfile(d, p time.Duration) time.Duration {
 // sort says what the engine's answer means for the frame.
 func (b *Bay) sort(m Message, reply at.Reply, err error) attempt {
 	refusal := verdict.AsRefusal(err)
-	ref, named := reference(reply)
+	ref, named := reply.Reference()
 	switch {
 	case err == nil && !named && b.othersInDoubt(m):
 		// Some firmware never names references; but this OK may be an earlier message's.
@@ -197,11 +191,11 @@ func (b *Bay) sort(m Message, reply at.Reply, err error) attempt {
 		}
 		return b.refusal(m, refusal)
 	case !reply.PayloadLeft:
-		return attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + cause(err)}, err: err}
+		return attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + at.Cause(err)}, err: err}
 	}
 	b.update(func(st *Status) { st.Doubtful++ })
 	b.doubt(m)
-	detail := cause(err)
+	detail := at.Cause(err)
 	if errors.Is(err, at.ErrTimeout) {
 		detail = "no receipt"
 	}
@@ -301,25 +295,6 @@ func (b *Bay) accepted(m Message, ref int, named bool) {
 	if early, ok := b.reports.TakeEarly(byte(ref)); ok {
 		b.matched(m.ID, early)
 	}
-}
-
-func reference(r at.Reply) (int, bool) {
-	for _, l := range r.Lines {
-		if n, ok := at.Reference(l); ok {
-			return n, true
-		}
-	}
-	return 0, false
-}
-
-// cause names the engine's reason for an Outcome: no text of the modem.
-func cause(err error) string {
-	for _, c := range []error{at.ErrNoPrompt, at.ErrUnclear, at.ErrTimeout, at.ErrRestarted, at.ErrDead, at.ErrDirty} {
-		if errors.Is(err, c) {
-			return c.Error()
-		}
-	}
-	return "interrupted"
 }
 
 // refusal classifies a part the network or the modem refused.
@@ -445,7 +420,7 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 	case err == nil:
 		b.dropDoubt(m)
 		b.tell(News{Kind: LateReceipt, ID: m.ID, Detail: "late receipt"})
-		ref, named := reference(reply)
+		ref, named := reply.Reference()
 		b.accepted(m, ref, named)
 	case verdict.AsRefusal(err) != nil:
 		b.dropDoubt(m) // a late no: who doubts is not told
