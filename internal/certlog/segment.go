@@ -1,0 +1,381 @@
+package certlog
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"custode/internal/fault"
+)
+
+// A segment file is a header of 56 octets
+//
+//	8   "custlog1"
+//	16  log id
+//	8   segment number, from 1          (all numbers big-endian)
+//	8   number of its first record
+//	8   time of opening, Unix milliseconds
+//	4   CRC-32C of the 44 octets before
+//	4   zero
+//
+// and one frame for each record
+//
+//	4   n, length of the ciphertext
+//	n   ciphertext and tag: AES-256-GCM under the segment key, nonce 4 zero
+//	    octets and the record's number, additional data log id, segment number
+//	    and record number
+//	4   CRC-32C of the n+4 octets before: tells a torn frame from a whole one
+//	    without the key; it protects against nobody
+//
+// The plaintext of a frame is 2 octets length of the tag, the tag, 1 octet 0
+// (stored) or 1 (DEFLATE, RFC 1951), and the data.
+const (
+	magic      = "custlog1"
+	headerLen  = 56
+	frameExtra = 8
+	minSealed  = 2 + 1 + 1 + 16
+	maxTag     = 256
+	maxSealed  = 2 + maxTag + 1 + MaxRecord + 16
+	maxKeyFile = 16 << 10
+	segmentKey = 32
+	storedData = 0
+	// below it, DEFLATE saves next to nothing
+	worthPacking = 512
+	deflateData  = 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func segmentName(n uint64, suffix string) string { return fmt.Sprintf("%012d.%s", n, suffix) }
+
+type header struct {
+	log    ID
+	number uint64
+	first  uint64
+	opened time.Time
+}
+
+func (h header) encode() []byte {
+	b := append(make([]byte, 0, headerLen), magic...)
+	b = append(b, h.log[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.number)
+	b = binary.BigEndian.AppendUint64(b, h.first)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.opened.UnixMilli()))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return append(b, 0, 0, 0, 0)
+}
+
+func decodeHeader(b []byte) (header, error) {
+	const op = "read segment header"
+	if len(b) != headerLen || string(b[:8]) != magic || binary.BigEndian.Uint32(b[52:]) != 0 {
+		return header{}, fault.Newf(fault.Invalid, op, "not a segment of format 1")
+	}
+	if crc32.Checksum(b[:48], castagnoli) != binary.BigEndian.Uint32(b[48:]) {
+		return header{}, fault.Newf(fault.Invalid, op, "damaged")
+	}
+	return header{
+		log: ID(b[8:24]), number: binary.BigEndian.Uint64(b[24:]), first: binary.BigEndian.Uint64(b[32:]),
+		opened: time.UnixMilli(int64(binary.BigEndian.Uint64(b[40:]))).UTC(),
+	}, nil
+}
+
+// scan reads a segment file from the front and gives each whole frame's
+// ciphertext to visit, which must not keep it. It returns the length of the
+// whole part. Octets after it are no error here: end < size says so.
+func scan(f io.ReaderAt, size int64, visit func(h header, seq uint64, sealed []byte) error) (h header, count uint64, end int64, err error) {
+	in := io.NewSectionReader(f, 0, size)
+	head := make([]byte, headerLen)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return header{}, 0, 0, fault.Newf(fault.Invalid, "read segment header", "%d octets", size)
+	}
+	if h, err = decodeHeader(head); err != nil {
+		return header{}, 0, 0, err
+	}
+	r := newFrames(in)
+	end = headerLen
+	for {
+		sealed, ok, err := r.next()
+		if err != nil {
+			return h, count, end, err
+		}
+		if !ok {
+			return h, count, end, nil
+		}
+		if err := visit(h, h.first+count, sealed); err != nil {
+			return h, count, end, err
+		}
+		count++
+		end += int64(len(sealed)) + frameExtra
+	}
+}
+
+// keys are what one segment is encrypted with.
+type keys struct {
+	log    ID
+	number uint64
+	aead   cipher.AEAD
+	tags   [32]byte
+}
+
+func newKeys(log ID, number uint64, key []byte) (*keys, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	k := &keys{log: log, number: number}
+	if k.aead, err = cipher.NewGCM(block); err != nil {
+		return nil, err
+	}
+	tags, err := hkdf.Key(sha256.New, key, nil, "custode certlog tags", len(k.tags))
+	if err != nil {
+		return nil, err
+	}
+	k.tags = [32]byte(tags)
+	return k, nil
+}
+
+func (k *keys) place(seq uint64) (nonce [12]byte, aad []byte) {
+	binary.BigEndian.PutUint64(nonce[4:], seq)
+	aad = append(make([]byte, 0, 32), k.log[:]...)
+	aad = binary.BigEndian.AppendUint64(aad, k.number)
+	return nonce, binary.BigEndian.AppendUint64(aad, seq)
+}
+
+// tag is what the index holds of a record's tag.
+func (k *keys) tag(s string) (out [tagLen]byte) {
+	mac := hmac.New(sha256.New, k.tags[:])
+	mac.Write([]byte(s))
+	return [tagLen]byte(mac.Sum(nil))
+}
+
+// appendFrame encrypts the record into a frame at the end of dst.
+func (k *keys) appendFrame(dst []byte, seq uint64, r Record, p *packer) ([]byte, [32]byte, error) {
+	if len(r.Tag) > maxTag {
+		return dst, [32]byte{}, fault.Newf(fault.Invalid, "append record", "a tag of %d octets", len(r.Tag))
+	}
+	plain := binary.BigEndian.AppendUint16(make([]byte, 0, len(r.Data)/2+len(r.Tag)+64), uint16(len(r.Tag)))
+	plain = append(plain, r.Tag...)
+	plain, err := p.pack(plain, r.Data)
+	if err != nil {
+		return dst, [32]byte{}, err
+	}
+	nonce, aad := k.place(seq)
+	start := len(dst)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(plain)+k.aead.Overhead()))
+	dst = k.aead.Seal(dst, nonce[:], plain, aad)
+	leaf := leafHash(dst[start+4:])
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli)), leaf, nil
+}
+
+// open decrypts one frame's ciphertext.
+func (k *keys) open(seq uint64, sealed []byte) (Record, error) {
+	op := fmt.Sprintf("read record %d", seq)
+	nonce, aad := k.place(seq)
+	plain, err := k.aead.Open(nil, nonce[:], sealed, aad)
+	if err != nil {
+		return Record{}, fault.New(fault.Invalid, op, err)
+	}
+	if len(plain) < 3 {
+		return Record{}, fault.Newf(fault.Invalid, op, "too short")
+	}
+	n := int(binary.BigEndian.Uint16(plain))
+	if len(plain) < 2+n+1 {
+		return Record{}, fault.Newf(fault.Invalid, op, "too short")
+	}
+	data, err := unpack(plain[2+n:])
+	if err != nil {
+		return Record{}, fault.New(fault.Invalid, op, err)
+	}
+	return Record{Tag: string(plain[2 : 2+n]), Data: data}, nil
+}
+
+// packer compresses; it is for one goroutine, because what it holds is large.
+type packer struct {
+	to    *flate.Writer
+	small bytes.Buffer
+}
+
+// pack appends the data, compressed if that makes it shorter. Lengths tell
+// whoever can read the folder how well a record compresses; nobody who cannot
+// read it can choose octets and see the length.
+func (p *packer) pack(dst, data []byte) ([]byte, error) {
+	if len(data) < worthPacking {
+		return append(append(dst, storedData), data...), nil
+	}
+	p.small.Reset()
+	if p.to == nil {
+		var err error
+		if p.to, err = flate.NewWriter(&p.small, flate.BestSpeed); err != nil {
+			return nil, err
+		}
+	} else {
+		p.to.Reset(&p.small)
+	}
+	if _, err := p.to.Write(data); err != nil {
+		return nil, err
+	}
+	if err := p.to.Close(); err != nil {
+		return nil, err
+	}
+	if p.small.Len() < len(data) {
+		return append(append(dst, deflateData), p.small.Bytes()...), nil
+	}
+	return append(append(dst, storedData), data...), nil
+}
+
+func unpack(b []byte) ([]byte, error) {
+	switch b[0] {
+	case storedData:
+		return b[1:], nil
+	case deflateData:
+		data, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b[1:])), MaxRecord+1))
+		if err == nil && len(data) > MaxRecord {
+			err = fault.Newf(fault.Invalid, "inflate", "longer than %d octets", MaxRecord)
+		}
+		return data, err
+	}
+	return nil, fault.Newf(fault.Invalid, "inflate", "unknown form %d", b[0])
+}
+
+// frames reads frames.
+type frames struct {
+	in  io.Reader
+	buf []byte
+}
+
+func newFrames(in io.Reader) *frames { return &frames{in: newBuffered(in)} }
+
+// next returns the next whole frame's ciphertext, valid until the call after;
+// false at the end or where a torn frame begins.
+func (r *frames) next() ([]byte, bool, error) {
+	var n [4]byte
+	if _, err := io.ReadFull(r.in, n[:]); err != nil {
+		return nil, false, torn(err)
+	}
+	length := int(binary.BigEndian.Uint32(n[:]))
+	if length < minSealed || length > maxSealed {
+		return nil, false, nil
+	}
+	if cap(r.buf) < length+frameExtra {
+		r.buf = make([]byte, length+frameExtra)
+	}
+	frame := r.buf[:length+frameExtra]
+	copy(frame, n[:])
+	if _, err := io.ReadFull(r.in, frame[4:]); err != nil {
+		return nil, false, torn(err)
+	}
+	if crc32.Checksum(frame[:length+4], castagnoli) != binary.BigEndian.Uint32(frame[length+4:]) {
+		return nil, false, nil
+	}
+	return frame[4 : length+4], true, nil
+}
+
+// torn makes the end of the file no error.
+func torn(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil
+	}
+	return err
+}
+
+// keyFile is N.key.
+type keyFile struct {
+	Log         ID     `json:"log"`
+	Segment     uint64 `json:"segment"`
+	Operational []byte `json:"operational"`      // by the HSM's wrap key; names it
+	Escrow      []byte `json:"escrow,omitempty"` // RSA-OAEP, SHA-256, same label
+}
+
+func keyLabel(log ID, number uint64) []byte {
+	return fmt.Appendf(nil, "custode certlog segment key\x00%s\x00%d", log, number)
+}
+
+// newSegmentKey makes a segment's key and stores its wraps durably.
+func (l *Log) newSegmentKey(ctx context.Context, number uint64) (*keys, error) {
+	key := make([]byte, segmentKey)
+	defer clear(key)
+	if _, err := io.ReadFull(l.cfg.Random, key); err != nil {
+		return nil, err
+	}
+	label := keyLabel(l.id, number)
+	f := keyFile{Log: l.id, Segment: number}
+	var err error
+	if f.Operational, err = l.cfg.Keys.Wrap(ctx, key, label); err != nil {
+		return nil, err
+	}
+	if l.cfg.Escrow != nil {
+		if f.Escrow, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, l.cfg.Escrow, key, label); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	err = publish(l.cfg.FS, segmentName(number, "key"), func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newKeys(l.id, number, key)
+}
+
+// ReadKey unwraps the key of a segment. The wrapper is the HSM's, or the
+// escrow's (EscrowKey) when the HSM is gone.
+func readKey(ctx context.Context, fs Folder, w Wrapper, log ID, number uint64) (*keys, error) {
+	op := fmt.Sprintf("read key of segment %d", number)
+	text, err := readAll(fs, segmentName(number, "key"), maxKeyFile)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, op, err)
+	}
+	var f keyFile
+	if err := json.Unmarshal(text, &f); err != nil || f.Log != log || f.Segment != number {
+		return nil, fault.Newf(fault.Invalid, op, "not the key file of this segment")
+	}
+	blob := f.Operational
+	if _, ok := w.(escrow); ok {
+		blob = f.Escrow
+	}
+	key, err := w.Unwrap(ctx, blob, keyLabel(log, number))
+	if err != nil {
+		return nil, fault.New(fault.KindOf(err), op, err)
+	}
+	defer clear(key)
+	if len(key) != segmentKey {
+		return nil, fault.Newf(fault.Invalid, op, "a key of %d octets", len(key))
+	}
+	return newKeys(log, number, key)
+}
+
+// escrow opens the second wrap with the recovery key.
+type escrow struct{ key *rsa.PrivateKey }
+
+// Escrow makes a Wrapper that opens the escrow wraps; it wraps nothing.
+func Escrow(key *rsa.PrivateKey) Wrapper { return escrow{key} }
+
+func (e escrow) Wrap(context.Context, []byte, []byte) ([]byte, error) {
+	return nil, fault.Newf(fault.Invalid, "wrap segment key", "the escrow key only opens")
+}
+
+func (e escrow) Unwrap(_ context.Context, blob, label []byte) ([]byte, error) {
+	key, err := rsa.DecryptOAEP(sha256.New(), rand.Reader, e.key, blob, label)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "open escrow wrap", err)
+	}
+	return key, nil
+}
