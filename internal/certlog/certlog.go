@@ -23,7 +23,9 @@
 //	N.bes   the checkpoint: a CMS signature (CAdES-BES) over a Checkpoint, not yet time-stamped
 //	N.p7m   the same with a time-stamp (CAdES-T); replaces N.bes
 //
-// N is decimal with twelve digits. log.json names the log.
+// N is decimal with twelve digits. log.json names the log. destroyed-N.p7m is a
+// sealed statement about segments that are no longer kept, N the last of them:
+// of those, N.hsh and N.p7m stay.
 //
 // # Promise
 //
@@ -150,14 +152,16 @@ type Log struct {
 	cfg     Config
 	id      ID
 	appends chan waiting
-	packer  packer // of Run's goroutine
+	closing chan chan<- struct{} // asks Run to close the open segment
+	packer  packer               // of Run's goroutine
 
-	mu       sync.Mutex // guards what follows; never held over an fsync of the open segment
-	segments []segment  // closed ones, in order
-	open     *writer    // nil until the first append
-	next     uint64     // number of the next record
-	broken   bool       // the folder must be read again before the next append
-	retryAt  time.Time
+	mu        sync.Mutex      // guards what follows; never held over an fsync of the open segment
+	segments  []segment       // closed ones, in order
+	open      *writer         // nil until the first append
+	next      uint64          // number of the next record
+	condemned map[uint64]bool // segments that a sealed statement destroys
+	broken    bool            // the folder must be read again before the next append
+	retryAt   time.Time
 
 	sealing sync.Mutex // one seal, stamp or destruction at a time
 }
@@ -184,7 +188,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{cfg: cfg, appends: make(chan waiting, maxWaiting)}
+	l := &Log{cfg: cfg, appends: make(chan waiting, maxWaiting), closing: make(chan chan<- struct{})}
 	if err := l.load(ctx); err != nil {
 		return nil, fault.New(fault.KindOf(err), op, err)
 	}
@@ -233,6 +237,9 @@ func (l *Log) Run(ctx context.Context) error {
 			if l.commit(ctx, l.batch(w)) {
 				notify(kick)
 			}
+		case done := <-l.closing:
+			l.closeOpen(ctx)
+			close(done)
 		case <-tick.C:
 			if l.closeAged(ctx) {
 				notify(kick)

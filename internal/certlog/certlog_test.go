@@ -149,7 +149,7 @@ func (w *world) live(d *disk, acts int, rnd *rand.Rand) {
 		case n < 9:
 			w.seal.stampFails = rnd.IntN(2) == 0
 			w.seal.sealFails = rnd.IntN(4) == 0
-			_ = l.Seal(context.Background())
+			_ = l.sealAll(context.Background())
 			w.seal = stamper{}
 		default:
 			w.clock.t = w.clock.t.Add(2 * time.Second) // past the pause before a repair
@@ -170,7 +170,7 @@ func (w *world) judge(d *disk) {
 	}
 	put(l, Record{Tag: "last", Data: []byte("last")})
 	l.closeOpen(ctx)
-	if err := l.Seal(ctx); err != nil {
+	if err := l.sealAll(ctx); err != nil {
 		w.t.Fatalf("seal after recovery: %v", err)
 	}
 	r, err := NewReader(d, &w.seal)

@@ -153,6 +153,7 @@ func (l *Log) breakDown(cause error) {
 	defer l.mu.Unlock()
 	if l.open != nil {
 		_ = l.open.file.Close() // its content is read back by repair
+		l.open.keys.wipe()
 		l.open = nil
 	}
 	if !l.broken {
@@ -183,7 +184,7 @@ func (l *Log) repair(ctx context.Context) error {
 		return err
 	}
 	l.mu.Lock()
-	l.segments, l.next, l.broken = fresh.segments, fresh.next, false
+	l.segments, l.next, l.condemned, l.broken = fresh.segments, fresh.next, fresh.condemned, false
 	l.mu.Unlock()
 	l.cfg.Log.Info("certified log repaired", "log", l.cfg.Name, "records", l.next)
 	return nil
@@ -203,6 +204,7 @@ func (l *Log) closeOpen(context.Context) bool {
 	if w == nil {
 		return false
 	}
+	w.keys.wipe()
 	err := w.file.Close()
 	if err == nil {
 		err = l.finish(w.header, w.leaves, w.tags)

@@ -95,6 +95,12 @@ func (l *Log) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.condemned, err = readCondemned(l.cfg.FS, l.cfg.Sealer, l.id, files); err != nil {
+		return err
+	}
+	if err := l.carryOut(files); err != nil {
+		return fault.New(fault.Unavailable, "finish a destruction", err)
+	}
 	for i, n := range numbers {
 		if n != uint64(i)+1 {
 			return fault.Newf(fault.Fatal, "read certified log", "segment %d is missing", i+1)
@@ -166,6 +172,9 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 			if err := l.cfg.FS.Remove(segmentName(n, "bes")); err != nil {
 				return fault.New(fault.Unavailable, "remove "+segmentName(n, "bes"), err)
 			}
+		}
+		if g.destroyed && !l.condemned[n] {
+			return fault.Newf(fault.Fatal, "read certified log", "%s is missing, and no sealed statement says that it was destroyed", segmentName(n, "seg"))
 		}
 	case !has("seg") && last:
 		if err := l.discard(n, files); err != nil {
@@ -249,6 +258,7 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 	if err != nil {
 		return 0, time.Time{}, err
 	}
+	defer k.wipe()
 	var leaves [][32]byte
 	var tags []entry
 	h, count, end, err := scan(f, size, func(h header, seq uint64, sealed []byte) error {

@@ -14,7 +14,8 @@ import (
 type Found struct {
 	Seq    uint64
 	Record Record
-	Sealed []byte // the ciphertext, whose hash is the leaf
+	Key    RecordKey // opens this record and no other
+	Sealed []byte    // what the leaf is the hash of
 }
 
 // Reader reads sealed segments: their checkpoints, and with a Wrapper their
@@ -44,6 +45,10 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{fs: fs, sealer: s, log: who.Log, gone: map[uint64]bool{}}
+	condemned, err := readCondemned(fs, s, who.Log, files)
+	if err != nil {
+		return nil, err
+	}
 	l := &Log{id: who.Log}
 	for _, n := range numbers {
 		name := segmentName(n, "p7m")
@@ -61,7 +66,10 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 			return nil, err
 		}
 		_, there := files[segmentName(n, "seg")]
-		r.gone[n] = !there
+		if !there && !condemned[n] {
+			return nil, fault.Newf(fault.Fatal, op, "%s is missing, and no sealed statement says that it was destroyed", segmentName(n, "seg"))
+		}
+		r.gone[n] = condemned[n]
 		l.segments = append(l.segments, segment{span: span{n, c.First, c.Size - c.First}, checkpoint: sum})
 		l.next = c.Size
 		r.points = append(r.points, c)
@@ -105,6 +113,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	if err != nil {
 		return nil, err
 	}
+	defer k.wipe()
 	name := segmentName(c.Segment, "idx")
 	if sum, err := fileHash(r.fs, name); err != nil || sum != c.Index {
 		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
@@ -131,14 +140,11 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 		if !wanted[seq] {
 			return nil
 		}
-		record, err := k.open(seq, sealed)
-		if err != nil {
-			return err
+		f, err := k.found(seq, append([]byte(nil), sealed...))
+		if err == nil && f.Record.Tag == tag { // 128 bits of a MAC may, in theory, collide
+			found = append(found, f)
 		}
-		if record.Tag == tag { // 128 bits of a MAC may, in theory, collide
-			found = append(found, Found{Seq: seq, Record: record, Sealed: append([]byte(nil), sealed...)})
-		}
-		return nil
+		return err
 	})
 	return found, err
 }
@@ -166,17 +172,27 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 	if err != nil {
 		return err
 	}
+	defer k.wipe()
 	files, err := r.fs.List()
 	if err != nil {
 		return err
 	}
 	return r.scan(c, files, func(seq uint64, sealed []byte) error {
-		record, err := k.open(seq, sealed)
+		f, err := k.found(seq, sealed)
 		if err != nil {
 			return err
 		}
-		return visit(Found{Seq: seq, Record: record, Sealed: sealed})
+		return visit(f)
 	})
+}
+
+func (k *keys) found(seq uint64, sealed []byte) (Found, error) {
+	key, err := k.record(seq)
+	if err != nil {
+		return Found{}, err
+	}
+	record, err := Disclose(k.log, k.number, seq, key, sealed)
+	return Found{Seq: seq, Record: record, Key: key, Sealed: sealed}, err
 }
 
 // Prove returns the hashes that lead from record seq to the root of the

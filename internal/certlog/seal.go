@@ -44,7 +44,6 @@ type Checkpoint struct {
 	Previous Hash      `json:"previous"` // SHA-256 of the payload before; zero in the first
 	File     Hash      `json:"file"`     // SHA-256 of N.seg
 	Index    Hash      `json:"index"`    // SHA-256 of N.idx
-	Key      Hash      `json:"key"`      // SHA-256 of N.key when it was sealed
 	Opened   time.Time `json:"opened"`   // of the segment, UTC, milliseconds
 	Sealed   time.Time `json:"sealed"`   // UTC, milliseconds
 }
@@ -89,11 +88,20 @@ func (l *Log) sealLoop(ctx context.Context, kick <-chan struct{}) {
 // stampPause is the time between two attempts to seal and stamp what waits.
 const stampPause = time.Minute
 
-// Seal seals and stamps every closed segment now. The open one is left: it
-// closes at its age or size.
+// Seal closes the open segment and seals and stamps all that waits, now. It
+// needs Run. fault.Unavailable: a seal or a time-stamp could not be had; what
+// is closed stays so, and is tried again.
 func (l *Log) Seal(ctx context.Context) error {
+	op := "seal " + l.cfg.Name
+	done := make(chan struct{})
+	select {
+	case l.closing <- done:
+		<-done
+	case <-ctx.Done():
+		return fault.New(fault.Unavailable, op, ctx.Err())
+	}
 	if err := l.sealAll(ctx); err != nil {
-		return fault.New(fault.KindOf(err), "seal "+l.cfg.Name, err)
+		return fault.New(unavailable(err), op, err)
 	}
 	return nil
 }
@@ -149,7 +157,7 @@ func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]by
 	for _, part := range []struct {
 		suffix string
 		sum    *Hash
-	}{{"seg", &c.File}, {"idx", &c.Index}, {"key", &c.Key}} {
+	}{{"seg", &c.File}, {"idx", &c.Index}} {
 		if *part.sum, err = fileHash(l.cfg.FS, segmentName(g.number, part.suffix)); err != nil {
 			return [32]byte{}, err
 		}

@@ -33,12 +33,18 @@ import (
 //
 // and one frame for each record
 //
-//	4   n, length of the ciphertext
-//	n   ciphertext and tag: AES-256-GCM under the segment key, nonce 4 zero
-//	    octets and the record's number, additional data log id, segment number
-//	    and record number
+//	4   n, length of what follows
+//	n   32 octets commitment, ciphertext, 16 octets tag: AES-256-GCM under the
+//	    record key, nonce 4 zero octets and the record's number, additional
+//	    data log id, segment number and record number
 //	4   CRC-32C of the n+4 octets before: tells a torn frame from a whole one
 //	    without the key; it protects against nobody
+//
+// The record key is HKDF-SHA-256 of the segment key, with the record's number
+// as information; the commitment is SHA-256 of the record key after a label. So
+// a record can be disclosed with its own key, and nothing else with it, and the
+// key that opens a leaf is fixed when the leaf is written (AES-GCM alone would
+// let its writer prepare two keys for one ciphertext).
 //
 // The plaintext of a frame is 2 octets length of the tag, the tag, 1 octet 0
 // (stored) or 1 (DEFLATE, RFC 1951), and the data.
@@ -46,9 +52,10 @@ const (
 	magic      = "custlog1"
 	headerLen  = 56
 	frameExtra = 8
-	minSealed  = 2 + 1 + 1 + 16
+	commitLen  = 32
+	minSealed  = commitLen + 2 + 1 + 16
 	maxTag     = 256
-	maxSealed  = 2 + maxTag + 1 + MaxRecord + 16
+	maxSealed  = commitLen + 2 + maxTag + 1 + MaxRecord + 16
 	maxKeyFile = 16 << 10
 	segmentKey = 32
 	storedData = 0
@@ -126,19 +133,12 @@ func scan(f io.ReaderAt, size int64, visit func(h header, seq uint64, sealed []b
 type keys struct {
 	log    ID
 	number uint64
-	aead   cipher.AEAD
+	master [segmentKey]byte
 	tags   [32]byte
 }
 
 func newKeys(log ID, number uint64, key []byte) (*keys, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	k := &keys{log: log, number: number}
-	if k.aead, err = cipher.NewGCM(block); err != nil {
-		return nil, err
-	}
+	k := &keys{log: log, number: number, master: [segmentKey]byte(key)}
 	tags, err := hkdf.Key(sha256.New, key, nil, "custode certlog tags", len(k.tags))
 	if err != nil {
 		return nil, err
@@ -147,10 +147,36 @@ func newKeys(log ID, number uint64, key []byte) (*keys, error) {
 	return k, nil
 }
 
-func (k *keys) place(seq uint64) (nonce [12]byte, aad []byte) {
+// wipe makes the keys useless.
+func (k *keys) wipe() { clear(k.master[:]); clear(k.tags[:]) }
+
+// RecordKey opens one record and no other.
+type RecordKey [32]byte
+
+func (k *keys) record(seq uint64) (RecordKey, error) {
+	key, err := hkdf.Key(sha256.New, k.master[:], nil, fmt.Sprintf("custode certlog record %d", seq), len(RecordKey{}))
+	if err != nil {
+		return RecordKey{}, err
+	}
+	return RecordKey(key), nil
+}
+
+func (k RecordKey) commitment() [commitLen]byte {
+	return sha256.Sum256(append([]byte("custode certlog record key\x00"), k[:]...))
+}
+
+func (k RecordKey) aead() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(k[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func place(log ID, number, seq uint64) (nonce [12]byte, aad []byte) {
 	binary.BigEndian.PutUint64(nonce[4:], seq)
-	aad = append(make([]byte, 0, 32), k.log[:]...)
-	aad = binary.BigEndian.AppendUint64(aad, k.number)
+	aad = append(make([]byte, 0, 32), log[:]...)
+	aad = binary.BigEndian.AppendUint64(aad, number)
 	return nonce, binary.BigEndian.AppendUint64(aad, seq)
 }
 
@@ -172,24 +198,52 @@ func (k *keys) appendFrame(dst []byte, seq uint64, r Record, p *packer) ([]byte,
 	if err != nil {
 		return dst, [32]byte{}, err
 	}
-	nonce, aad := k.place(seq)
+	key, err := k.record(seq)
+	if err != nil {
+		return dst, [32]byte{}, err
+	}
+	aead, err := key.aead()
+	if err != nil {
+		return dst, [32]byte{}, err
+	}
+	nonce, aad := place(k.log, k.number, seq)
 	start := len(dst)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(plain)+k.aead.Overhead()))
-	dst = k.aead.Seal(dst, nonce[:], plain, aad)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(commitLen+len(plain)+aead.Overhead()))
+	commitment := key.commitment()
+	dst = append(dst, commitment[:]...)
+	dst = aead.Seal(dst, nonce[:], plain, aad)
 	leaf := leafHash(dst[start+4:])
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli)), leaf, nil
 }
 
-// open decrypts one frame's ciphertext.
+// open decrypts what one frame holds.
 func (k *keys) open(seq uint64, sealed []byte) (Record, error) {
+	key, err := k.record(seq)
+	if err != nil {
+		return Record{}, err
+	}
+	return Disclose(k.log, k.number, seq, key, sealed)
+}
+
+// Disclose decrypts a leaf with the record's own key. It needs nothing of the
+// log and proves, with Included, that the record is what was logged. A key that
+// the leaf does not commit to, and any damage, is fault.Invalid.
+func Disclose(log ID, segment, seq uint64, key RecordKey, sealed []byte) (Record, error) {
 	op := fmt.Sprintf("read record %d", seq)
-	nonce, aad := k.place(seq)
-	plain, err := k.aead.Open(nil, nonce[:], sealed, aad)
+	if len(sealed) < minSealed || len(sealed) > maxSealed {
+		return Record{}, fault.Newf(fault.Invalid, op, "%d octets", len(sealed))
+	}
+	if key.commitment() != [commitLen]byte(sealed) {
+		return Record{}, fault.Newf(fault.Invalid, op, "the record does not commit to this key")
+	}
+	aead, err := key.aead()
+	if err != nil {
+		return Record{}, fault.New(fault.Internal, op, err)
+	}
+	nonce, aad := place(log, segment, seq)
+	plain, err := aead.Open(nil, nonce[:], sealed[commitLen:], aad)
 	if err != nil {
 		return Record{}, fault.New(fault.Invalid, op, err)
-	}
-	if len(plain) < 3 {
-		return Record{}, fault.Newf(fault.Invalid, op, "too short")
 	}
 	n := int(binary.BigEndian.Uint16(plain))
 	if len(plain) < 2+n+1 {

@@ -17,14 +17,15 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
+	oid "encoding/asn1"
 	"fmt"
 	"time"
 
 	"github.com/smallstep/pkcs7"
 	"golang.org/x/crypto/cryptobyte"
-	der "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"custode/internal/certlog/der"
 	"custode/internal/fault"
 )
 
@@ -32,9 +33,9 @@ import (
 const MaxSealed = 128 << 10
 
 var (
-	oidSigningCertificateV2 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 47}
-	oidTimeStampToken       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 14}
-	oidSignedData           = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+	oidSigningCertificateV2 = oid.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 47}
+	oidTimeStampToken       = oid.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 14}
+	oidSignedData           = oid.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 )
 
 // RFC 5035, section 3. The hash algorithm is absent: SHA-256 is the default.
@@ -90,6 +91,9 @@ func Open(sealed []byte, pinned ...*x509.Certificate) (Seal, error) {
 func open(sealed []byte, pinned []*x509.Certificate) (Seal, error) {
 	if len(sealed) > MaxSealed {
 		return Seal{}, fmt.Errorf("longer than %d octets", MaxSealed)
+	}
+	if err := der.Check(sealed); err != nil {
+		return Seal{}, err
 	}
 	p7, err := pkcs7.Parse(sealed)
 	if err != nil {
@@ -153,53 +157,53 @@ func attach(sealed, token []byte) ([]byte, error) {
 		return nil, fmt.Errorf("longer than %d octets", MaxSealed)
 	}
 	in := cryptobyte.String(sealed)
-	explicit := der.Tag(0).Constructed().ContextSpecific()
+	explicit := asn1.Tag(0).Constructed().ContextSpecific()
 	var content, wrapped, signed, infos, info cryptobyte.String
-	var kind asn1.ObjectIdentifier
-	if !in.ReadASN1(&content, der.SEQUENCE) || !in.Empty() || !content.ReadASN1ObjectIdentifier(&kind) || !kind.Equal(oidSignedData) ||
-		!content.ReadASN1(&wrapped, explicit) || !content.Empty() || !wrapped.ReadASN1(&signed, der.SEQUENCE) || !wrapped.Empty() {
+	var kind oid.ObjectIdentifier
+	if !in.ReadASN1(&content, asn1.SEQUENCE) || !in.Empty() || !content.ReadASN1ObjectIdentifier(&kind) || !kind.Equal(oidSignedData) ||
+		!content.ReadASN1(&wrapped, explicit) || !content.Empty() || !wrapped.ReadASN1(&signed, asn1.SEQUENCE) || !wrapped.Empty() {
 		return nil, errForm
 	}
 	// version, digestAlgorithms, encapContentInfo, certificates, crls: as they are.
 	var before []byte
 	for {
 		var element cryptobyte.String
-		var tag der.Tag
+		var tag asn1.Tag
 		if !signed.ReadAnyASN1Element(&element, &tag) {
 			return nil, errForm
 		}
 		if signed.Empty() {
-			if tag != der.SET || !element.ReadASN1(&infos, der.SET) {
+			if tag != asn1.SET || !element.ReadASN1(&infos, asn1.SET) {
 				return nil, errForm
 			}
 			break
 		}
 		before = append(before, element...)
 	}
-	if !infos.ReadASN1(&info, der.SEQUENCE) || !infos.Empty() {
+	if !infos.ReadASN1(&info, asn1.SEQUENCE) || !infos.Empty() {
 		return nil, errForm
 	}
-	unsigned := der.Tag(1).Constructed().ContextSpecific()
+	unsigned := asn1.Tag(1).Constructed().ContextSpecific()
 	for rest := info; !rest.Empty(); {
 		var element cryptobyte.String
-		var tag der.Tag
+		var tag asn1.Tag
 		if !rest.ReadAnyASN1Element(&element, &tag) || tag == unsigned {
 			return nil, errForm
 		}
 	}
 	var b cryptobyte.Builder
-	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oidSignedData)
 		b.AddASN1(explicit, func(b *cryptobyte.Builder) {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddBytes(before)
-				b.AddASN1(der.SET, func(b *cryptobyte.Builder) {
-					b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {
+					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 						b.AddBytes(info)
 						b.AddASN1(unsigned, func(b *cryptobyte.Builder) {
-							b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+							b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 								b.AddASN1ObjectIdentifier(oidTimeStampToken)
-								b.AddASN1(der.SET, func(b *cryptobyte.Builder) { b.AddBytes(token) })
+								b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) { b.AddBytes(token) })
 							})
 						})
 					})

@@ -33,6 +33,7 @@ import (
 	"github.com/digitorus/pkcs7"
 	"github.com/digitorus/timestamp"
 
+	"custode/internal/certlog/der"
 	"custode/internal/fault"
 )
 
@@ -111,6 +112,9 @@ func (c *Client) ask(ctx context.Context, s Service, imprint [32]byte) ([]byte, 
 	if len(answer) > maxAnswer {
 		return nil, fmt.Errorf("an answer longer than %d octets", maxAnswer)
 	}
+	if err := der.Check(answer); err != nil {
+		return nil, err
+	}
 	ts, err := timestamp.ParseResponse(answer)
 	if err != nil {
 		return nil, err
@@ -162,6 +166,9 @@ var (
 func verify(token []byte, imprint [32]byte, roots *x509.CertPool) (Stamp, error) {
 	if len(token) > maxAnswer {
 		return Stamp{}, fmt.Errorf("longer than %d octets", maxAnswer)
+	}
+	if err := der.Check(token); err != nil {
+		return Stamp{}, err
 	}
 	p7, err := pkcs7.Parse(token)
 	if err != nil {

@@ -125,7 +125,7 @@ func TestMisbehaviour(t *testing.T) {
 	c := client(s)
 	c.HTTP.Timeout = 300 * time.Millisecond
 	for f, want := range map[tsasim.Fault]string{
-		tsasim.Down: "HTTP 503", tsasim.Silent: "Timeout", tsasim.Garbage: "asn1", tsasim.Endless: "longer than", tsasim.Rejects: "rejected",
+		tsasim.Down: "HTTP 503", tsasim.Silent: "Timeout", tsasim.Garbage: "DER", tsasim.Endless: "longer than", tsasim.Rejects: "rejected",
 		tsasim.OtherNonce: "nonce", tsasim.OtherImprint: "over something else", tsasim.OtherPolicy: "policy 2.999.9",
 		tsasim.OtherRoot: "unknown authority", tsasim.WrongUse: "not one for time-stamping", tsasim.Expired: "validity", tsasim.WrongClock: "clock",
 	} {
