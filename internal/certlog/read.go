@@ -3,6 +3,7 @@ package certlog
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -243,4 +244,17 @@ func Included(c Checkpoint, seq uint64, sealed []byte, proof [][32]byte) bool {
 		p[i] = h
 	}
 	return seq < c.Size && tlog.CheckRecord(p, int64(c.Size), tlog.Hash(c.Root), int64(seq), leafHash(sealed)) == nil
+}
+
+// Sealed returns the seal of a segment: N.p7m, or N.bes while it waits for its
+// time-stamp.
+func (r *Reader) Sealed(segment uint64) ([]byte, error) {
+	sealed, err := readAll(r.fs, segmentName(segment, "p7m"), maxCheckpoint)
+	if os.IsNotExist(err) {
+		sealed, err = readAll(r.fs, segmentName(segment, "bes"), maxCheckpoint)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, fmt.Sprintf("read the seal of segment %d", segment), err)
+	}
+	return sealed, nil
 }

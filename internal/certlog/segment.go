@@ -161,6 +161,12 @@ func (k *keys) record(seq uint64) (RecordKey, error) {
 	return RecordKey(key), nil
 }
 
+// MarshalText returns 64 hexadecimal digits.
+func (k RecordKey) MarshalText() ([]byte, error) { return Hash(k).MarshalText() }
+
+// UnmarshalText reads what MarshalText writes; anything else is fault.Invalid.
+func (k *RecordKey) UnmarshalText(text []byte) error { return (*Hash)(k).UnmarshalText(text) }
+
 func (k RecordKey) commitment() [commitLen]byte {
 	return sha256.Sum256(append([]byte("custode certlog record key\x00"), k[:]...))
 }

@@ -3,7 +3,10 @@ package certlog
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"time"
+
+	"custode/internal/fault"
 )
 
 // Judge says whether a seal and its time-stamp are good, from public
@@ -29,6 +32,37 @@ type VerifyConfig struct {
 type Claim struct {
 	From    string // which witness
 	Payload []byte
+}
+
+// AddWitness adds the checkpoints that a folder holds (N.p7m and N.bes, as the
+// log's own), under the name of the witness. Their seals must be good.
+func (c *VerifyConfig) AddWitness(name string, held Folder) error {
+	files, err := held.List()
+	if err != nil {
+		return err
+	}
+	for file := range files {
+		if !strings.HasSuffix(file, ".p7m") && !strings.HasSuffix(file, ".bes") || strings.HasPrefix(file, destroyedPrefix) {
+			continue
+		}
+		sealed, err := readAll(held, file, maxCheckpoint)
+		if err != nil {
+			return fault.New(fault.Unavailable, "read witness "+name, err)
+		}
+		payload, err := c.Judge.Open(sealed)
+		if err != nil {
+			return fault.New(fault.Invalid, "read witness "+name+", "+file, err)
+		}
+		point, err := ParseCheckpoint(payload)
+		if err != nil {
+			return fault.New(fault.Invalid, "read witness "+name+", "+file, err)
+		}
+		if c.Witness == nil {
+			c.Witness = map[uint64][]Claim{}
+		}
+		c.Witness[point.Segment] = append(c.Witness[point.Segment], Claim{From: name, Payload: payload})
+	}
+	return nil
 }
 
 // Problem is a divergence: the log is not what was written.

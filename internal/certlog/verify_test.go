@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
-	"math/big"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,27 +15,11 @@ import (
 	"time"
 
 	"custode/internal/certlog"
+	"custode/internal/certlog/certlogtest"
 	"custode/internal/certlog/notary"
-	"custode/internal/certlog/tsa"
 	"custode/internal/fault"
 	"custode/simulators/tsasim"
 )
-
-// plainKeys wraps with AES-free honesty: the tests of this file are about what
-// needs no key.
-type plainKeys struct{}
-
-func (plainKeys) Wrap(_ context.Context, p, aad []byte) ([]byte, error) {
-	return append(append([]byte{byte(len(aad))}, aad...), p...), nil
-}
-
-func (plainKeys) Unwrap(_ context.Context, b, aad []byte) ([]byte, error) {
-	p, ok := bytes.CutPrefix(b, append([]byte{byte(len(aad))}, aad...))
-	if !ok {
-		return nil, fault.Newf(fault.Invalid, "unwrap", "bound to something else")
-	}
-	return bytes.Clone(p), nil
-}
 
 // house is a real folder, a real seal and a simulated authority.
 type house struct {
@@ -59,7 +38,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = authority.Close() })
-	h := &house{t: t, dir: t.TempDir(), tsa: authority, notar: newNotary(t, authority)}
+	h := &house{t: t, dir: t.TempDir(), tsa: authority, notar: certlogtest.Notary(t, authority)}
 	t.Cleanup(func() {
 		if h.stop != nil {
 			h.stop()
@@ -68,31 +47,8 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-func newNotary(t *testing.T, authority *tsasim.TSA) *notary.Notary {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tpl := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "log seal"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(3, 0, 0)}
-	raw, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(authority.Root)
-	return &notary.Notary{
-		Pinned: []*x509.Certificate{cert}, Roots: roots, Key: key, Cert: cert, Clock: func(context.Context) error { return nil },
-		Stamper: &tsa.Client{Services: []tsa.Service{{URL: authority.URL}}, Roots: roots, HTTP: &http.Client{Timeout: 5 * time.Second}, Skew: time.Minute, Now: time.Now},
-	}
-}
-
 func (h *house) config() certlog.Config {
-	return certlog.Config{Name: "transactions", FS: certlog.Dir(h.dir), Keys: plainKeys{}, Sealer: h.notar,
+	return certlog.Config{Name: "transactions", FS: certlog.Dir(h.dir), Keys: certlogtest.Keys{}, Sealer: h.notar,
 		Age: time.Hour, Size: 1 << 20, Now: time.Now, Random: rand.Reader}
 }
 
@@ -292,7 +248,7 @@ func TestTampering(t *testing.T) {
 			h.write(h.path(1, "hsh"), b)
 		}, 1, "holds other hashes"},
 		"re-sealed with another key": {func(h *house) {
-			h.reseal(newNotary(h.t, h.tsa), 2, func(*certlog.Checkpoint) {})
+			h.reseal(certlogtest.Notary(h.t, h.tsa), 2, func(*certlog.Checkpoint) {})
 		}, 2, "not a trusted seal"},
 		"re-sealed with our key": {func(h *house) { // whoever could do this had the HSM: the next checkpoint names the old one
 			h.reseal(h.notar, 2, func(c *certlog.Checkpoint) { c.Sealed = c.Sealed.Add(time.Second) })
