@@ -28,7 +28,7 @@ const subject = "ABCD0000000001"
 var noon = time.Now().UTC().Truncate(time.Millisecond)
 
 func access(i int, who string) attest.Access {
-	return attest.Access{At: noon.Add(time.Duration(i) * time.Minute), Code: 1, SPIDCode: who, Level: 2, Credentials: []string{"password", "sms"},
+	return attest.Access{At: noon.Add(time.Duration(i) * time.Second), Code: 1, SPIDCode: who, Level: 2, Credentials: []string{"password", "sms"},
 		SPName: "Comune di <Prova> & C.", Requested: []string{"name", "familyName"},
 		Request:  attest.Message{ID: fmt.Sprintf("_q%d", i), Issuer: "https://sp.example", XML: fmt.Appendf(nil, "<AuthnRequest n='%d'/>\r\n", i)},
 		Response: attest.Message{ID: fmt.Sprintf("_r%d", i), Issuer: "https://idp.example", XML: fmt.Appendf(nil, "<Response n='%d'/>", i)},
@@ -139,7 +139,7 @@ func TestAttestation(t *testing.T) {
 	}
 	// A part of the interval.
 	q := whole()
-	q.From, q.To = noon.Add(2*time.Minute), noon.Add(4*time.Minute)
+	q.From, q.To = noon.Add(2*time.Second), noon.Add(4*time.Second)
 	part, _ := s.make(q)
 	if v, err := s.verify(part); err != nil || len(v.Accesses) != 1 || v.Accesses[0].Seq != 3 {
 		t.Errorf("part: %+v, %v", v, err)
@@ -251,7 +251,7 @@ func TestProviderCannotInvent(t *testing.T) {
 			f["proofs/3.json"] = b
 		}, "does not commit to this key"},
 		"another's access": {func(f map[string][]byte, st *attest.Statement) { st.SPIDCode = "ABCD0000000001X"; _ = f }, "about another subject"},
-		"another interval": {func(_ map[string][]byte, st *attest.Statement) { st.To = noon.Add(time.Minute) }, "outside the interval"},
+		"another interval": {func(_ map[string][]byte, st *attest.Statement) { st.To = noon.Add(time.Second) }, "outside the interval"},
 		"record elsewhere": {func(f map[string][]byte, st *attest.Statement) {
 			for _, n := range []string{"records/%d.json", "records/%d.request.xml", "records/%d.response.xml", "proofs/%d.json"} {
 				f[fmt.Sprintf(n, 4)] = f[fmt.Sprintf(n, 3)]

@@ -42,11 +42,15 @@ type Maker struct {
 // maxRecords bounds one attestation: more accesses than ten a day for two years.
 const maxRecords = 8000
 
+// slack is more than the time between the making of a Response and the opening
+// of the segment that its record came to lie in.
+const slack = 10 * time.Minute
+
 // Make writes the ZIP. It also makes one when there is no access: a sealed "none".
 // fault.Invalid: more than 8,000 accesses, ask for a shorter interval.
 func (m *Maker) Make(ctx context.Context, out io.Writer, q Question) (Statement, error) {
 	op := "make an attestation"
-	found, destroyed, err := m.Reader.Find(ctx, m.Keys, q.SPIDCode, q.From, q.To)
+	found, destroyed, err := m.Reader.Find(ctx, m.Keys, q.SPIDCode, q.From.Add(-slack), q.To.Add(slack))
 	if err != nil {
 		return Statement{}, fault.New(fault.KindOf(err), op, err)
 	}
