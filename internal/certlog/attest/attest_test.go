@@ -311,3 +311,41 @@ func TestOutsideJudges(t *testing.T) {
 		t.Errorf("another seal: %v\n%s", err, out)
 	}
 }
+
+func TestRecordForm(t *testing.T) {
+	a := access(1, subject)
+	a.Request.XML = []byte("\x00\xff not even text")
+	data, err := a.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := attest.ParseAccess(data)
+	if err != nil || !bytes.Equal(got.Request.XML, a.Request.XML) || got.SPName != a.SPName || !got.At.Equal(a.At) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i := range data {
+		if _, err := attest.ParseAccess(data[:i]); !fault.Is(err, fault.Invalid) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+	}
+	if _, err := attest.ParseAccess(append(data, 0)); !fault.Is(err, fault.Invalid) {
+		t.Errorf("followed: %v", err)
+	}
+}
+
+func FuzzParseAccess(f *testing.F) {
+	data, err := access(1, subject).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := attest.ParseAccess(b)
+		if err != nil {
+			return
+		}
+		if again, err := a.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("%q is read and written as %q, %v", b, again, err)
+		}
+	})
+}

@@ -124,7 +124,9 @@ func (m *Maker) add(files map[string][]byte, f certlog.Found, a Access) error {
 	if err != nil {
 		return err
 	}
-	files[fmt.Sprintf("records/%d.json", f.Seq)] = f.Record.Data
+	if files[fmt.Sprintf("records/%d.json", f.Seq)], err = a.head(); err != nil {
+		return err
+	}
 	files[fmt.Sprintf("records/%d.request.xml", f.Seq)] = a.Request.XML
 	files[fmt.Sprintf("records/%d.response.xml", f.Seq)] = a.Response.XML
 	files[fmt.Sprintf("proofs/%d.json", f.Seq)] = proof

@@ -27,6 +27,8 @@ package attest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"time"
 
@@ -54,10 +56,11 @@ type Access struct {
 
 // Message is a SAML message and what was extracted from it.
 type Message struct {
-	ID           string    `json:"id"`
-	IssueInstant time.Time `json:"issueInstant,omitzero"`
-	Issuer       string    `json:"issuer"`
-	XML          []byte    `json:"xml"` // byte-exact
+	ID           string       `json:"id"`
+	IssueInstant time.Time    `json:"issueInstant,omitzero"`
+	Issuer       string       `json:"issuer"`
+	SHA256       certlog.Hash `json:"sha256"` // of XML; set by Encode
+	XML          []byte       `json:"-"`      // byte-exact
 }
 
 // Assertion is what was extracted from the Response's assertion, if it has one.
@@ -67,17 +70,49 @@ type Assertion struct {
 	NameQualifier string `json:"nameQualifier"`
 }
 
+// A record's octets are three parts, each after its length in 4 octets,
+// big-endian: the JSON of Access, the request's XML and the response's. XML
+// inside JSON would have to be encoded, and then hardly compresses.
+
 // Encode returns the record's octets.
 func (a Access) Encode() ([]byte, error) {
+	head, err := a.head()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "encode access record", err)
+	}
+	var out []byte
+	for _, part := range [][]byte{head, a.Request.XML, a.Response.XML} {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(part)))
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+// head returns the JSON part.
+func (a Access) head() ([]byte, error) {
 	a.Format = 1
+	a.Request.SHA256, a.Response.SHA256 = sha256.Sum256(a.Request.XML), sha256.Sum256(a.Response.XML)
 	return json.Marshal(a)
 }
 
 // ParseAccess reads what Encode makes; anything else is fault.Invalid.
 func ParseAccess(data []byte) (Access, error) {
+	const op = "read access record"
+	var parts [3][]byte
+	for i := range parts {
+		if len(data) < 4 || uint64(len(data)-4) < uint64(binary.BigEndian.Uint32(data)) {
+			return Access{}, fault.Newf(fault.Invalid, op, "part %d is cut", i+1)
+		}
+		n := 4 + int(binary.BigEndian.Uint32(data))
+		parts[i], data = data[4:n], data[n:]
+	}
 	var a Access
-	if err := decode(data, &a); err != nil || a.Format != 1 {
-		return Access{}, fault.Newf(fault.Invalid, "read access record", "not of format 1: %v", err)
+	if err := decode(parts[0], &a); err != nil || a.Format != 1 || len(data) > 0 {
+		return Access{}, fault.Newf(fault.Invalid, op, "not of format 1: %v", err)
+	}
+	a.Request.XML, a.Response.XML = parts[1], parts[2]
+	if again, err := a.head(); err != nil || !bytes.Equal(again, parts[0]) {
+		return Access{}, fault.Newf(fault.Invalid, op, "the parts do not fit one another")
 	}
 	return a, nil
 }

@@ -124,8 +124,12 @@ func access(files map[string][]byte, seq uint64, s Statement, judge certlog.Judg
 	if err != nil {
 		return Proved{}, err
 	}
+	head, err := a.head()
+	if err != nil {
+		return Proved{}, err
+	}
 	switch {
-	case !bytes.Equal(record.Data, files[name("records", "json")]):
+	case !bytes.Equal(head, files[name("records", "json")]):
 		return Proved{}, fmt.Errorf("%s is not what was logged", name("records", "json"))
 	case !bytes.Equal(a.Request.XML, files[name("records", "request.xml")]):
 		return Proved{}, fmt.Errorf("%s is not what was logged", name("records", "request.xml"))
