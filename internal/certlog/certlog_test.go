@@ -250,27 +250,38 @@ func TestEveryCallFails(t *testing.T) {
 // TestRandomCrashes is 10,000 lives with failing calls and power cuts by seed,
 // some of them several on one disk.
 func TestRandomCrashes(t *testing.T) {
-	trims := 0
-	for seed := range uint64(10_000) {
-		rnd := rand.New(rand.NewPCG(seed, 2))
-		w := newWorld(t)
-		d := newDisk(seed)
-		for range 1 + rnd.IntN(3) {
-			d.crashAt = d.calls + 1 + rnd.IntN(300)
-			for range rnd.IntN(3) {
-				d.failAt[d.calls+1+rnd.IntN(300)] = true
+	const seeds, parts = 10_000, 4
+	for part := range uint64(parts) {
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			t.Parallel()
+			trims := 0
+			for seed := part; seed < seeds; seed += parts {
+				trims += crashes(t, seed)
+				if t.Failed() {
+					t.Fatalf("seed %d", seed)
+				}
 			}
-			w.live(d, 5+rnd.IntN(30), rnd)
-			d = d.reboot()
-		}
-		w.judge(d)
-		trims += w.trims
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
+			if trims == 0 {
+				t.Error("no torn record: the disk is too kind")
+			}
+			t.Logf("%d torn tails", trims)
+		})
 	}
-	if trims == 0 {
-		t.Error("no torn record in 10,000 crashes: the disk is too kind")
+}
+
+// crashes judges one seed and returns how often recovery dropped a torn record.
+func crashes(t *testing.T, seed uint64) int {
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	w := newWorld(t)
+	d := newDisk(seed)
+	for range 1 + rnd.IntN(3) {
+		d.crashAt = d.calls + 1 + rnd.IntN(300)
+		for range rnd.IntN(3) {
+			d.failAt[d.calls+1+rnd.IntN(300)] = true
+		}
+		w.live(d, 5+rnd.IntN(30), rnd)
+		d = d.reboot()
 	}
-	t.Logf("%d torn tails", trims)
+	w.judge(d)
+	return w.trims
 }

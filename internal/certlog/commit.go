@@ -116,8 +116,8 @@ func (l *Log) writable(ctx context.Context) (w *writer, closed bool, err error) 
 // ever lacks one.
 func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 	number := uint64(1)
-	if n := len(l.segments); n > 0 {
-		number = l.segments[n-1].number + 1
+	if before := l.spans(); len(before) > 0 {
+		number = before[len(before)-1].number + 1
 	}
 	w := &writer{header: header{log: l.id, number: number, first: l.next, opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
 	var err error
@@ -223,7 +223,7 @@ func (l *Log) closeOpen(context.Context) bool {
 // finish writes index and hashes of a segment that will not be written again.
 // The hashes come last: a segment that has them is whole.
 func (l *Log) finish(h header, leaves [][32]byte, tags []entry) error {
-	tree := &hashes{fs: l.cfg.FS, spans: spans(l.segments)}
+	tree := &hashes{fs: l.cfg.FS, spans: l.spans()}
 	defer tree.close()
 	for i, leaf := range leaves {
 		if err := tree.grow(h.first+uint64(i), leaf); err != nil {
@@ -246,9 +246,12 @@ func (l *Log) finish(h header, leaves [][32]byte, tags []entry) error {
 	return write("hsh", octets)
 }
 
-func spans(all []segment) []span {
-	out := make([]span, len(all))
-	for i, g := range all {
+// spans lists the closed segments.
+func (l *Log) spans() []span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]span, len(l.segments))
+	for i, g := range l.segments {
 		out[i] = g.span
 	}
 	return out

@@ -162,9 +162,7 @@ func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]by
 			return [32]byte{}, err
 		}
 	}
-	l.mu.Lock()
-	tree := &hashes{fs: l.cfg.FS, spans: spans(l.segments[:i+1])}
-	l.mu.Unlock()
+	tree := &hashes{fs: l.cfg.FS, spans: l.spans()[:i+1]}
 	defer tree.close()
 	if c.Root, err = tree.root(c.Size); err != nil {
 		return [32]byte{}, err

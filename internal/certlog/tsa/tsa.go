@@ -21,6 +21,7 @@ import (
 	_ "crypto/sha256" // SHA-256
 	_ "crypto/sha512" // SHA-384, SHA-512
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -30,8 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/digitorus/pkcs7"
-	"github.com/digitorus/timestamp"
+	"github.com/smallstep/pkcs7"
 
 	"custode/internal/certlog/der"
 	"custode/internal/fault"
@@ -85,9 +85,7 @@ func (c *Client) ask(ctx context.Context, s Service, imprint [32]byte) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	query, err := (&timestamp.Request{
-		HashAlgorithm: crypto.SHA256, HashedMessage: imprint[:], Certificates: true, TSAPolicyOID: s.Policy, Nonce: nonce,
-	}).Marshal()
+	query, err := asn1.Marshal(request{Version: 1, Imprint: sha256Imprint(imprint), Policy: s.Policy, Nonce: nonce, CertReq: true})
 	if err != nil {
 		return nil, err
 	}
@@ -112,27 +110,83 @@ func (c *Client) ask(ctx context.Context, s Service, imprint [32]byte) ([]byte, 
 	if len(answer) > maxAnswer {
 		return nil, fmt.Errorf("an answer longer than %d octets", maxAnswer)
 	}
-	if err := der.Check(answer); err != nil {
-		return nil, err
-	}
-	ts, err := timestamp.ParseResponse(answer)
+	token, err := granted(answer)
 	if err != nil {
 		return nil, err
 	}
-	if ts.Nonce == nil || ts.Nonce.Cmp(nonce) != 0 {
+	stamp, info, err := verify(token, imprint, c.Roots)
+	if err != nil {
+		return nil, err
+	}
+	if info.Nonce == nil || info.Nonce.Cmp(nonce) != 0 {
 		return nil, errors.New("the nonce is not the one of the query")
 	}
-	if len(s.Policy) > 0 && !ts.Policy.Equal(s.Policy) {
-		return nil, fmt.Errorf("policy %s instead of %s", ts.Policy, s.Policy)
-	}
-	stamp, err := verify(ts.RawToken, imprint, c.Roots)
-	if err != nil {
-		return nil, err
+	if len(s.Policy) > 0 && !stamp.Policy.Equal(s.Policy) {
+		return nil, fmt.Errorf("policy %s instead of %s", stamp.Policy, s.Policy)
 	}
 	if d := stamp.Time.Sub(c.Now()).Abs(); d > c.Skew {
 		return nil, fmt.Errorf("its clock and ours differ by %s", d)
 	}
-	return ts.RawToken, nil
+	return token, nil
+}
+
+// RFC 3161, sections 2.4.1 and 2.4.2.
+type (
+	request struct {
+		Version int
+		Imprint imprint
+		Policy  asn1.ObjectIdentifier `asn1:"optional"`
+		Nonce   *big.Int              `asn1:"optional"`
+		CertReq bool                  `asn1:"optional"`
+	}
+	imprint struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Hashed    []byte
+	}
+	response struct {
+		Status struct {
+			Status int
+			Text   []string       `asn1:"optional,utf8"`
+			Fail   asn1.BitString `asn1:"optional"`
+		}
+		Token asn1.RawValue `asn1:"optional"`
+	}
+	accuracy struct {
+		Seconds int `asn1:"optional"`
+		Millis  int `asn1:"optional,tag:0"`
+		Micros  int `asn1:"optional,tag:1"`
+	}
+	tstInfo struct {
+		Version    int
+		Policy     asn1.ObjectIdentifier
+		Imprint    imprint
+		Serial     *big.Int
+		Time       time.Time     `asn1:"generalized"`
+		Accuracy   accuracy      `asn1:"optional"`
+		Ordering   bool          `asn1:"optional"`
+		Nonce      *big.Int      `asn1:"optional"`
+		TSA        asn1.RawValue `asn1:"optional,tag:0"`
+		Extensions asn1.RawValue `asn1:"optional,tag:1"`
+	}
+)
+
+func sha256Imprint(sum [32]byte) imprint {
+	return imprint{pkix.AlgorithmIdentifier{Algorithm: oidSHA256, Parameters: asn1.NullRawValue}, sum[:]}
+}
+
+// granted returns the token of an answer.
+func granted(answer []byte) ([]byte, error) {
+	if err := der.Check(answer); err != nil {
+		return nil, err
+	}
+	var r response
+	if _, err := asn1.Unmarshal(answer, &r); err != nil {
+		return nil, err
+	}
+	if r.Status.Status > 1 { // 0 granted, 1 granted with modifications
+		return nil, fmt.Errorf("rejected with status %d", r.Status.Status)
+	}
+	return r.Token.FullBytes, nil
 }
 
 // Stamp is what a good token says.
@@ -140,12 +194,11 @@ type Stamp struct {
 	Time        time.Time // UTC
 	Policy      asn1.ObjectIdentifier
 	Certificate *x509.Certificate // of the authority
-	Qualified   bool              // says of itself that it is qualified (ETSI EN 319 422, esi4-qtstStatement-1)
 }
 
 // Verify judges a token over the SHA-256 value. Every failure is fault.Invalid.
 func Verify(token []byte, imprint [32]byte, roots *x509.CertPool) (Stamp, error) {
-	s, err := verify(token, imprint, roots)
+	s, _, err := verify(token, imprint, roots)
 	if err != nil {
 		return Stamp{}, fault.New(fault.Invalid, "verify time-stamp", err)
 	}
@@ -163,51 +216,51 @@ var (
 	oidSHA512               = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}
 )
 
-func verify(token []byte, imprint [32]byte, roots *x509.CertPool) (Stamp, error) {
+func verify(token []byte, imprint [32]byte, roots *x509.CertPool) (Stamp, tstInfo, error) {
 	if len(token) > maxAnswer {
-		return Stamp{}, fmt.Errorf("longer than %d octets", maxAnswer)
+		return Stamp{}, tstInfo{}, fmt.Errorf("longer than %d octets", maxAnswer)
 	}
 	if err := der.Check(token); err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
 	p7, err := pkcs7.Parse(token)
 	if err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
 	cert := p7.GetOnlySigner()
 	if cert == nil {
-		return Stamp{}, errors.New("not one signer, or without a certificate")
+		return Stamp{}, tstInfo{}, errors.New("not one signer, or without a certificate")
 	}
 	if err := p7.Verify(); err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
 	var kind asn1.ObjectIdentifier
 	if err := p7.UnmarshalSignedAttribute(oidContentType, &kind); err != nil || !kind.Equal(oidTSTInfo) {
-		return Stamp{}, errors.New("what is signed is no TSTInfo")
+		return Stamp{}, tstInfo{}, errors.New("what is signed is no TSTInfo")
 	}
-	ts, err := timestamp.Parse(token)
-	if err != nil {
-		return Stamp{}, err
+	var info tstInfo
+	if rest, err := asn1.Unmarshal(p7.Content, &info); err != nil || len(rest) > 0 {
+		return Stamp{}, tstInfo{}, fmt.Errorf("TSTInfo: %v", err)
 	}
-	if ts.HashAlgorithm != crypto.SHA256 || !bytes.Equal(ts.HashedMessage, imprint[:]) {
-		return Stamp{}, errors.New("it is over something else")
+	if !info.Imprint.Algorithm.Algorithm.Equal(oidSHA256) || !bytes.Equal(info.Imprint.Hashed, imprint[:]) {
+		return Stamp{}, tstInfo{}, errors.New("it is over something else")
 	}
 	if err := named(p7, cert); err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
 	if err := onlyStamps(cert); err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
 	between := x509.NewCertPool()
 	for _, c := range p7.Certificates {
 		between.AddCert(c)
 	}
 	if _, err := cert.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: ts.Time, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
+		Roots: roots, Intermediates: between, CurrentTime: info.Time, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
 	}); err != nil {
-		return Stamp{}, err
+		return Stamp{}, tstInfo{}, err
 	}
-	return Stamp{Time: ts.Time.UTC(), Policy: ts.Policy, Certificate: cert, Qualified: ts.Qualified}, nil
+	return Stamp{Time: info.Time.UTC(), Policy: info.Policy, Certificate: cert}, info, nil
 }
 
 // named checks that the signed attributes name the certificate: else another
