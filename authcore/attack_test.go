@@ -43,20 +43,6 @@ func TestAnsweredRequestBuysNoGuesses(t *testing.T) {
 	}
 }
 
-// TestPurposeIsNotIgnored: who asks for a professional or a legal person must
-// not be answered with a citizen (SPID Avviso 18 v2; anomaly 30), and is told so
-// after the password only.
-func TestPurposeIsNotIgnored(t *testing.T) {
-	for _, purpose := range []string{"P", "LP", "PG", "PF", "PX"} {
-		b := newBench(t)
-		r := b.request(saml.L1, saml.Exact)
-		r.Purpose = purpose
-		flow := b.startedWith(r)
-		b.page(flow, StepCredentials, NoticeWrongCredentials, wrong)
-		b.response(flow, saml.WrongIdentityType, right)
-	}
-}
-
 // TestSprayingTakesTurns: guesses at many usernames that arrive together from one
 // network see each other, not only what was counted before them.
 func TestSprayingTakesTurns(t *testing.T) {

@@ -77,6 +77,7 @@ type Identity struct {
 	Subject    id.Subject
 	Username   id.Username
 	SPIDCode   id.SPIDCode
+	Type       IdentityType
 	State      State
 	Reason     string            // why it is not active; for operators
 	Phone      id.Phone          // verified mobile number; zero: no SMS credential

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"custode/authcore/attribute"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -16,6 +17,7 @@ import (
 type NewIdentityInput struct {
 	Username string // see id.ParseUsername
 	SPIDCode string // see id.ParseSPIDCode
+	Type     string // see ParseIdentityType
 	Phone    string // verified mobile number, or "" for no SMS credential
 	// Attributes by SPID name. Empty values are left out. fiscalNumber may
 	// come without "TINIT-". spidCode may be absent; if given it must be the
@@ -47,12 +49,16 @@ func NewIdentity(in NewIdentityInput) (Identity, error) {
 			return Identity{}, err
 		}
 	}
-	if len(in.Attributes) > len(attributeForms) {
+	kind, err := ParseIdentityType(in.Type)
+	if err != nil {
+		return Identity{}, err
+	}
+	if len(in.Attributes) > len(attribute.Names()) {
 		return Identity{}, fault.Newf(fault.Invalid, op, "%d attributes", len(in.Attributes))
 	}
 	attributes := make(map[string]string, len(in.Attributes))
 	for name, value := range in.Attributes {
-		value, err := ParseAttribute(name, value, in.Now)
+		value, err := attribute.Parse(name, value, in.Now)
 		if err != nil {
 			return Identity{}, err
 		}
@@ -63,11 +69,14 @@ func NewIdentity(in NewIdentityInput) (Identity, error) {
 			attributes[name] = value
 		}
 	}
+	if err := kind.checkAttributes(attributes); err != nil {
+		return Identity{}, err
+	}
 	subject, err := id.NewSubject(in.Random)
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Subject: subject, Username: u, SPIDCode: code, State: Active, Phone: phone,
+	return Identity{Subject: subject, Username: u, SPIDCode: code, Type: kind, State: Active, Phone: phone,
 		Attributes: attributes, Created: in.Now.UTC()}, nil
 }
 

@@ -47,6 +47,7 @@ type Login struct {
 	gone       departures
 	networks   *underWay
 	refusals   *lanes // one key
+	replays    *allowance
 }
 
 const (
@@ -83,13 +84,13 @@ func New(c Config) (*Login, error) {
 		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername), refusals: newLanes(waitToRefuse),
-		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}}, nil
+		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
 // browser. fault.Invalid for a zero request, fault.Denied for a visitor without
-// a cookie, fault.Conflict for a request that was answered before and
-// fault.Exhausted for one that began too many flows.
+// a cookie and fault.Exhausted for a request that began too many flows. One that was
+// answered before is a *saml.Refusal with anomaly 11, or fault.Conflict (Policy.ReplayPage).
 func (l *Login) Begin(ctx context.Context, vr saml.VerifiedRequest, v Visitor) (id.FlowID, error) {
 	if vr.SP() == nil {
 		return id.FlowID{}, fault.Newf(fault.Invalid, "begin login", "no verified request")
@@ -113,7 +114,9 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	now := l.now()
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
-	if err := l.flows.CreateFlow(ctx, f); err != nil {
+	if err := l.flows.CreateFlow(ctx, f); fault.Is(err, fault.Conflict) {
+		return id.FlowID{}, l.answeredBefore(ctx, r, err)
+	} else if err != nil {
 		return id.FlowID{}, err
 	}
 	l.log.InfoContext(ctx, "login begun", "flow", flow.String(), "sp", r.SP.String(), "request", r.ID,

@@ -458,7 +458,7 @@ func TestLogIsComplete(t *testing.T) {
 	b.response(flow, saml.Success, ConsentAnswer{})
 	log := b.logged.String()
 	for _, want := range []string{"login begun", "password wrong", "password right", "code issued", "code wrong", "code right",
-		"attributes sent empty", "login finished", "code=1", flow.String(), b.mario.Subject.String()} {
+		"attributes without a value", "login finished", "code=1", flow.String(), b.mario.Subject.String()} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q", want)
 		}

@@ -48,7 +48,7 @@ type act struct {
 	event     event
 	at        time.Time
 	policy    Policy
-	who       Identity       // passwordRight: the subject whose password it was
+	who       Identity       // passwordRight: the subject whose password it was; codeRight: the flow's
 	method    Method         // codeIssued
 	challenge id.ChallengeID // codeIssued, codeRight
 	subject   id.Subject     // codeRight: whom the code was verified for
@@ -148,14 +148,10 @@ func admit(f Flow, a act) (Flow, error) {
 	}
 	level, ok := levelFor(f.Request.Level, f.Request.Comparison, a.who.available())
 	switch {
-	case f.Request.Purpose != "":
-		// Every Purpose asks for professional use or a legal person, and every
-		// identity here is a natural person's own (SPID Avviso 18 v2).
-		return f.end(saml.WrongIdentityType), nil
 	case !ok:
 		return f.end(saml.NoCredentials), nil
 	case level == saml.L1:
-		return f.reach(saml.L1, a.at), nil
+		return f.reach(saml.L1, a), nil
 	}
 	f.Step = StepMethod
 	return f, nil
@@ -205,12 +201,20 @@ func acceptCode(f Flow, a act) (Flow, error) {
 	if f.Challenge.IsZero() || a.challenge != f.Challenge || f.Subject.IsZero() || a.subject != f.Subject {
 		return f, fmt.Errorf("the code answers another challenge")
 	}
-	return f.reach(saml.L2, a.at), nil
+	if a.who.Subject != f.Subject {
+		return f, fmt.Errorf("the code is another subject's")
+	}
+	return f.reach(saml.L2, a), nil
 }
 
-// reach records that a level was performed; the consent page comes next.
-func (f Flow) reach(l saml.Level, at time.Time) Flow {
-	f.Step, f.Performed, f.Authenticated = StepConsent, l, at
+// reach records that a level was performed; the consent page comes next. Only
+// now is the identity's type held against the request's Purpose: what type it is
+// shall be learned by nobody who did not authenticate to the end.
+func (f Flow) reach(l saml.Level, a act) Flow {
+	if !a.who.Type.Accepts(f.Request.Purpose) {
+		return f.end(saml.WrongIdentityType)
+	}
+	f.Step, f.Performed, f.Authenticated = StepConsent, l, a.at
 	return f
 }
 
@@ -309,7 +313,7 @@ func (f Flow) proven() error {
 func (p Passed) admits(done Flow, who Identity) bool {
 	return !p.flow.IsZero() && p.flow == done.ID && p.version == done.Version &&
 		done.Step == StepDone && done.Outcome == saml.Success &&
-		p.subject == done.Subject && p.subject == who.Subject && who.State == Active &&
+		p.subject == done.Subject && p.subject == who.Subject && who.State == Active && who.Type.Accepts(done.Request.Purpose) &&
 		p.challenge == done.Challenge && p.sp == done.Request.SP && p.request == done.Request.ID &&
 		p.level == done.Performed && p.at.Equal(done.Authenticated)
 }

@@ -156,7 +156,7 @@ func TestProofIsNotForTheForged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	who := Identity{Subject: f.Subject, State: Active}
+	who := Identity{Subject: f.Subject, Type: NaturalPerson, State: Active}
 	if !passed.admits(done, who) {
 		t.Fatal("the proof does not fit its own flow")
 	}
@@ -193,7 +193,7 @@ func TestCodeOfAnotherChallenge(t *testing.T) {
 	must(t, two, err2)
 	f := freshFlow(t, saml.L2, saml.Exact, p)
 	f.Step, f.Method, f.Challenge, f.Subject = StepCode, MethodSMS, one, newSubject(t)
-	if n, err := f.next(act{event: codeRight, at: start, policy: p, challenge: one, subject: f.Subject}); err != nil || n.Step != StepConsent {
+	if n, err := f.next(act{event: codeRight, at: start, policy: p, challenge: one, subject: f.Subject, who: Identity{Subject: f.Subject, Type: NaturalPerson}}); err != nil || n.Step != StepConsent {
 		t.Fatalf("own challenge: %v", err)
 	}
 	closed := f
@@ -231,7 +231,7 @@ func TestMachineProperties(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(r, "length") {
 			now = now.Add(rapid.SampledFrom([]time.Duration{0, 0, 0, time.Second, time.Minute}).Draw(r, "pause"))
 			a := act{event: rapid.SampledFrom(events).Draw(r, "event"), at: now, policy: p, subject: f.Subject, method: MethodSMS}
-			a.who = Identity{Subject: subject, State: State(rapid.SampledFrom([]int{1, 1, 1, 2, 3}).Draw(r, "state"))}
+			a.who = Identity{Subject: subject, Type: NaturalPerson, State: State(rapid.SampledFrom([]int{1, 1, 1, 2, 3}).Draw(r, "state"))}
 			if rapid.Bool().Draw(r, "phone") {
 				a.who.Phone = phone
 			}

@@ -28,6 +28,12 @@ type Policy struct {
 	UsernameFree int
 	// NetworkFree is the same for a network: default 30, 1 to 100000.
 	NetworkFree int
+	// ReplayPage answers a request that is sent again after its answer with a
+	// page for the person (fault.Conflict) instead of anomaly 11 for the SP.
+	ReplayPage bool
+	// OmitEmpty leaves attributes without a value out of the assertion instead
+	// of sending them empty.
+	OmitEmpty bool
 }
 
 // complete fills in the defaults and checks the ranges.

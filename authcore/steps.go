@@ -215,7 +215,7 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		return l.blocked(ctx, f, who)
 	}
 	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
-	with := act{at: l.now(), policy: l.policy, challenge: f.Challenge, subject: f.Subject}
+	with := act{at: l.now(), policy: l.policy, who: who, challenge: f.Challenge, subject: f.Subject}
 	if err == nil {
 		with.event = codeRight
 		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
@@ -371,11 +371,14 @@ func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) 
 	if !p.admits(done, who) {
 		return Outcome{}, fault.Newf(fault.Internal, op, "the proof is not for this flow and subject")
 	}
-	attributes, empty := who.assemble(done.Request)
+	attributes, empty := l.attributes(who, done.Request)
 	if len(empty) > 0 {
-		l.log.InfoContext(ctx, "attributes sent empty", "flow", done.ID.String(), "names", empty)
+		l.log.InfoContext(ctx, "attributes without a value", "flow", done.ID.String(), "names", empty, "omitted", l.policy.OmitEmpty)
 	}
 	s := saml.Statement{Request: done.Request, Level: p.level, AuthnInstant: p.at, Attributes: attributes}
+	if l.policy.OmitEmpty {
+		s.Omitted = empty
+	}
 	// By the level requested, not the one performed (Avviso 3).
 	if done.Request.Level == saml.L1 {
 		var b [16]byte

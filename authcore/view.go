@@ -29,7 +29,7 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 		v.CanResend = f.CodesIssued < l.policy.Codes
 		v.Delivery = l.delivery(ctx, f)
 	case StepConsent:
-		v.Attributes, _ = who.assemble(f.Request)
+		v.Attributes, _ = l.attributes(who, f.Request)
 		v.LastLogin = who.LastLogin
 	}
 	return Outcome{View: &v}

@@ -97,13 +97,19 @@ func conformForceAuthn(a *arrival) error {
 
 // conformPurpose reads spid:Purpose; other extensions are ignored.
 func conformPurpose(a *arrival) error {
+	seen := false
 	for _, ext := range xmldoc.ChildrenNamed(a.root, nsProtocol, "Extensions") {
 		for _, p := range xmldoc.ChildrenNamed(ext, nsSPID, "Purpose") {
 			text, err := xmldoc.TextOf(p)
-			if err != nil || a.request.Purpose != "" || !slices.Contains(purposes, xmldoc.Trim(text)) {
-				return errors.New("unknown or repeated purpose")
+			if err != nil || seen {
+				return errors.New("malformed or repeated purpose")
 			}
-			a.request.Purpose = xmldoc.Trim(text)
+			seen = true
+			if purpose := xmldoc.Trim(text); slices.Contains(purposes, purpose) {
+				a.request.Purpose = purpose
+			} else if !a.verifier.config.LenientPurpose {
+				return errors.New("unknown purpose")
+			}
 		}
 	}
 	return nil
@@ -112,6 +118,9 @@ func conformPurpose(a *arrival) error {
 // conformSubject admits a lone NameID; its value is not used: who logs in is
 // decided by the credentials.
 func conformSubject(a *arrival) error {
+	if a.verifier.config.LenientSubject {
+		return nil
+	}
 	for _, subject := range xmldoc.ChildrenNamed(a.root, nsAssertion, "Subject") {
 		children := subject.ChildElements()
 		if len(children) != 1 || !xmldoc.Is(children[0], nsAssertion, "NameID") {

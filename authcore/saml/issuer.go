@@ -22,7 +22,7 @@ import (
 const (
 	notBeforeMargin  = 60 * time.Second
 	assertionLife    = 5 * time.Minute
-	maxRequestInHand = 10 * time.Minute // how far a request's IssueInstant may pull ours forward
+	maxRequestInHand = 10 * time.Minute // life of a login, and how far a request's IssueInstant may pull ours forward
 )
 
 // IssuerConfig configures an Issuer. All fields are required.
@@ -86,6 +86,11 @@ func (i *Issuer) PrepareSuccess(s Statement, now time.Time) (*Prepared, error) {
 	if s.AuthnInstant.IsZero() || s.AuthnInstant.After(p.issued.Add(maxRequestInHand)) {
 		return nil, fault.Newf(fault.Invalid, "prepare response", "authentication instant missing or in the future")
 	}
+	// A session answers level 1 only, and never with ForceAuthn (Avviso 3): what is
+	// asserted otherwise happened within the life of one login.
+	if r := &s.Request; (r.Level > L1 || r.ForceAuthn) && now.Sub(s.AuthnInstant) > maxRequestInHand {
+		return nil, fault.Newf(fault.Invalid, "prepare response", "the request wants a new authentication")
+	}
 	// The same millisecond, or a clock set back since: an authentication is never
 	// later than the assertion that tells of it.
 	if s.AuthnInstant.After(p.issued) {
@@ -141,12 +146,25 @@ func checkStatement(s Statement) error {
 	if (r.Level == L1) != (s.SessionIndex != "") {
 		return errors.New("session index belongs to level 1 requests, and to all of them")
 	}
-	if !r.HasAttributes && len(s.Attributes) > 0 || len(s.Attributes) != len(r.Attributes) {
+	return checkSet(s)
+}
+
+// checkSet wants the requested attributes, each once, asserted or left out on
+// purpose.
+func checkSet(s Statement) error {
+	r := &s.Request
+	if n := len(s.Attributes) + len(s.Omitted); !r.HasAttributes && n > 0 || n != len(r.Attributes) {
 		return errors.New("attributes differ from the requested set")
 	}
 	wanted := make(map[string]bool, len(r.Attributes))
 	for _, name := range r.Attributes {
 		wanted[name] = true
+	}
+	for _, name := range s.Omitted {
+		if !wanted[name] {
+			return errors.New("attributes differ from the requested set")
+		}
+		delete(wanted, name)
 	}
 	for _, a := range s.Attributes {
 		if !wanted[a.Name] {

@@ -89,6 +89,9 @@ func TestSuccessShapes(t *testing.T) {
 	i := testIssuer(t, func(c *IssuerConfig) { c.Random = &countingReader{} })
 	for name, change := range map[string]func(*Statement){
 		"L1 with session": func(s *Statement) { s.Request.Level, s.Level, s.SessionIndex = L1, L1, "_s1" },
+		"L1 from a session": func(s *Statement) {
+			s.Request.Level, s.Level, s.SessionIndex, s.AuthnInstant = L1, L1, "_s1", kitNow.Add(-25*time.Minute)
+		},
 		"L1 performed L2": func(s *Statement) { s.Request.Level, s.Level, s.SessionIndex = L1, L2, "_s1" },
 		"L3":              func(s *Statement) { s.Request.Level, s.Level = L3, L3 },
 		"no attributes": func(s *Statement) {
@@ -116,18 +119,22 @@ func TestSuccessShapes(t *testing.T) {
 func TestStatementRefused(t *testing.T) {
 	i := testIssuer(t)
 	for name, change := range map[string]func(*Statement){
-		"zero request":            func(s *Statement) { s.Request = Request{} },
-		"bad request ID":          func(s *Statement) { s.Request.ID = "1" },
-		"no SP":                   func(s *Statement) { s.Request.SP = Request{}.SP },
-		"no ACS":                  func(s *Statement) { s.Request.ACS = "" },
-		"script ACS":              func(s *Statement) { s.Request.ACS = "javascript:alert(1)" },
-		"level too low":           func(s *Statement) { s.Level = L1 },
-		"level not better":        func(s *Statement) { s.Request.Comparison = Better },
-		"level zero":              func(s *Statement) { s.Level = 0 },
-		"level four":              func(s *Statement) { s.Level = 4 },
-		"session at L2":           func(s *Statement) { s.SessionIndex = "_s" },
-		"no session at L1":        func(s *Statement) { s.Request.Level = L1 },
-		"no authentication":       func(s *Statement) { s.AuthnInstant = time.Time{} },
+		"zero request":           func(s *Statement) { s.Request = Request{} },
+		"bad request ID":         func(s *Statement) { s.Request.ID = "1" },
+		"no SP":                  func(s *Statement) { s.Request.SP = Request{}.SP },
+		"no ACS":                 func(s *Statement) { s.Request.ACS = "" },
+		"script ACS":             func(s *Statement) { s.Request.ACS = "javascript:alert(1)" },
+		"level too low":          func(s *Statement) { s.Level = L1 },
+		"level not better":       func(s *Statement) { s.Request.Comparison = Better },
+		"level zero":             func(s *Statement) { s.Level = 0 },
+		"level four":             func(s *Statement) { s.Level = 4 },
+		"session at L2":          func(s *Statement) { s.SessionIndex = "_s" },
+		"no session at L1":       func(s *Statement) { s.Request.Level = L1 },
+		"no authentication":      func(s *Statement) { s.AuthnInstant = time.Time{} },
+		"level 2 from a session": func(s *Statement) { s.AuthnInstant = kitNow.Add(-10*time.Minute - time.Millisecond) },
+		"forced from a session": func(s *Statement) {
+			s.Request.Level, s.SessionIndex, s.Request.ForceAuthn, s.AuthnInstant = L1, "_s", true, kitNow.Add(-11*time.Minute)
+		},
 		"future authentication":   func(s *Statement) { s.AuthnInstant = kitNow.Add(11 * time.Minute) },
 		"one attribute less":      func(s *Statement) { s.Attributes = s.Attributes[1:] },
 		"other attribute":         func(s *Statement) { s.Attributes[0].Name = "email" },

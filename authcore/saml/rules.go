@@ -80,12 +80,15 @@ func checkID(a *arrival) error {
 
 func checkContext(a *arrival) error {
 	level, comparison, err := requestedContext(a.root)
+	if err == nil && comparison == Better && level == L3 && !a.verifier.config.LenientBetter {
+		err = errors.New("no level is better than 3")
+	}
 	a.request.Level, a.request.Comparison = level, comparison
 	return err
 }
 
 // requestedContext reads RequestedAuthnContext: one class reference, a SPID
-// level, and a comparison that some level can satisfy.
+// level, and a comparison.
 func requestedContext(root *etree.Element) (Level, Comparison, error) {
 	ctx, err := xmldoc.SoleChild(root, nsProtocol, "RequestedAuthnContext")
 	if err != nil {
@@ -115,9 +118,6 @@ func requestedContext(root *etree.Element) (Level, Comparison, error) {
 		if comparison, ok = comparisons[v]; !ok {
 			return 0, 0, errors.New("unknown comparison")
 		}
-	}
-	if comparison == Better && level == L3 {
-		return 0, 0, errors.New("no level is better than 3")
 	}
 	return level, comparison, nil
 }

@@ -115,7 +115,18 @@ func TestSignatureShapes(t *testing.T) {
 		"foreign parameters":          {freeSignature{info: swap(second, second+foreign)}, BadPostSig},
 		"two prefix lists":            {freeSignature{info: swap(second, second+list+list)}, BadPostSig},
 		"digest sha-1":                {freeSignature{hash: crypto.SHA1, info: swap("http://www.w3.org/2001/04/xmlenc#sha256", "http://www.w3.org/2000/09/xmldsig#sha1")}, BadPostSig},
-		"empty reference":             {freeSignature{uri: "-"}, BadPostSig},
+		"empty reference":             {freeSignature{uri: "-"}, 0},
+		"reference to nothing":        {freeSignature{uri: "#"}, BadPostSig},
+		"reference by XPointer":       {freeSignature{uri: "#xpointer(/)"}, BadPostSig},
+		"digest sha-384":              {freeSignature{hash: crypto.SHA384, info: swap("http://www.w3.org/2001/04/xmlenc#sha256", "http://www.w3.org/2001/04/xmldsig-more#sha384")}, 0},
+		"digest sha-384 odd":          {freeSignature{hash: crypto.SHA384, info: swap("http://www.w3.org/2001/04/xmlenc#sha256", "http://www.w3.org/2001/04/xmlenc#sha384")}, 0},
+		"digest sha-384 odd, 256":     {freeSignature{info: swap("http://www.w3.org/2001/04/xmlenc#sha256", "http://www.w3.org/2001/04/xmlenc#sha384")}, BadPostSig},
+		"digest sha-224":              {freeSignature{hash: crypto.SHA224, info: swap("http://www.w3.org/2001/04/xmlenc#sha256", "http://www.w3.org/2001/04/xmldsig-more#sha224")}, BadPostSig},
+		"digest empty": {freeSignature{info: func(s string) string {
+			a, e := strings.Index(s, "<ds:DigestValue>"), strings.Index(s, "</ds:DigestValue>")
+			return s[:a] + "<ds:DigestValue>" + s[e:]
+		}}, BadPostSig},
+		"digest parameters": {freeSignature{info: swap("</ds:DigestMethod>", "<x></x></ds:DigestMethod>")}, BadPostSig},
 		"second reference": {freeSignature{info: func(s string) string {
 			a := strings.Index(s, "<ds:Reference")
 			e := strings.Index(s, "</ds:SignedInfo>")

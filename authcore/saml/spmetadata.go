@@ -66,8 +66,7 @@ func parseSPMetadata(data []byte, pinned []*x509.Certificate) (*SP, error) {
 func verifyMetadata(root *etree.Element, trusted []*x509.Certificate) (*etree.Element, error) {
 	last := errors.New("no certificate to verify with")
 	for _, cert := range trusted {
-		// verifyEnveloped takes KeyInfo out of what it is given.
-		el, err := xmldoc.VerifyEnveloped(root.Copy(), 0, []*x509.Certificate{cert}, cert.NotBefore)
+		el, err := xmldoc.VerifyEnveloped(root, 0, []*x509.Certificate{cert}, cert.NotBefore)
 		if err == nil {
 			return el, nil
 		}

@@ -203,6 +203,7 @@ type Statement struct {
 	AuthnInstant time.Time // when the subject authenticated
 	SessionIndex string    // required for a level 1 request, else must be ""
 	Attributes   []Attribute
+	Omitted      []string // requested names that are left out on purpose
 }
 
 // Signed is a Response ready to leave: signed and re-verified.

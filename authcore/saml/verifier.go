@@ -36,6 +36,14 @@ type VerifierConfig struct {
 	StrictForceAuthn bool
 	// StrictScoping refuses (nr08) a Scoping whose ProxyCount is not 0.
 	StrictScoping bool
+	// LenientSubject ignores what is in a Subject. Else (nr08) it must be a lone
+	// NameID of format unspecified with a NameQualifier.
+	LenientSubject bool
+	// LenientPurpose ignores a spid:Purpose that is not in the table. Else nr08.
+	LenientPurpose bool
+	// LenientBetter lets a request for better than level 3 begin a login, which
+	// no credentials can satisfy (nr20). Else nr12 at once.
+	LenientBetter bool
 	SPs           SPs
 }
 

@@ -30,6 +30,7 @@ type identityCmd struct {
 // identityFile is what `identity add` reads, and its wire form.
 type identityFile struct {
 	Username   string            `yaml:"username" json:"username"`
+	Type       string            `yaml:"type" json:"type"`
 	Phone      string            `yaml:"phone" json:"phone"`
 	Attributes map[string]string `yaml:"attributes" json:"attributes"`
 }
@@ -55,6 +56,7 @@ type nameArgument struct {
 type identityView struct {
 	Username   string            `json:"username"`
 	SPIDCode   string            `json:"spidCode"`
+	Type       string            `json:"type"`
 	State      string            `json:"state"`
 	Reason     string            `json:"reason,omitempty"`
 	Phone      string            `json:"phone,omitempty"`
@@ -155,6 +157,7 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 		"identity/show":    a.showIdentity,
 		"identity/suspend": a.changeState(authcore.Identity.Suspend),
 		"identity/restore": a.changeState(func(i authcore.Identity, _ string) (authcore.Identity, error) { return i.Restore() }),
+		"metadata/show":    func(context.Context, []byte) (any, error) { return a.metadata, nil },
 		"modem/list":       func(context.Context, []byte) (any, error) { return a.pool.Bays(), nil },
 	}
 }
@@ -170,7 +173,7 @@ func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reade
 	}
 	now := time.Now()
 	i, err := authcore.NewIdentity(authcore.NewIdentityInput{
-		Username: in.Username, Phone: in.Phone, Attributes: in.Attributes, SPIDCode: in.Attributes["spidCode"], Random: random, Now: now,
+		Username: in.Username, Type: in.Type, Phone: in.Phone, Attributes: in.Attributes, SPIDCode: in.Attributes["spidCode"], Random: random, Now: now,
 	})
 	if err != nil {
 		return nil, err
@@ -232,7 +235,7 @@ func (a *appliance) identity(ctx context.Context, username string) (authcore.Ide
 
 func (a *appliance) identityView(ctx context.Context, i authcore.Identity) (identityView, error) {
 	v := identityView{
-		Username: i.Username.String(), SPIDCode: i.SPIDCode.String(), State: i.State.String(), Reason: i.Reason,
+		Username: i.Username.String(), SPIDCode: i.SPIDCode.String(), Type: i.Type.String(), State: i.State.String(), Reason: i.Reason,
 		Phone: i.Phone.String(), Attributes: i.Attributes, Created: i.Created,
 	}
 	if !i.LastLogin.IsZero() {

@@ -26,6 +26,7 @@ type cli struct {
 	CheckConfig checkCmd    `cmd:"" help:"Check both configuration files and exit."`
 	Ceremony    ceremonyCmd `cmd:"" help:"Key ceremonies."`
 	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Metadata    metadataCmd `cmd:"" help:"Metadata of this identity provider."`
 	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Version     versionCmd  `cmd:"" help:"Print the version."`
 }

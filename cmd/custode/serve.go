@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"custode/authcore"
+	"custode/authcore/attribute"
 	"custode/authcore/registry"
 	"custode/authcore/saml"
 	"custode/authcore/web"
@@ -131,12 +132,10 @@ func (a *appliance) close() {
 // wire builds every room from what open acquired.
 func (a *appliance) wire() error {
 	keys := a.policy.Keys
-	signer, err := a.token.Signer(keys.Sign)
-	if err != nil {
+	if err := a.openIssuer(); err != nil {
 		return err
 	}
-	certificate, err := a.token.Certificate(keys.Sign)
-	if err != nil {
+	if err := a.signMetadata(); err != nil {
 		return err
 	}
 	pepper, err := a.token.MAC(keys.Pepper)
@@ -152,12 +151,6 @@ func (a *appliance) wire() error {
 		return err
 	}
 	random := a.token.Random()
-	if a.issuer, err = saml.NewIssuer(saml.IssuerConfig{EntityID: a.policy.EntityID, Signer: signer, Certificate: certificate, Random: random}); err != nil {
-		return err
-	}
-	if err := a.signMetadata(); err != nil {
-		return err
-	}
 	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
 	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
 	if err != nil {
@@ -177,7 +170,8 @@ func (a *appliance) wire() error {
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
 		Random: random, Now: time.Now, Log: a.log,
-		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes},
+		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
+			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
 	if err != nil {
 		return err
@@ -197,12 +191,16 @@ const (
 func (a *appliance) signMetadata() error {
 	url, org := a.policy.PublicURL, a.policy.Organization
 	italian := func(s string) map[string]string { return map[string]string{"it": s} }
-	var err error
+	further, err := a.alsoPublished()
+	if err != nil {
+		return err
+	}
 	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
 		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
-		Attributes:   authcore.AttributeNames(),
+		Attributes:   attribute.Names(),
+		Certificates: further,
 	})
 	return err
 }
@@ -214,7 +212,8 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
-		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, SPs: a.sps,
+		StrictForceAuthn: !a.policy.Request.LenientForceAuthn, StrictScoping: a.policy.Request.StrictScoping, LenientSubject: a.policy.Request.LenientSubject,
+		LenientPurpose: a.policy.Request.LenientPurpose, LenientBetter: a.policy.Request.LenientBetter, SPs: a.sps,
 	})
 	if err != nil {
 		return err

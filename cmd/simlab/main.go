@@ -21,10 +21,12 @@ import (
 )
 
 type cli struct {
-	Custode string `type:"existingfile" default:"bin/custode" help:"The custode binary."`
+	Custode string `type:"path" default:"bin/custode" help:"The custode binary."`
 
 	Demo  demoCmd  `cmd:"" help:"Run the appliance with simulated hardware until Ctrl-C."`
 	Bench benchCmd `cmd:"" help:"Run benchmark suites."`
+
+	Modems modemsCmd `cmd:"" help:"Run a bank of simulated modems until Ctrl-C and print their ports."`
 }
 
 func main() {

@@ -103,18 +103,22 @@ func TestPolicyRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
-		"long flow":       {"lifetime: 8m", "lifetime: 10m", "flow.lifetime"},
-		"short flow":      {"lifetime: 8m", "lifetime: 30s", "flow.lifetime"},
-		"shared key":      {"custode/codes/2026-1", "custode/pepper/2026-1", "one purpose"},
-		"bad label":       {"custode/codes/2026-1", "Custode Codes", "key label"},
-		"entityID":        {"entity_id: https://idp.example.it", "entity_id: idp", "entityID"},
-		"URL with path":   {"public_url: https://idp.example.it", "public_url: https://idp.example.it/x", "public_url"},
-		"plain, not loop": {"public_url: https://idp.example.it", "public_url: http://idp.example.it", "public_url"},
-		"fragment":        {"public_url: https://idp.example.it", "public_url: https://idp.example.it#x", "public_url"},
-		"not a web site":  {"url: https://www.example.it", "url: www.example.it", "organization.url"},
-		"costly hash":     {"memory_kib: 19456\n  iterations: 2", "memory_kib: 131072\n  iterations: 5", "memory_kib times iterations"},
-		"part of minute":  {"lifetime: 5m", "lifetime: 90s", "codes.lifetime"},
-		"too many tries":  {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
+		"long flow":        {"lifetime: 8m", "lifetime: 10m", "flow.lifetime"},
+		"short flow":       {"lifetime: 8m", "lifetime: 30s", "flow.lifetime"},
+		"shared key":       {"custode/codes/2026-1", "custode/pepper/2026-1", "one purpose"},
+		"published sign":   {"also_published: []", "also_published: [custode/sign/2026-1]", "also_published"},
+		"published twice":  {"also_published: []", "also_published: [custode/sign/2027-1, custode/sign/2027-1]", "also_published"},
+		"published four":   {"also_published: []", "also_published: [s/1, s/2, s/3, s/4]", "also_published"},
+		"unknown decision": {"replay_page: false", "replay_pages: false", "replay_pages"},
+		"bad label":        {"custode/codes/2026-1", "Custode Codes", "key label"},
+		"entityID":         {"entity_id: https://idp.example.it", "entity_id: idp", "entityID"},
+		"URL with path":    {"public_url: https://idp.example.it", "public_url: https://idp.example.it/x", "public_url"},
+		"plain, not loop":  {"public_url: https://idp.example.it", "public_url: http://idp.example.it", "public_url"},
+		"fragment":         {"public_url: https://idp.example.it", "public_url: https://idp.example.it#x", "public_url"},
+		"not a web site":   {"url: https://www.example.it", "url: www.example.it", "organization.url"},
+		"costly hash":      {"memory_kib: 19456\n  iterations: 2", "memory_kib: 131072\n  iterations: 5", "memory_kib times iterations"},
+		"part of minute":   {"lifetime: 5m", "lifetime: 90s", "codes.lifetime"},
+		"too many tries":   {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "policy.yaml")

@@ -11,15 +11,16 @@ import (
 
 // Policy is the file of decisions. Zero values take the documented default.
 type Policy struct {
-	EntityID     id.EntityID    `yaml:"entity_id"`   // of this identity provider; keep it for ever
-	PublicURL    string         `yaml:"public_url"`  // https://host[:port] the browsers use
-	SPIDPrefix   string         `yaml:"spid_prefix"` // of every spidCode that identity add takes
-	Organization Organization   `yaml:"organization"`
-	Keys         Keys           `yaml:"keys"`
-	Request      RequestPolicy  `yaml:"request"`
-	Flow         FlowPolicy     `yaml:"flow"`
-	Codes        CodePolicy     `yaml:"codes"`
-	Passwords    PasswordPolicy `yaml:"passwords"`
+	EntityID     id.EntityID     `yaml:"entity_id"`   // of this identity provider; keep it for ever
+	PublicURL    string          `yaml:"public_url"`  // https://host[:port] the browsers use
+	SPIDPrefix   string          `yaml:"spid_prefix"` // of every spidCode that identity add takes
+	Organization Organization    `yaml:"organization"`
+	Keys         Keys            `yaml:"keys"`
+	Request      RequestPolicy   `yaml:"request"`
+	Attributes   AttributePolicy `yaml:"attributes"`
+	Flow         FlowPolicy      `yaml:"flow"`
+	Codes        CodePolicy      `yaml:"codes"`
+	Passwords    PasswordPolicy  `yaml:"passwords"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -35,6 +36,8 @@ type Keys struct {
 	Pepper id.KeyLabel `yaml:"pepper"` // HMAC key of the password hashes
 	Codes  id.KeyLabel `yaml:"codes"`  // HMAC key of the one-time codes
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
+	// Further signing keys whose certificates the metadata publishes, for a roll-over
+	AlsoPublished []id.KeyLabel `yaml:"also_published"`
 }
 
 // RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
@@ -42,6 +45,16 @@ type RequestPolicy struct {
 	FutureSkew        time.Duration `yaml:"future_skew"`         // IssueInstant ahead of our clock; 0: 3m
 	PastSkew          time.Duration `yaml:"past_skew"`           // IssueInstant behind it; 0: 5m
 	LenientForceAuthn bool          `yaml:"lenient_force_authn"` // tolerate its absence above level 1
+	LenientSubject    bool          `yaml:"lenient_subject"`     // ignore what is in a Subject
+	LenientPurpose    bool          `yaml:"lenient_purpose"`     // ignore an unknown spid:Purpose
+	LenientBetter     bool          `yaml:"lenient_better"`      // "better" than level 3 ends with 20, not 12
+	StrictScoping     bool          `yaml:"strict_scoping"`      // refuse a Scoping/ProxyCount other than 0
+	ReplayPage        bool          `yaml:"replay_page"`         // a request sent again gets a page, not anomaly 11
+}
+
+// AttributePolicy decides about the attributes of an assertion.
+type AttributePolicy struct {
+	OmitEmpty bool `yaml:"omit_empty"` // leave out what has no value, instead of sending it empty
 }
 
 // FlowPolicy limits one login.
@@ -81,6 +94,11 @@ func (c *Policy) Validate() error {
 	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
+		labels[l] = true
+	}
+	p.check(len(c.Keys.AlsoPublished) <= 3, "keys.also_published: at most 3")
+	for _, l := range c.Keys.AlsoPublished {
+		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
 		labels[l] = true
 	}
 	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")

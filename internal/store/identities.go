@@ -95,8 +95,9 @@ func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) er
 	if err := c.check(op); err != nil {
 		return err
 	}
-	if i.Subject.IsZero() || i.Username.IsZero() || i.SPIDCode.IsZero() || i.State < authcore.Active || i.State > authcore.Revoked || i.Password == "" {
-		return fault.Newf(fault.Invalid, op, "subject, username, SPID code, state or password missing")
+	if i.Subject.IsZero() || i.Username.IsZero() || i.SPIDCode.IsZero() || i.State < authcore.Active || i.State > authcore.Revoked || i.Password == "" ||
+		i.Type < authcore.NaturalPerson || i.Type > authcore.ProfessionalForLegal {
+		return fault.Newf(fault.Invalid, op, "subject, username, SPID code, type, state or password missing")
 	}
 	for name, value := range i.Attributes {
 		if !utf8.ValidString(name) || !utf8.ValidString(value) { // JSON would mend it
@@ -109,7 +110,7 @@ func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) er
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		if err := q.InsertIdentity(ctx, sqlite.InsertIdentityParams{
-			Subject: i.Subject.String(), Username: i.Username.String(), SpidCode: i.SPIDCode.String(), State: int64(i.State),
+			Subject: i.Subject.String(), Username: i.Username.String(), SpidCode: i.SPIDCode.String(), IdentityType: int64(i.Type), State: int64(i.State),
 			Reason: i.Reason, Phone: i.Phone.String(), Attributes: attributes, Password: i.Password,
 			Created: nanos(i.Created), LastLogin: nanos(i.LastLogin),
 		}); err != nil {
@@ -202,7 +203,7 @@ func insertEvent(ctx context.Context, q *sqlite.Queries, subject string, e Ident
 
 func decodeIdentity(op string, row sqlite.Identity) (authcore.Identity, error) {
 	i := authcore.Identity{
-		State: authcore.State(row.State), Reason: row.Reason, Password: row.Password, Created: instant(row.Created), LastLogin: instant(row.LastLogin),
+		Type: authcore.IdentityType(row.IdentityType), State: authcore.State(row.State), Reason: row.Reason, Password: row.Password, Created: instant(row.Created), LastLogin: instant(row.LastLogin),
 	}
 	err := parseAll(field{&i.Subject, row.Subject}, field{&i.Username, row.Username}, field{&i.SPIDCode, row.SpidCode}, field{&i.Phone, row.Phone})
 	if err == nil {

@@ -133,6 +133,7 @@ func sorted[V any](m map[string]V) []string {
 // Person is somebody to enrol.
 type Person struct {
 	Username, Password, Phone string // Phone "" : no SMS credential
+	Type                      string // of the identity, as identity.yaml names it; "" for a citizen's
 	Attributes                map[string]string
 }
 
@@ -158,6 +159,9 @@ func (l *Lab) Enrol(ctx context.Context, p Person) error {
 	fmt.Fprintf(&b, "username: %s\n", p.Username)
 	if p.Phone != "" {
 		fmt.Fprintf(&b, "phone: %q\n", p.Phone)
+	}
+	if p.Type != "" {
+		fmt.Fprintf(&b, "type: %s\n", p.Type)
 	}
 	b.WriteString("attributes:\n")
 	for _, k := range sorted(p.Attributes) {

@@ -4,27 +4,94 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // execute runs one command line, which may hold several commands joined by ";".
 func (d *device) execute(line string) {
 	line = strings.TrimSpace(line)
+	if line != "" && len(d.commands) < 10000 {
+		d.commands = append(d.commands, starred(line))
+	}
 	if len(line) < 2 || !strings.EqualFold(line[:2], "AT") {
+		d.lateEcho()
 		return // V.250: a line without AT is not a command
 	}
-	for _, cmd := range splitCommands(line[2:]) {
-		info, bad := d.command(cmd)
-		if strings.HasPrefix(strings.ToUpper(cmd), "+CMGS=") && bad == "" {
-			return // the prompt is the answer
+	d.inject(AfterEcho)
+	d.run(splitCommands(line[2:]))
+}
+
+// starred hides the digits of card PINs.
+func starred(line string) string {
+	if i := strings.Index(strings.ToUpper(line), "+CPIN="); i >= 0 {
+		return line[:i+6] + "****"
+	}
+	return line
+}
+
+// run works through commands until one fails or opens a prompt.
+func (d *device) run(cmds []string) {
+	for n, cmd := range cmds {
+		if lines, ok := d.script.Answer(cmd); ok {
+			if len(lines) > 0 {
+				d.say(lines...)
+			}
+			d.lateEcho()
+			return
 		}
-		d.say(info...)
-		if bad != "" {
-			d.say(bad)
+		info, bad := d.command(cmd)
+		switch {
+		case d.set.prompted:
+			d.set.prompted = false
+			d.lateEcho()
+			d.inject(BeforePrompt)
+			d.write(d.p.Prompt)
+			d.inject(AfterPrompt)
+			return
+		case d.set.hold > 0:
+			hold := d.set.hold
+			d.set.hold, d.working = 0, true
+			d.later(hold, func() {
+				if d.finish(info, bad, n == len(cmds)-1) {
+					d.run(cmds[n+1:])
+				}
+				d.settled()
+			})
+			return
+		case !d.finish(info, bad, n == len(cmds)-1):
 			return
 		}
 	}
-	d.say("OK")
+}
+
+// silent as an error means that no final code is said.
+const silent = "\x00"
+
+// finish says the answer to one command; more tells the caller to go on.
+func (d *device) finish(info []string, bad string, last bool) (more bool) {
+	if len(info) > 0 {
+		d.inject(BeforeInfo)
+		d.say(info...)
+	}
+	switch {
+	case bad == silent:
+	case bad != "":
+		d.inject(BeforeFinal)
+		d.say(append([]string{bad}, d.script.Take(AfterFinal)...)...)
+	case last:
+		d.inject(BeforeFinal)
+		d.say(append([]string{"OK"}, d.script.Take(AfterFinal)...)...)
+	default:
+		return true
+	}
+	d.lateEcho()
+	return false
+}
+
+func (d *device) lateEcho() {
+	if d.heldEcho != nil {
+		d.write(string(d.heldEcho))
+		d.heldEcho = nil
+	}
 }
 
 func splitCommands(s string) []string {
@@ -53,12 +120,20 @@ func (d *device) refuse(code int, text string) string {
 	return "ERROR"
 }
 
+func (d *device) unknown() string {
+	if d.p.Unknown != "" {
+		return d.p.Unknown
+	}
+	return d.refuse(4, "operation not supported")
+}
+
 // command runs one command; bad is the final code when it failed.
 func (d *device) command(cmd string) (info []string, bad string) {
+	cmd = strings.TrimLeft(cmd, " ")
 	if cmd == "" {
 		return nil, ""
 	}
-	if cmd[0] != '+' {
+	if !strings.ContainsRune("+^#*$", rune(cmd[0])) {
 		return d.basic(strings.ToUpper(cmd))
 	}
 	name, arg := cmd, ""
@@ -66,16 +141,44 @@ func (d *device) command(cmd string) (info []string, bad string) {
 		name, arg = cmd[:i], cmd[i:]
 	}
 	name = strings.ToUpper(name)
-	if needsCard[name] && !d.card.unlocked {
-		return nil, d.refuse(11, "SIM PIN required")
+	if d.set.refusals > 0 {
+		d.set.refusals--
+		return nil, d.refuse(515, "please wait, init or command processing in progress")
 	}
-	if f := extended[name]; f != nil {
-		return f(d, arg)
+	if code, text := d.cardRefusal(name); code != 0 {
+		return nil, d.refuse(code, text)
 	}
-	return nil, d.refuse(4, "operation not supported")
+	return d.dispatch(name, arg)
 }
 
-// basic handles E, V, Q, Z and &F, possibly several in a row (ATE0V1Q0).
+func (d *device) dispatch(name, arg string) ([]string, string) {
+	full := strings.ToUpper(name + arg)
+	switch {
+	case d.p.PINCounters == full:
+		return d.pinCounters(), ""
+	case d.p.CardID == full:
+		return []string{strings.TrimSuffix(name, "?") + ": " + d.card.iccid}, ""
+	case d.p.MuteCommand != "" && d.p.MuteCommand == full:
+		d.set.muted = true
+		return nil, ""
+	}
+	for _, r := range d.p.ResetCommands {
+		if r == name {
+			return d.resetCommand()
+		}
+	}
+	for _, e := range d.p.Extras {
+		if e == name {
+			return nil, ""
+		}
+	}
+	if f := extended(name); f != nil {
+		return f(d, arg)
+	}
+	return nil, d.unknown()
+}
+
+// basic handles E, V, Q, S, Z and &F, possibly several in a row (ATE0V1Q0).
 func (d *device) basic(s string) ([]string, string) {
 	for s != "" {
 		letter := s[0]
@@ -90,13 +193,17 @@ func (d *device) basic(s string) ([]string, string) {
 		switch letter {
 		case 'E':
 			d.set.echo = n == 1
+		case 'V':
+			d.set.verbose = n == 1
+		case 'Q':
+			d.set.quiet = n == 1
+		case 'S':
+			return d.register(n, s)
 		case 'Z':
-			reg := d.set.registered
-			d.set = powerOn()
-			d.set.registered = reg
+			d.factory()
 		case 'I':
-			return []string{"SIMULATOR modemsim"}, ""
-		case 'V', 'Q', 'X', 'S', 'H':
+			return []string{d.p.Manufacturer + " " + d.p.Model}, ""
+		case 'X', 'H', 'M', 'L':
 		default:
 			return nil, "ERROR"
 		}
@@ -104,172 +211,60 @@ func (d *device) basic(s string) ([]string, string) {
 	return nil, ""
 }
 
-var needsCard = map[string]bool{
-	"+CIMI": true, "+CSCA": true, "+CPMS": true, "+CMGL": true, "+CMGD": true, "+CNMI": true, "+COPS": true,
+// register sets or tells an S register: 3 and 4, the line ends, have a meaning.
+func (d *device) register(n int, rest string) ([]string, string) {
+	var at *byte
+	switch n {
+	case 3:
+		at = &d.set.s3
+	case 4:
+		at = &d.set.s4
+	}
+	v, err := strconv.Atoi(strings.TrimPrefix(rest, "="))
+	switch {
+	case rest == "?" && at != nil:
+		return []string{fmt.Sprintf("%03d", *at)}, ""
+	case rest == "?":
+		return []string{"000"}, ""
+	case err != nil || v < 0 || v > 127:
+		return nil, "ERROR"
+	case at != nil:
+		*at = byte(v)
+	}
+	return nil, ""
 }
 
-func fixed(lines ...string) func(*device, string) ([]string, string) {
-	return func(*device, string) ([]string, string) { return lines, "" }
+// factory is ATZ and AT&F: settings of the dialogue and of messages, but neither
+// the radio nor the card.
+func (d *device) factory() {
+	old := d.set
+	d.set = powerOn()
+	d.set.registered, d.set.functional, d.set.rssi, d.set.awake = old.registered, old.functional, old.rssi, old.awake
+	d.set.deregistered, d.set.mem = old.deregistered, [3]int{}
+	d.set.hold = d.pace(d.p.ResetTime)
 }
 
-func (d *device) number1(arg string) (int, bool) {
+func number1(arg string) (int, bool) {
 	n, err := strconv.Atoi(strings.TrimPrefix(arg, "="))
 	return n, err == nil
 }
 
-var extended = map[string]func(d *device, arg string) ([]string, string){
-	"+CGMI": fixed("SIMULATOR"), "+CGMM": fixed("modemsim"), "+CGMR": fixed("1"),
-	"+CGSN": func(d *device, _ string) ([]string, string) { return []string{d.imei()}, "" },
-	"+CIMI": func(d *device, _ string) ([]string, string) { return []string{d.imsi()}, "" },
-	"+CCID": func(d *device, _ string) ([]string, string) { return []string{"+CCID: " + d.iccid()}, "" },
-	"+CPIN": (*device).cpin,
-	"+CPINR": func(d *device, _ string) ([]string, string) {
-		return []string{fmt.Sprintf("+CPINR: SIM PIN,%d,3", d.card.tries)}, ""
-	},
-	"+CMEE": func(d *device, arg string) ([]string, string) {
-		n, ok := d.number1(arg)
-		if !ok || n > 2 {
-			return nil, "ERROR"
+// numbers reads "=a,b,c"; empty fields are def.
+func numbers(arg string, def ...int) ([]int, bool) {
+	out := append([]int(nil), def...)
+	for i, f := range strings.Split(strings.TrimPrefix(arg, "="), ",") {
+		f = strings.Trim(f, ` "`)
+		if i >= len(out) {
+			return nil, false
 		}
-		d.set.cmee = n
-		return nil, ""
-	},
-	"+CFUN":  (*device).cfun,
-	"+CREG":  (*device).creg,
-	"+CEREG": (*device).cereg,
-	"+CGREG": fixed(),
-	"+COPS": func(d *device, arg string) ([]string, string) {
-		if arg == "?" {
-			return []string{`+COPS: 0,2,"00101"`}, ""
+		if f == "" {
+			continue
 		}
-		return nil, ""
-	},
-	"+CSCS": fixed(), "+CMGD": fixed(), "+CMGL": fixed(), "+CMMS": fixed(), "+CLIP": fixed(),
-	"+CSMS": func(d *device, arg string) ([]string, string) {
-		if n, ok := d.number1(arg); ok {
-			d.set.service = n
-			return []string{"+CSMS: 1,1,1"}, ""
-		}
-		return []string{fmt.Sprintf("+CSMS: %d,1,1,1", d.set.service)}, ""
-	},
-	"+CMGF": func(d *device, arg string) ([]string, string) {
-		if n, ok := d.number1(arg); ok {
-			d.set.textMode = n == 1
-		}
-		return nil, ""
-	},
-	"+CSCA": func(d *device, arg string) ([]string, string) {
-		if arg == "?" {
-			return []string{`+CSCA: "+393900000001",145`}, ""
-		}
-		return nil, ""
-	},
-	"+CPMS": fixed("+CPMS: 0,20,0,20,0,20"),
-	"+CNMI": (*device).cnmi,
-	"+CSQ": func(d *device, _ string) ([]string, string) {
-		return []string{fmt.Sprintf("+CSQ: %d,0", d.set.rssi)}, ""
-	},
-	"+CMGS": (*device).cmgs,
-}
-
-func (d *device) cpin(arg string) ([]string, string) {
-	switch {
-	case arg == "?" && d.card.unlocked:
-		return []string{"+CPIN: READY"}, ""
-	case arg == "?" && d.card.tries == 0:
-		return []string{"+CPIN: SIM PUK"}, ""
-	case arg == "?":
-		return []string{"+CPIN: SIM PIN"}, ""
-	case d.card.unlocked:
-		return nil, d.refuse(3, "operation not allowed")
-	case d.card.tries == 0:
-		return nil, d.refuse(12, "SIM PUK required")
-	case strings.Trim(arg, `="`) != d.bank.cfg.SIMPIN:
-		d.card.tries--
-		return nil, d.refuse(16, "incorrect password")
-	}
-	d.card.unlocked, d.card.tries = true, 3
-	return nil, ""
-}
-
-func (d *device) cfun(arg string) ([]string, string) {
-	switch arg {
-	case "?":
-		return []string{fmt.Sprintf("+CFUN: %d", d.set.functional)}, ""
-	case "=1,1":
-		d.later(50*time.Millisecond, d.reboot)
-	case "=0", "=1", "=4":
-		d.set.functional = int(arg[1] - '0')
-	default:
-		return nil, d.refuse(4, "operation not supported")
-	}
-	return nil, ""
-}
-
-// reboot restarts and says so; d.mu is held.
-func (d *device) reboot() {
-	d.restart(d.set.registered)
-	d.say("RDY", "+CPIN: READY", "SMS Ready")
-}
-
-func (d *device) stat() int {
-	if d.set.functional != 1 || !d.card.unlocked {
-		return 0
-	}
-	return d.set.registered
-}
-
-func (d *device) creg(arg string) ([]string, string) {
-	if n, ok := d.number1(arg); ok {
-		d.set.regURC = n
-		return nil, ""
-	}
-	return []string{fmt.Sprintf("+CREG: %d,%d", d.set.regURC, d.stat())}, ""
-}
-
-func (d *device) cereg(arg string) ([]string, string) {
-	if n, ok := d.number1(arg); ok {
-		d.set.eregURC = n
-		return nil, ""
-	}
-	return []string{fmt.Sprintf("+CEREG: %d,%d", d.set.eregURC, d.stat())}, ""
-}
-
-func (d *device) cnmi(arg string) ([]string, string) {
-	switch arg {
-	case "?":
-		return []string{fmt.Sprintf("+CNMI: %d,%d,0,%d,0", d.set.mode, d.set.mt, d.set.ds)}, ""
-	case "=?":
-		return []string{"+CNMI: (0-2),(0-2),(0,2),(0-1),(0,1)"}, ""
-	}
-	f := strings.Split(strings.TrimPrefix(arg, "="), ",")
-	v := [5]int{}
-	for i := range min(len(f), 5) {
-		n, err := strconv.Atoi(strings.TrimSpace(f[i]))
+		n, err := strconv.Atoi(f)
 		if err != nil {
-			return nil, "ERROR"
+			return nil, false
 		}
-		v[i] = n
+		out[i] = n
 	}
-	if v[0] > 2 || v[1] > 2 || v[3] > 1 {
-		return nil, "+CMS ERROR: 303"
-	}
-	d.set.mode, d.set.mt, d.set.ds = v[0], v[1], v[3]
-	return nil, ""
-}
-
-func (d *device) cmgs(arg string) ([]string, string) {
-	n, ok := d.number1(arg)
-	switch {
-	case !d.card.unlocked:
-		return nil, "+CMS ERROR: 311"
-	case d.set.textMode || !ok || n < 8 || n > 175:
-		return nil, "+CMS ERROR: 304"
-	case d.faults.noPrompt > 0:
-		d.faults.noPrompt--
-		return nil, ""
-	}
-	d.submit = &pendingSubmit{length: n}
-	d.write("\r\n> ")
-	return nil, ""
+	return out, true
 }

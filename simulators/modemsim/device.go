@@ -1,13 +1,19 @@
 package modemsim
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
+	"custode/simulators/modemsim/dialect"
+	"custode/simulators/modemsim/memory"
+	"custode/simulators/modemsim/ptyport"
+	"custode/simulators/modemsim/script"
 )
 
 // device is one modem. gen counts plugs and reboots: a timer of an older life
@@ -15,39 +21,60 @@ import (
 type device struct {
 	bank  *Bank
 	index int
-	link  string
+	p     dialect.Profile
 
 	mu            sync.Mutex
+	link          string
+	resetName     string // link after the next reset by command
+	plugged, off  bool   // in its socket; power line cut
+	cycles        int    // power line, off to on
 	master, slave *os.File
-	readerDone    chan struct{}
+	stall         chan struct{} // non-nil while the pty is not read
 	gen           int
+	rnd           *rand.Rand
 	set           settings
 	faults        faults
+	script        script.Script
 	card          card
+	areas         []*memory.Area
 	line          []byte
+	heldEcho      []byte         // of a LateEcho profile
+	waiting       []byte         // octets that came while a command was at work
+	working       bool           // a command takes its time
 	submit        *pendingSubmit // prompt is open
 	busy          bool           // submission on the air: nothing may be written
+	air           *flight        // that submission
+	out           []byte         // gathered output
+	shelf         []string       // indications held back by +CNMI mode 0
+	ackDue        *inbound       // what +CNMA saves from being sent again
+	full          bool           // the store, and it was said
+	plmn, ussd    string
 	violations    int
 	received      int
+	commands      []string
 }
 
 // settings are lost at every restart.
 type settings struct {
-	echo, verbose   bool
-	cmee            int
-	textMode        bool
-	service         int // +CSMS
-	mode, mt, ds    int // +CNMI
-	regURC, eregURC int
-	functional      int // +CFUN
-	registered      int // +CREG stat
-	rssi            int
-}
-
-type card struct {
-	unlocked bool
-	tries    int
-	ref      byte
+	echo, verbose, quiet bool
+	s3, s4               byte
+	cmee                 int
+	textMode             bool
+	service              int    // +CSMS
+	mode, mt, ds, bfr    int    // +CNMI
+	mem                  [3]int // +CPMS: places in areas
+	charset              string // +CSCS
+	longNames            bool   // +COPS format
+	reg                  map[string]int
+	deregistered         bool // AT+COPS=2
+	functional           int  // +CFUN
+	registered           int  // +CREG stat
+	rssi                 int
+	muted                bool
+	awake                time.Time // when the card is ready
+	refusals             int       // commands still to be answered 515
+	hold                 time.Duration
+	prompted             bool
 }
 
 type faults struct {
@@ -61,215 +88,152 @@ type faults struct {
 }
 
 func powerOn() settings {
-	return settings{echo: true, verbose: true, functional: 1, registered: 1, rssi: 21}
+	return settings{echo: true, verbose: true, s3: '\r', s4: '\n', functional: 1, rssi: 21, charset: "GSM", reg: map[string]int{}}
 }
 
-func newDevice(b *Bank, i int, link string) *device {
-	return &device{bank: b, index: i, link: link, set: powerOn(), card: card{unlocked: b.cfg.SIMPIN == "", tries: 3}}
+func newDevice(b *Bank, i int, p dialect.Profile, link string) *device {
+	d := &device{bank: b, index: i, p: p, link: link, set: powerOn(), rnd: rand.New(rand.NewPCG(b.cfg.Seed, uint64(i)))}
+	d.set.registered = p.Registers
+	d.plmn, d.ussd = "00101", "Credito residuo 10,00 EUR"
+	if ops := b.cfg.Operators; len(ops) > 0 {
+		d.plmn = ops[i%len(ops)]
+	}
+	d.card = newCard(b.cfg.SIMPIN, fmt.Sprintf("%s%0*d", d.plmn, 15-len(d.plmn), i), i)
+	d.areas = memory.Areas(p.Areas)
+	return d
 }
 
 func (d *device) imei() string   { return fmt.Sprintf("35000000000%04d", d.index) }
-func (d *device) imsi() string   { return fmt.Sprintf("00101000000%04d", d.index) }
-func (d *device) iccid() string  { return fmt.Sprintf("893900000000000%04d", d.index) }
 func (d *device) number() string { return fmt.Sprintf("+39320000%04d", d.index) }
 
 // Plug connects modem i on a new pty under its old link. It does nothing when
 // the modem is plugged.
-func (b *Bank) Plug(i int) error {
-	d := b.devices[i]
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.master != nil {
-		return nil
+func (b *Bank) Plug(i int) error { return b.PlugAs(i, "") }
+
+// PlugAs connects modem i on a new pty under another name in the bank's
+// directory, as a stick in another socket; Device follows.
+func (b *Bank) PlugAs(i int, name string) (err error) {
+	b.with(i, func(d *device) {
+		d.plugged = true
+		if d.master == nil && !d.off {
+			err = d.attach(name)
+		}
+	})
+	return err
+}
+
+// attach opens a pty and starts the modem on it; d.mu is held.
+func (d *device) attach(name string) error {
+	if name != "" {
+		d.link = filepath.Join(d.bank.cfg.Dir, name)
 	}
-	master, slave, err := pty.Open()
+	master, slave, err := ptyport.Open(d.link)
 	if err != nil {
 		return fmt.Errorf("modemsim: %w", err)
 	}
-	// We hold the slave open too, or the master would read EIO whenever the
-	// product has the port closed; and raw, or the line discipline would echo.
-	if err := raw(slave); err != nil {
-		return fmt.Errorf("modemsim: %w", err)
+	d.master, d.slave = master, slave
+	if !d.bank.air.Go(func() { d.read(master) }) {
+		d.detach()
+		return errors.New("modemsim: the bank is closed")
 	}
-	if master, err = pollable(master); err != nil {
-		return fmt.Errorf("modemsim: %w", err)
+	d.restart()
+	if d.p.PlugLines {
+		d.bootLines()
 	}
-	_ = os.Remove(d.link)
-	if err := os.Symlink(slave.Name(), d.link); err != nil {
-		return fmt.Errorf("modemsim: %w", err)
-	}
-	d.master, d.slave, d.readerDone = master, slave, make(chan struct{})
-	d.restart(d.set.registered)
-	go d.read(master, d.readerDone)
 	return nil
 }
 
-// restart forgets everything a power cycle forgets; d.mu is held.
-func (d *device) restart(registered int) {
+// detach closes the pty and removes the link; d.mu is held.
+func (d *device) detach() {
 	d.gen++
-	d.set = powerOn()
-	d.set.registered = registered
-	d.faults = faults{}
-	d.card.unlocked = d.bank.cfg.SIMPIN == ""
-	d.line, d.submit, d.busy = nil, nil, false
-}
-
-// pollable replaces f by a non-blocking duplicate, so that Close ends a Read and
-// deadlines work.
-func pollable(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	_ = f.Close()
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "ptmx"), nil
-}
-
-func raw(f *os.File) error {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var e error
-	if err := c.Control(func(fd uintptr) {
-		var t *unix.Termios
-		if t, e = unix.IoctlGetTermios(int(fd), unix.TCGETS); e != nil {
-			return
-		}
-		t.Iflag, t.Oflag, t.Lflag = unix.IGNPAR, 0, 0
-		e = unix.IoctlSetTermios(int(fd), unix.TCSETS, t)
-	}); err != nil {
-		return err
-	}
-	return e
-}
-
-// unplug closes the pty and removes the link.
-func (d *device) unplug() {
-	d.mu.Lock()
-	master, slave, done := d.master, d.slave, d.readerDone
-	d.master, d.slave = nil, nil
-	d.gen++
-	d.submit, d.busy = nil, false
-	d.mu.Unlock()
-	if master == nil {
+	d.orphan()
+	d.submit, d.busy, d.working = nil, false, false
+	d.unstall()
+	if d.master == nil {
 		return
 	}
 	_ = os.Remove(d.link)
-	_ = master.Close()
-	_ = slave.Close()
-	<-done
+	_ = d.master.Close()
+	_ = d.slave.Close()
+	d.master, d.slave = nil, nil
 }
 
-func (d *device) read(master *os.File, done chan struct{}) {
-	defer close(done)
-	buf := make([]byte, 512)
-	for {
-		n, err := master.Read(buf)
-		if err != nil {
-			return
+// restart forgets everything a power cycle forgets; d.mu is held.
+func (d *device) restart() {
+	d.gen++
+	d.orphan()
+	registered := d.set.registered
+	d.set = powerOn()
+	d.set.registered = registered
+	d.set.awake = time.Now().Add(d.pace(d.p.SIMBusy))
+	d.faults = faults{}
+	d.card.unlocked = d.card.pin == ""
+	d.line, d.heldEcho, d.waiting, d.out, d.shelf = nil, nil, nil, nil, nil
+	d.submit, d.busy, d.working, d.ackDue, d.full = nil, false, false, nil, false
+	d.later(max(d.pace(d.p.SIMBusy), time.Microsecond), d.pump)
+}
+
+// bootLines says what the make says after power-on, in order; d.mu is held.
+func (d *device) bootLines() { d.bootLine(0, 0) }
+
+func (d *device) bootLine(n int, since time.Duration) {
+	if n == len(d.p.Boot) {
+		return
+	}
+	l := d.p.Boot[n]
+	d.later(d.pace(l.After-since), func() {
+		text := l.Text
+		if strings.Contains(text, "%PIN") {
+			text = strings.ReplaceAll(text, "%PIN", d.pinState())
 		}
-		for _, c := range buf[:n] {
-			d.mu.Lock()
-			if d.master == master {
-				d.input(c)
-			}
-			d.mu.Unlock()
+		d.say(text)
+		d.bootLine(n+1, l.After)
+	})
+}
+
+// pace scales a time of the profile.
+func (d *device) pace(t time.Duration) time.Duration {
+	return time.Duration(float64(t) * d.bank.cfg.Pace)
+}
+
+// reboot restarts and says so; the port stays; d.mu is held.
+func (d *device) reboot() {
+	d.restart()
+	d.bootLines()
+}
+
+// reset is a restart that takes the port of a USB modem away for its boot time;
+// d.mu is held.
+func (d *device) reset(name string) {
+	if !d.p.USB && name == "" {
+		d.reboot()
+		return
+	}
+	d.detach()
+	d.comeBack(d.pace(d.p.BootTime), name)
+}
+
+// comeBack attaches after delay, unless something else happens to the modem.
+func (d *device) comeBack(delay time.Duration, name string) {
+	gen := d.gen
+	d.bank.air.After(max(delay, time.Microsecond), func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.gen == gen && d.plugged && !d.off && d.master == nil {
+			// Without ptys the modem stays away, which the test will notice.
+			_ = d.attach(name)
 		}
-	}
-}
-
-// write sends text to the product; one that does not read loses it, like a
-// UART without flow control.
-func (d *device) write(text string) {
-	if d.master == nil || d.faults.hung {
-		return
-	}
-	_ = d.master.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-	if !d.bank.cfg.Chop {
-		_, _ = d.master.WriteString(text)
-		return
-	}
-	for i := range len(text) {
-		_, _ = d.master.WriteString(text[i : i+1])
-	}
-}
-
-// say writes lines in verbose form, with chatter between them.
-func (d *device) say(lines ...string) {
-	for _, l := range lines {
-		if d.bank.chance(d.bank.cfg.Chatter) {
-			d.write("\r\n^RSSI: 17\r\n")
-		}
-		d.write("\r\n" + l + "\r\n")
-	}
-}
-
-const (
-	ctrlZ = 0x1a
-	esc   = 0x1b
-)
-
-// input takes one octet; d.mu is held.
-func (d *device) input(c byte) {
-	d.received++
-	if d.faults.hung {
-		return
-	}
-	if d.busy {
-		d.violations++
-		return
-	}
-	if d.submit != nil {
-		d.promptInput(c)
-		return
-	}
-	if d.set.echo && c != esc {
-		d.write(string(rune(c)))
-	}
-	switch {
-	case c == '\r':
-		line := string(d.line)
-		d.line = d.line[:0]
-		d.execute(line)
-	case c == '\n':
-	case c == esc:
-		d.line = d.line[:0]
-	case c == 8 && len(d.line) > 0:
-		d.line = d.line[:len(d.line)-1]
-	case len(d.line) < 560:
-		d.line = append(d.line, c)
-	}
-}
-
-func (d *device) promptInput(c byte) {
-	switch {
-	case c == esc:
-		d.submit = nil
-		d.say("OK")
-	case c == ctrlZ:
-		s := d.submit
-		d.submit = nil
-		d.send(s)
-	case len(d.submit.hex) < 700:
-		if d.set.echo {
-			d.write(string(rune(c)))
-		}
-		d.submit.hex = append(d.submit.hex, c)
-	}
+	})
 }
 
 // later runs f under the lock after delay, unless the modem restarted meanwhile.
 func (d *device) later(delay time.Duration, f func()) {
 	gen := d.gen
-	if delay == 0 {
+	if delay <= 0 {
 		f()
 		return
 	}
-	d.bank.after(delay, func() {
+	d.bank.air.After(delay, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.gen == gen && d.master != nil {

@@ -2,16 +2,14 @@ package modemsim
 
 import (
 	"context"
-	"encoding/json"
 	"io"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -56,7 +54,7 @@ func (c terminal) ask(s string, ends ...string) string {
 	var got strings.Builder
 	buf := make([]byte, 256)
 	for {
-		if err := c.f.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			c.t.Fatal(err)
 		}
 		n, err := c.f.Read(buf)
@@ -84,7 +82,7 @@ func TestDialogue(t *testing.T) {
 		{"AT+NOPE\r", "\r\nERROR\r\n"},
 		{"AT+CMEE=1;+CREG=2\r", "\r\nOK\r\n"},
 		{"AT+NOPE\r", "\r\n+CME ERROR: 4\r\n"},
-		{"AT+CREG?;+CSQ\r", "\r\n+CREG: 2,1\r\n\r\n+CSQ: 21,0\r\n\r\nOK\r\n"},
+		{"AT+CREG?;+CSQ\r", "\r\n+CREG: 2,1,\"00C3\",\"0001A2B3\",7\r\n\r\n+CSQ: 21,0\r\n\r\nOK\r\n"},
 		{"AT+CGMI\r", "\r\nSIMULATOR\r\n\r\nOK\r\n"},
 		{"AT+CMGS=3\r", "\r\n+CMS ERROR: 304\r\n"},
 	} {
@@ -161,69 +159,46 @@ func TestUnplugAndPlug(t *testing.T) {
 	dial(t, b, 0).ask("AT\r", "OK\r\n")
 }
 
-func TestParseSubmit(t *testing.T) {
-	m, err := parseSubmit("0001000B919343103254F60008"+"06"+"20AC00200436", 19)
-	if err != nil || m.text != "€ ж" || m.to != "+39340123456" || m.report {
-		t.Errorf("%+v %v", m, err)
-	}
-	for _, bad := range []string{"", "00", hello[:30], hello + "00", "zz", "0002000C91934310325476000005E8329BFD06"} {
-		if _, err := parseSubmit(bad, len(bad)/2-1); err == nil {
-			t.Errorf("accepted %q", bad)
+// Idle modems wait in the kernel.
+func TestIdleCosts(t *testing.T) {
+	bank(t, Config{Modems: 64})
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
 		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	const span = 500 * time.Millisecond
+	before := used()
+	time.Sleep(span)
+	if took := used() - before; took > span/10 {
+		t.Errorf("64 idle modems used %v of processor in %v", took, span)
+	} else {
+		t.Logf("%v in %v", took, span)
 	}
 }
 
-func FuzzParseSubmit(f *testing.F) {
-	f.Add(hello)
-	f.Add("0041000C9193431032547600000E050003010201E8329BFD06")
-	f.Fuzz(func(t *testing.T, s string) {
-		m, err := parseSubmit(s, len(s)/2-1)
-		if err == nil && len(m.text) > 160*4 {
-			t.Fatal(len(m.text))
-		}
-	})
-}
-
-func TestPages(t *testing.T) {
-	b := bank(t, Config{})
-	get := func(url string) string {
-		rec := httptest.NewRecorder()
-		b.Handler().ServeHTTP(rec, httptest.NewRequest("GET", url, nil))
-		if rec.Code != 200 {
-			t.Errorf("%s: %d", url, rec.Code)
-		}
-		return rec.Body.String()
+// A closed bank leaves no link and no goroutine, whatever it was doing.
+func TestCloseInTheMiddle(t *testing.T) {
+	b := bank(t, Config{Modems: 3, Profiles: []string{"ec25"}, Pace: 1e-6, Glue: time.Millisecond, Latency: Delay{Median: time.Hour}})
+	c := dial(t, b, 0)
+	c.ask("", "PB DONE\r\n")
+	c.ask("AT+CMGS=18\r", "> ")
+	if _, err := io.WriteString(c.f, hello+"\x1a"); err != nil {
+		t.Fatal(err)
 	}
-	if !strings.Contains(get("/"), "Nessun messaggio") {
-		t.Error("the empty page says nothing")
+	b.Storm(1, 1000, time.Millisecond)
+	b.Stall(2, true)
+	b.Reset(1, "")
+	path := b.Device(0)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
 	}
-	b.deliver("+393401234567", SMS{From: "+39320", Text: "<b>123456</b>"}, func() {})
-	page := get("/")
-	if !strings.Contains(page, "&lt;b&gt;123456") || !strings.Contains(page, "Telefoni simulati") {
-		t.Errorf("page: %s", page)
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the link stayed: %v", err)
 	}
-	var in []SMS
-	if err := json.Unmarshal([]byte(get("/api/inbox?phone=%2B393401234567")), &in); err != nil || len(in) != 1 || in[0].Text != "<b>123456</b>" {
-		t.Errorf("%v %v", in, err)
-	}
-	if got := strings.TrimSpace(get("/api/inbox?phone=%2B39000")); got != "[]" {
-		t.Errorf("unknown phone: %s", got)
-	}
-	var all map[string][]SMS
-	if err := json.Unmarshal([]byte(get("/api/inbox")), &all); err != nil || len(all) != 1 {
-		t.Errorf("%v %v", all, err)
-	}
-}
-
-func TestDelayIsSeeded(t *testing.T) {
-	draws := func(seed uint64) (out []time.Duration) {
-		b := bank(t, Config{Seed: seed})
-		for range 50 {
-			out = append(out, b.draw(Delay{time.Second, 0.5}))
-		}
-		return out
-	}
-	if !cmp.Equal(draws(7), draws(7)) || cmp.Equal(draws(7), draws(8)) {
-		t.Error("the seed does not decide")
+	if err := b.Plug(1); err == nil {
+		t.Error("plugged into a closed bank")
 	}
 }

@@ -43,8 +43,12 @@ func (b Bounds) Parse(doc []byte) (*etree.Element, error) {
 	}
 	doc = bytes.TrimPrefix(doc, utf8BOM)
 	doc = doc[len(xmlDecl.Find(doc)):]
-	if err := b.scan(doc); err != nil {
+	blanks, err := b.scan(doc)
+	if err != nil {
 		return nil, err
+	}
+	if blanks {
+		doc = b.normalise(doc)
 	}
 	tree := etree.NewDocument()
 	// Duplicate attributes must reach checkTree instead of being merged.
@@ -64,8 +68,9 @@ func (b Bounds) Parse(doc []byte) (*etree.Element, error) {
 
 // scan walks the markup without interpreting it. In a document without DOCTYPE,
 // CDATA and processing instructions every '<' begins a tag, so quoting inside
-// tags is all the state there is.
-func (b Bounds) scan(doc []byte) error {
+// tags is all the state there is. blanks reports whether an attribute value has
+// white space in it that reading turns into blanks.
+func (b Bounds) scan(doc []byte) (blanks bool, err error) {
 	depth, elements, closed := 0, 0, false
 	for len(doc) > 0 {
 		lt := bytes.IndexByte(doc, '<')
@@ -73,7 +78,7 @@ func (b Bounds) scan(doc []byte) error {
 			lt = len(doc)
 		}
 		if depth == 0 && len(bytes.Trim(doc[:lt], " \t\r\n")) > 0 {
-			return errors.New("text outside the root element")
+			return false, errors.New("text outside the root element")
 		}
 		doc = doc[lt:]
 		if len(doc) == 0 {
@@ -82,41 +87,74 @@ func (b Bounds) scan(doc []byte) error {
 		if b.Comments && bytes.HasPrefix(doc, []byte("<!--")) {
 			end := bytes.Index(doc[4:], []byte("-->"))
 			if end < 0 {
-				return errors.New("unfinished comment")
+				return false, errors.New("unfinished comment")
 			}
 			doc = doc[4+end+3:]
 			continue
 		}
 		t, err := scanTag(doc)
 		if err != nil {
-			return err
+			return false, err
 		}
+		blanks = blanks || t.blanks
 		switch {
 		case t.attrs > b.Attrs:
-			return fmt.Errorf("element with more than %d attributes", b.Attrs)
+			return false, fmt.Errorf("element with more than %d attributes", b.Attrs)
 		case t.end:
 			depth--
 		case closed:
-			return errors.New("second root element")
+			return false, errors.New("second root element")
 		default:
 			depth, elements = depth+1, elements+1
 			if depth > b.Depth || elements > b.Elements {
-				return fmt.Errorf("elements nested deeper than %d or more than %d", b.Depth, b.Elements)
+				return false, fmt.Errorf("elements nested deeper than %d or more than %d", b.Depth, b.Elements)
 			}
 			if t.empty {
 				depth--
 			}
 		}
 		if depth < 0 {
-			return errors.New("end tag without start")
+			return false, errors.New("end tag without start")
 		}
 		closed = depth == 0
 		doc = doc[t.size:]
 	}
 	if !closed {
-		return errors.New("unfinished document")
+		return false, errors.New("unfinished document")
 	}
-	return nil
+	return blanks, nil
+}
+
+// normalise turns line ends and tabs in attribute values into blanks, as XML 1.0
+// wants of a reader (2.11, 3.3.3) and encoding/xml does not: other
+// implementations sign and verify the blanks. doc has passed scan.
+func (b Bounds) normalise(doc []byte) []byte {
+	out := make([]byte, 0, len(doc))
+	var quote byte
+	tag := false
+	for i := 0; i < len(doc); i++ {
+		c := doc[i]
+		switch {
+		case !tag && bytes.HasPrefix(doc[i:], []byte("<!--")):
+			end := i + 4 + bytes.Index(doc[i+4:], []byte("-->")) + 3
+			out, i = append(out, doc[i:end]...), end-1
+			continue
+		case !tag:
+			tag = c == '<'
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case quote == 0:
+			tag = c != '>'
+		case c == quote:
+			quote = 0
+		case c == '\r' && i+1 < len(doc) && doc[i+1] == '\n':
+			continue // the pair is one line end
+		case c == '\t' || c == '\n' || c == '\r':
+			c = ' '
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // tag is what scan needs to know of one tag.
@@ -124,6 +162,7 @@ type tag struct {
 	size       int // octets from '<' to '>'
 	attrs      int
 	end, empty bool
+	blanks     bool // white space other than blanks in an attribute value
 }
 
 func scanTag(doc []byte) (tag, error) {
@@ -140,6 +179,7 @@ func scanTag(doc []byte) (tag, error) {
 			if c == quote {
 				quote = 0
 			}
+			t.blanks = t.blanks || c == '\t' || c == '\n' || c == '\r'
 		case c == '"' || c == '\'':
 			quote = c
 		case c == '=':

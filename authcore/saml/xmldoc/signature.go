@@ -8,11 +8,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/beevik/etree"
-	dsig "github.com/russellhaering/goxmldsig"
 )
 
 // The only algorithms of XML signatures that SPID documents may use. SHA-1,
@@ -27,6 +25,10 @@ const (
 	AlgSHA256    = "http://www.w3.org/2001/04/xmlenc#sha256"
 	AlgSHA384    = "http://www.w3.org/2001/04/xmldsig-more#sha384"
 	AlgSHA512    = "http://www.w3.org/2001/04/xmlenc#sha512"
+
+	// algSHA384Odd is no standard's URI. Test tools and, by them, SPs write it;
+	// it is read as AlgSHA384 and never written.
+	algSHA384Odd = "http://www.w3.org/2001/04/xmlenc#sha384"
 )
 
 // minRSABits is the smallest RSA modulus the technical rules allow.
@@ -45,8 +47,17 @@ func SignatureHash(algorithm string) (crypto.Hash, error) {
 	return 0, errors.New("signature algorithm not allowed")
 }
 
-func digestAllowed(algorithm string) bool {
-	return algorithm == AlgSHA256 || algorithm == AlgSHA384 || algorithm == AlgSHA512
+// digestHash returns the hash of an allowed digest algorithm.
+func digestHash(algorithm string) (crypto.Hash, error) {
+	switch algorithm {
+	case AlgSHA256:
+		return crypto.SHA256, nil
+	case AlgSHA384, algSHA384Odd:
+		return crypto.SHA384, nil
+	case AlgSHA512:
+		return crypto.SHA512, nil
+	}
+	return 0, errors.New("digest algorithm not allowed")
 }
 
 // RSAKey returns the certificate's key when it may verify SPID signatures.
@@ -63,36 +74,41 @@ func RSAKey(cert *x509.Certificate) (*rsa.PublicKey, error) {
 
 // Usable checks that the certificate may verify a signature at now.
 func Usable(cert *x509.Certificate, now time.Time) error {
-	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-		return errors.New("certificate expired or not yet valid")
+	if now.Before(cert.NotBefore) {
+		return fmt.Errorf("certificate is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if now.After(cert.NotAfter) {
+		return fmt.Errorf("certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	_, err := RSAKey(cert)
 	return err
 }
 
 // AnyCertificate runs try with each usable certificate until one succeeds. The
-// error is the last one, so that logs tell an expired certificate from a
-// signature that does not match.
+// error holds one for each certificate, so that logs tell an expired
+// certificate from a signature that does not match.
 func AnyCertificate(certs []*x509.Certificate, now time.Time, try func(*x509.Certificate) error) error {
-	last := errors.New("no certificate")
+	all := make([]error, 0, len(certs)+1)
 	for _, cert := range certs {
-		if last = Usable(cert, now); last != nil {
-			continue
+		err := Usable(cert, now)
+		if err == nil {
+			err = try(cert)
 		}
-		if last = try(cert); last == nil {
+		if err == nil {
 			return nil
 		}
+		all = append(all, err)
 	}
-	return last
+	if len(certs) == 0 {
+		all = append(all, errors.New("no certificate"))
+	}
+	return errors.Join(all...)
 }
 
 // VerifyEnveloped checks the enveloped signature that must stand at child
 // position among root's elements, and be the only one in the document, against
 // certs. It returns the element rebuilt from the octets the signature covers:
-// values are read from there and nowhere else. The certificate inside the
-// message only decides which of certs is tried first.
-//
-// It takes KeyInfo out of root's signature.
+// values are read from there and nowhere else. KeyInfo is not looked at.
 func VerifyEnveloped(root *etree.Element, position int, certs []*x509.Certificate, now time.Time) (*etree.Element, error) {
 	if n := CountSignatures(root); n != 1 {
 		return nil, fmt.Errorf("%d signatures instead of one", n)
@@ -101,40 +117,118 @@ func VerifyEnveloped(root *etree.Element, position int, certs []*x509.Certificat
 	if len(children) <= position || !Is(children[position], NSSignature, "Signature") {
 		return nil, errors.New("signature not in its place")
 	}
-	sig := children[position]
-	if err := CheckShape(root, sig); err != nil {
-		return nil, err
-	}
-	certs = preferHinted(certs, detachKeyInfo(sig))
-	var verified *etree.Element
-	err := AnyCertificate(certs, now, func(cert *x509.Certificate) error {
-		el, err := Validate(root, cert, now)
-		if err != nil {
-			return err
-		}
-		verified = el
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return verified, nil
+	return verify(root, children[position], certs, now)
 }
 
-// Validate runs the signature library with one trusted certificate.
-func Validate(root *etree.Element, cert *x509.Certificate, now time.Time) (*etree.Element, error) {
-	ctx := dsig.NewDefaultValidationContext(&dsig.MemoryX509CertificateStore{Roots: []*x509.Certificate{cert}})
-	ctx.Clock = dsig.NewFakeClockAt(now)
-	el, err := ctx.Validate(root)
+// Validate checks the one signature that is a child of el against one
+// certificate and returns the element rebuilt from the octets it covers. There
+// may be further signatures deeper inside.
+func Validate(el *etree.Element, cert *x509.Certificate, now time.Time) (*etree.Element, error) {
+	sig, err := SoleChild(el, NSSignature, "Signature")
 	if err != nil {
+		return nil, err
+	}
+	return verify(el, sig, []*x509.Certificate{cert}, now)
+}
+
+// verify first asks whether any certificate's key signed SignedInfo, which is
+// small, and only then canonicalises what it refers to.
+func verify(el, sig *etree.Element, certs []*x509.Certificate, now time.Time) (*etree.Element, error) {
+	s, err := readSignature(el, sig)
+	if err != nil {
+		return nil, err
+	}
+	if err := AnyCertificate(certs, now, s.by); err != nil {
 		return nil, fmt.Errorf("validate signature: %w", err)
 	}
-	if el == nil {
-		return nil, errors.New("validate signature: no element")
+	octets, err := canonical(el, sig, s.prefixes)
+	if err != nil {
+		return nil, fmt.Errorf("canonicalise: %w", err)
 	}
-	return el, nil
+	h := s.digestHash.New()
+	h.Write(octets)
+	if !bytes.Equal(h.Sum(nil), s.digest) {
+		return nil, errors.New("validate signature: the digest is of other octets")
+	}
+	return reparse(octets)
 }
 
+// signature is what a Signature says, each value read from the canonical octets
+// that the signature value covers.
+type signature struct {
+	hash       crypto.Hash
+	info       []byte // digest of the canonical SignedInfo
+	value      []byte
+	digestHash crypto.Hash
+	digest     []byte
+	prefixes   string // InclusiveNamespaces of the reference
+}
+
+func readSignature(el, sig *etree.Element) (signature, error) {
+	var s signature
+	parts := sig.ChildElements()
+	if len(parts) == 3 && Is(parts[2], NSSignature, "KeyInfo") {
+		parts = parts[:2]
+	}
+	if err := expectChildren(parts, "SignedInfo", "SignatureValue"); err != nil {
+		return s, err
+	}
+	octets, err := canonical(parts[0], nil, "")
+	if err != nil {
+		return s, fmt.Errorf("canonicalise SignedInfo: %w", err)
+	}
+	info, err := reparse(octets)
+	if err != nil {
+		return s, err
+	}
+	if err := s.readInfo(el, info); err != nil {
+		return s, err
+	}
+	if s.value, err = decodeText(parts[1]); err != nil {
+		return s, err
+	}
+	h := s.hash.New()
+	h.Write(octets)
+	s.info = h.Sum(nil)
+	return s, nil
+}
+
+// by checks that the certificate's key signed SignedInfo.
+func (s *signature) by(cert *x509.Certificate) error {
+	key, err := RSAKey(cert)
+	if err != nil {
+		return err
+	}
+	return rsa.VerifyPKCS1v15(key, s.hash, s.info, s.value)
+}
+
+// reparse builds the tree of octets that canonical wrote.
+func reparse(octets []byte) (*etree.Element, error) {
+	tree := etree.NewDocument()
+	tree.ReadSettings = etree.ReadSettings{PreserveDuplicateAttrs: true}
+	if err := tree.ReadFromBytes(octets); err != nil {
+		return nil, fmt.Errorf("parse canonical octets: %w", err)
+	}
+	if tree.Root() == nil {
+		return nil, errors.New("parse canonical octets: no element")
+	}
+	return tree.Root(), nil
+}
+
+// decodeText reads base64, with white space anywhere.
+func decodeText(el *etree.Element) ([]byte, error) {
+	text, err := TextOf(el)
+	if err != nil {
+		return nil, err
+	}
+	octets, err := base64.StdEncoding.DecodeString(Strip(text))
+	if err != nil || len(octets) == 0 {
+		return nil, fmt.Errorf("%s is not base64", el.Tag)
+	}
+	return octets, nil
+}
+
+// CountSignatures returns how many Signature elements there are in el, itself included.
 func CountSignatures(el *etree.Element) int {
 	n := 0
 	if Is(el, NSSignature, "Signature") {
@@ -146,21 +240,13 @@ func CountSignatures(el *etree.Element) int {
 	return n
 }
 
-// CheckShape admits exactly the shape SAML Core 5.4 allows: SignedInfo,
-// SignatureValue, at most one KeyInfo; one Reference to the root; the two
-// transforms in their order. The library would take more.
-func CheckShape(root, sig *etree.Element) error {
-	parts := sig.ChildElements()
-	if len(parts) == 3 && Is(parts[2], NSSignature, "KeyInfo") {
-		parts = parts[:2]
-	}
-	if err := expectChildren(parts, "SignedInfo", "SignatureValue"); err != nil {
+// readInfo admits exactly the shape SAML Core 5.4 allows: one Reference to the
+// element, the two transforms in their order, the allowed algorithms.
+func (s *signature) readInfo(el, signedInfo *etree.Element) error {
+	if err := plainAttributes(signedInfo); err != nil {
 		return err
 	}
-	if err := plainAttributes(parts[0]); err != nil {
-		return err
-	}
-	info := parts[0].ChildElements()
+	info := signedInfo.ChildElements()
 	if err := expectChildren(info, "CanonicalizationMethod", "SignatureMethod", "Reference"); err != nil {
 		return err
 	}
@@ -168,31 +254,52 @@ func CheckShape(root, sig *etree.Element) error {
 		return errors.New("canonicalisation not allowed")
 	}
 	alg, _ := Attribute(info[1], "Algorithm")
-	if _, err := SignatureHash(alg); err != nil {
+	var err error
+	if s.hash, err = SignatureHash(alg); err != nil {
 		return err
 	}
 	if len(info[1].ChildElements()) > 0 {
 		return errors.New("signature algorithm with parameters")
 	}
-	return checkReference(root, info[2])
+	return s.readReference(el, info[2])
 }
 
-func checkReference(root, ref *etree.Element) error {
-	id, _ := Attribute(root, "ID")
-	uri, ok := Attribute(ref, "URI")
-	// The empty URI means the whole document. It is accepted only where there
-	// is no identifier to name, so that anomaly 11 stays reachable by POST.
-	if !ok || (uri != "#"+id && (uri != "" || IsNCName(id))) || uri == "#" {
+func (s *signature) readReference(el, ref *etree.Element) error {
+	if !refersTo(el, ref) {
 		return errors.New("reference is not to the root")
 	}
 	parts := ref.ChildElements()
-	if err := expectChildren(parts, "Transforms", "DigestMethod", "DigestValue"); err != nil {
+	err := expectChildren(parts, "Transforms", "DigestMethod", "DigestValue")
+	if err != nil {
 		return err
 	}
-	if alg, _ := Attribute(parts[1], "Algorithm"); !digestAllowed(alg) {
-		return errors.New("digest algorithm not allowed")
+	alg, _ := Attribute(parts[1], "Algorithm")
+	if s.digestHash, err = digestHash(alg); err != nil {
+		return err
 	}
-	transforms := parts[0].ChildElements()
+	if len(parts[1].ChildElements()) > 0 {
+		return errors.New("digest algorithm with parameters")
+	}
+	if s.digest, err = decodeText(parts[2]); err != nil {
+		return err
+	}
+	return s.readTransforms(parts[0])
+}
+
+// refersTo reports whether the reference is to el: by its ID or, when el is the
+// document's root, by the empty URI, which means the document (XML Signature
+// 4.4.3.2). What is verified is el either way, never what a URI would find.
+func refersTo(el, ref *etree.Element) bool {
+	uri, ok := Attribute(ref, "URI")
+	if ok && uri == "" {
+		return len(ancestors(el)) == 0
+	}
+	id, _ := Attribute(el, "ID")
+	return ok && id != "" && uri == "#"+id
+}
+
+func (s *signature) readTransforms(el *etree.Element) error {
+	transforms := el.ChildElements()
 	if err := expectChildren(transforms, "Transform", "Transform"); err != nil {
 		return err
 	}
@@ -208,12 +315,13 @@ func checkReference(root, ref *etree.Element) error {
 		if i > 0 || !Is(c, AlgExcC14N, "InclusiveNamespaces") {
 			return errors.New("transform with parameters")
 		}
+		s.prefixes, _ = Attribute(c, "PrefixList")
 	}
 	return nil
 }
 
-// plainAttributes refuses attributes in a namespace: the library takes x:URI
-// for URI.
+// plainAttributes refuses attributes in a namespace: some libraries take x:URI
+// for URI, and what a signature covers must not depend on the reader.
 func plainAttributes(el *etree.Element) error {
 	for _, a := range el.Attr {
 		if a.Space != "" && a.Space != "xmlns" {
@@ -238,36 +346,4 @@ func expectChildren(els []*etree.Element, names ...string) error {
 		}
 	}
 	return nil
-}
-
-// detachKeyInfo takes KeyInfo out of the signature and returns the certificate
-// it carried, nil for none. It also strips white space from SignatureValue,
-// which the library does not tolerate. Neither is covered by the signature.
-func detachKeyInfo(sig *etree.Element) []byte {
-	var hint []byte
-	for _, part := range sig.ChildElements() {
-		switch part.Tag {
-		case "SignatureValue":
-			if text, err := TextOf(part); err == nil {
-				part.SetText(Strip(text))
-			}
-		case "KeyInfo":
-			if c := part.FindElement("./X509Data/X509Certificate"); c != nil {
-				hint, _ = base64.StdEncoding.DecodeString(Strip(c.Text()))
-			}
-			sig.RemoveChild(part)
-		}
-	}
-	return hint
-}
-
-// preferHinted moves the certificate the message claims to the front, to save
-// canonicalising once per certificate during a roll-over.
-func preferHinted(certs []*x509.Certificate, hint []byte) []*x509.Certificate {
-	for i, cert := range certs {
-		if i > 0 && hint != nil && bytes.Equal(cert.Raw, hint) {
-			return slices.Concat(certs[i:i+1], certs[:i], certs[i+1:])
-		}
-	}
-	return certs
 }

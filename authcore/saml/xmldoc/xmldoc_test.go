@@ -3,9 +3,7 @@ package xmldoc
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -177,19 +175,6 @@ func TestSignatureHash(t *testing.T) {
 	} {
 		if got, err := SignatureHash(alg); got != want || (err == nil) != (want != 0) {
 			t.Errorf("%s: %v %v", alg, got, err)
-		}
-	}
-}
-
-func TestPreferHinted(t *testing.T) {
-	certs := []*x509.Certificate{{Raw: []byte("a")}, {Raw: []byte("b")}, {Raw: []byte("c")}}
-	for hint, want := range map[string]string{"a": "abc", "b": "bac", "c": "cab", "x": "abc", "": "abc"} {
-		var got strings.Builder
-		for _, c := range preferHinted(certs, []byte(hint)) {
-			fmt.Fprintf(&got, "%s", c.Raw)
-		}
-		if got.String() != want {
-			t.Errorf("hint %q: %s, want %s", hint, &got, want)
 		}
 	}
 }

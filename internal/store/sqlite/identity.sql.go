@@ -10,7 +10,7 @@ import (
 )
 
 const getIdentity = `-- name: GetIdentity :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login
+SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE subject = ?1
 `
@@ -29,12 +29,13 @@ func (q *Queries) GetIdentity(ctx context.Context, subject string) (Identity, er
 		&i.Password,
 		&i.Created,
 		&i.LastLogin,
+		&i.IdentityType,
 	)
 	return i, err
 }
 
 const getIdentityByUsername = `-- name: GetIdentityByUsername :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login
+SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE username = ?1
 `
@@ -53,27 +54,29 @@ func (q *Queries) GetIdentityByUsername(ctx context.Context, username string) (I
 		&i.Password,
 		&i.Created,
 		&i.LastLogin,
+		&i.IdentityType,
 	)
 	return i, err
 }
 
 const insertIdentity = `-- name: InsertIdentity :exec
-INSERT INTO identity (subject, username, spid_code, state, reason, phone, attributes, password, created, last_login)
+INSERT INTO identity (subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6,
-    ?7, ?8, ?9, ?10)
+    ?7, ?8, ?9, ?10, ?11)
 `
 
 type InsertIdentityParams struct {
-	Subject    string
-	Username   string
-	SpidCode   string
-	State      int64
-	Reason     string
-	Phone      string
-	Attributes string
-	Password   string
-	Created    int64
-	LastLogin  int64
+	Subject      string
+	Username     string
+	SpidCode     string
+	State        int64
+	Reason       string
+	Phone        string
+	Attributes   string
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
 }
 
 func (q *Queries) InsertIdentity(ctx context.Context, arg InsertIdentityParams) error {
@@ -88,6 +91,7 @@ func (q *Queries) InsertIdentity(ctx context.Context, arg InsertIdentityParams) 
 		arg.Password,
 		arg.Created,
 		arg.LastLogin,
+		arg.IdentityType,
 	)
 	return err
 }
@@ -122,7 +126,7 @@ func (q *Queries) InsertIdentityEvent(ctx context.Context, arg InsertIdentityEve
 }
 
 const listIdentities = `-- name: ListIdentities :many
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login
+SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE username > ?1
 ORDER BY username
@@ -154,6 +158,7 @@ func (q *Queries) ListIdentities(ctx context.Context, arg ListIdentitiesParams) 
 			&i.Password,
 			&i.Created,
 			&i.LastLogin,
+			&i.IdentityType,
 		); err != nil {
 			return nil, err
 		}

@@ -5,14 +5,15 @@
 package sqlite
 
 type Identity struct {
-	Subject    string
-	Username   string
-	SpidCode   string
-	State      int64
-	Reason     string
-	Phone      string
-	Attributes string
-	Password   string
-	Created    int64
-	LastLogin  int64
+	Subject      string
+	Username     string
+	SpidCode     string
+	State        int64
+	Reason       string
+	Phone        string
+	Attributes   string
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
 }

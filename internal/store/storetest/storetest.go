@@ -218,7 +218,7 @@ func NewIdentity(t testing.TB, n int, now time.Time) authcore.Identity {
 	t.Helper()
 	return authcore.Identity{
 		Subject: newID(t, id.NewSubject), Username: parse(t, id.ParseUsername, fmt.Sprintf("mario.rossi%d@example.it", n)),
-		SPIDCode: parse(t, id.ParseSPIDCode, fmt.Sprintf("CSTD%010d", n)), State: authcore.Active, Reason: "nessuno",
+		SPIDCode: parse(t, id.ParseSPIDCode, fmt.Sprintf("CSTD%010d", n)), Type: authcore.IdentityType(1 + n%4), State: authcore.Active, Reason: "nessuno",
 		Phone: parse(t, id.ParsePhone, "+393401234567"), Attributes: map[string]string{"name": "Mario", "familyName": "D'Àvila\x00"},
 		Password: "$argon2id$x", Created: now, LastLogin: now.Add(-time.Hour),
 	}

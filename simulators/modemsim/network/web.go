@@ -1,4 +1,4 @@
-package modemsim
+package network
 
 import (
 	"encoding/json"
@@ -11,10 +11,10 @@ import (
 // Handler serves the phones: "/" is a page in Italian that shows new messages by
 // itself (or, without scripts, by its link "Aggiorna"),
 // "/api/inbox?phone=%2B39..." one inbox as JSON, "/api/inbox" all of them.
-func (b *Bank) Handler() http.Handler {
+func (n *Network) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", b.page)
-	mux.HandleFunc("GET /api/inbox", b.api)
+	mux.HandleFunc("GET /{$}", n.page)
+	mux.HandleFunc("GET /api/inbox", n.api)
 	mux.HandleFunc("GET /news.js", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 		_, _ = w.Write([]byte(newsScript))
@@ -38,18 +38,18 @@ type phoneView struct {
 	Messages []SMS // newest first
 }
 
-func (b *Bank) page(w http.ResponseWriter, r *http.Request) {
+func (n *Network) page(w http.ResponseWriter, r *http.Request) {
 	only := r.URL.Query().Get("phone")
-	numbers := b.Phones()
+	numbers := n.Phones()
 	slices.Sort(numbers)
 	var phones []phoneView
-	for _, n := range numbers {
-		if only != "" && only != n {
+	for _, number := range numbers {
+		if only != "" && only != number {
 			continue
 		}
-		in := b.Inbox(n)
+		in := n.Inbox(number)
 		slices.Reverse(in)
-		phones = append(phones, phoneView{n, in[:min(len(in), 50)]})
+		phones = append(phones, phoneView{number, in[:min(len(in), 50)]})
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -59,14 +59,14 @@ func (b *Bank) page(w http.ResponseWriter, r *http.Request) {
 		Modems int
 		Now    time.Time
 		Only   bool
-	}{phones, len(b.devices), time.Now(), only != ""})
+	}{phones, n.cfg.Modems, time.Now(), only != ""})
 }
 
-func (b *Bank) api(w http.ResponseWriter, r *http.Request) {
+func (n *Network) api(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if phone := r.URL.Query().Get("phone"); phone != "" {
-		in := b.Inbox(phone)
+		in := n.Inbox(phone)
 		if in == nil {
 			in = []SMS{}
 		}
@@ -74,8 +74,8 @@ func (b *Bank) api(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	all := map[string][]SMS{}
-	for _, n := range b.Phones() {
-		all[n] = b.Inbox(n)
+	for _, number := range n.Phones() {
+		all[number] = n.Inbox(number)
 	}
 	_ = json.NewEncoder(w).Encode(all)
 }
