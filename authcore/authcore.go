@@ -214,7 +214,7 @@ type Notice uint8
 // The notices.
 const (
 	NoticeNone             Notice = 0
-	NoticeWrongCredentials Notice = 1 // wrong username or password, not which
+	NoticeWrongCredentials Notice = 1 // wrong username or password, not which: View.AttemptsLeft
 	NoticeWait             Notice = 2 // too many failures: View.RetryAfter
 	NoticeWrongCode        Notice = 3 // View.AttemptsLeft
 	NoticeExpiredCode      Notice = 4 // ask for a new one
@@ -235,7 +235,7 @@ type View struct {
 	Deadline     time.Time
 	Notice       Notice
 	RetryAfter   time.Duration // with NoticeWait
-	AttemptsLeft int           // with NoticeWrongCode
+	AttemptsLeft int           // with NoticeWrongCode and NoticeWrongCredentials
 	Methods      []Method      // StepMethod
 	Phone        string        // masked; StepMethod, StepCode
 	Delivery     Delivery      // StepCode

@@ -164,6 +164,9 @@ func TestStateIsToldAfterThePasswordOnly(t *testing.T) {
 	flow := b.started(saml.L2, saml.Exact)
 	v := b.page(flow, StepCredentials, NoticeWrongCredentials, wrong)
 	u := b.page(b.started(saml.L2, saml.Exact), StepCredentials, NoticeWrongCredentials, PasswordAnswer{"nobody.here", "not it"})
+	if v.AttemptsLeft != 2 { // the flow's count: no username has one of its own
+		t.Errorf("attempts left %d, want 2", v.AttemptsLeft)
+	}
 	u.Flow = v.Flow
 	if diff := cmp.Diff(v, u, cmp.Comparer(func(a, b id.FlowID) bool { return a == b }), cmp.Comparer(func(a, b id.EntityID) bool { return a == b })); diff != "" {
 		t.Errorf("a suspended and an unknown subject differ:\n%s", diff)

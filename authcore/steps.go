@@ -125,7 +125,8 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 	if err != nil {
 		return Outcome{}, err
 	}
-	out, err := l.commit(ctx, n, nobody, note{notice: NoticeWrongCredentials})
+	// The count is the flow's, whatever was typed: it tells nothing about a username.
+	out, err := l.commit(ctx, n, nobody, note{notice: NoticeWrongCredentials, left: l.policy.WrongPasswords - n.WrongPassword})
 	if fault.Is(err, fault.Conflict) {
 		return l.overtaken(ctx, f, err)
 	}

@@ -1,18 +1,3 @@
-// Package registry is the replica of the federation registry: which service
-// providers exist, and the metadata that says with which keys they sign and
-// where answers go.
-//
-// It reads a directory of signed metadata files, one EntityDescriptor each,
-// names ending in ".xml" (SPID technical rules, metadata of service providers;
-// SPID Avviso 29). Each file is parsed on its own: a broken one is reported and
-// left out, and spoils no other. An entityID that two files claim belongs to
-// neither. Looking up is one map access on an immutable snapshot; [Registry.Reload]
-// builds the next snapshot beside it and switches in one step, or keeps the
-// last good one.
-//
-// It is not a client of the national registry: fetching, and deciding whom to
-// trust with writing into the directory, happen elsewhere. It imports
-// authcore/saml, which holds the parser, and is given to a saml.Verifier.
 package registry
 
 import (
@@ -21,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -48,6 +35,8 @@ type Options struct {
 	// MaxShrinkPercent is by how much a Reload may shrink a set of ten or more
 	// before it is taken for an accident and refused; 0: 25, 100: any.
 	MaxShrinkPercent int
+	Log              *slog.Logger     // of Run; nil: none
+	Now              func() time.Time // of Status; nil: time.Now
 }
 
 // Report tells what a load found.
@@ -68,6 +57,14 @@ type Registry struct {
 	options Options
 	current atomic.Pointer[snapshot]
 	reload  sync.Mutex // one Reload at a time
+
+	mu   sync.Mutex // guards last
+	last struct {
+		at, success time.Time
+		attempts    int
+		rejected    []Rejection
+		err         string
+	}
 }
 
 // snapshot is never modified once it is current.
@@ -97,12 +94,19 @@ func Load(dir string, o Options) (*Registry, Report, error) {
 		o.MaxShrinkPercent = defaultShrinkPercent
 	}
 	o.Pinned = slices.Clone(o.Pinned)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	r := &Registry{dir: dir, options: o}
 	next, report, err := r.read(&snapshot{})
 	if err != nil {
 		return nil, report, err
 	}
 	r.current.Store(next)
+	r.note(report, nil)
 	return r, report, nil
 }
 
@@ -120,16 +124,19 @@ func (r *Registry) Len() int { return len(r.current.Load().byEntity) }
 // On error the registry goes on with what it has: fault.Unavailable when the
 // directory cannot be read, fault.Conflict when the set would shrink more than
 // the options allow.
-func (r *Registry) Reload() (Report, error) {
+func (r *Registry) Reload() (Report, error) { return r.reloadAccepting(Accept{}) }
+
+func (r *Registry) reloadAccepting(a Accept) (report Report, err error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
+	defer func() { r.note(report, err) }()
 	last := r.current.Load()
 	next, report, err := r.read(last)
 	if err != nil {
 		return report, err
 	}
 	before, after := len(last.byEntity), len(next.byEntity)
-	if before >= smallSet && (before-after)*100 > before*r.options.MaxShrinkPercent {
+	if !a.Shrink && before >= smallSet && (before-after)*100 > before*r.options.MaxShrinkPercent {
 		return report, fault.Newf(fault.Conflict, "reload registry", "%d service providers would remain of %d", after, before)
 	}
 	r.current.Store(next)
@@ -214,6 +221,7 @@ func (r *Registry) readOne(root *os.Root, e fs.DirEntry, last, next *snapshot) (
 	if err != nil {
 		return parsed{}, err
 	}
+	harmless(sp)
 	for i, cert := range sp.Certificates {
 		sp.Certificates[i] = next.intern(cert)
 	}

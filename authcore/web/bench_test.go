@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"custode/authcore"
+	"custode/authcore/web/words"
 	"custode/internal/id"
 )
 
@@ -18,11 +19,11 @@ func BenchmarkPages(b *testing.B) {
 		}
 		b.Run(p.name, func(b *testing.B) {
 			room := newRoom(b, nil)
-			size := len(p.show(b, room, italian).body)
+			size := len(p.show(b, room, words.Italian).body)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if a := p.show(b, room, italian); len(a.body) != size {
+				if a := p.show(b, room, words.Italian); len(a.body) != size {
 					b.Fatalf("%d octets, then %d", size, len(a.body))
 				}
 			}

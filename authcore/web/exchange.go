@@ -25,7 +25,7 @@ type request struct {
 	origin      string
 	site        string // Sec-Fetch-Site
 	peer        netip.Addr
-	lang        string // chosen: "it" or "en"
+	lang        string // chosen: a tag of words.Languages
 }
 
 func copyIn(c *fasthttp.RequestCtx) request {
@@ -64,6 +64,7 @@ func (r *request) methodForLog() string {
 type answer struct {
 	status      int
 	contentType string
+	language    string // of a page; "" for what has none
 	body        []byte
 	location    string   // path of our own, for 303
 	cookies     []string // Set-Cookie values

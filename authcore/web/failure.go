@@ -15,9 +15,7 @@ func (s *Server) anomaly(r request, code saml.Code) answer {
 	if !ok || row.Response {
 		row, _ = saml.Anomaly(saml.SystemError)
 	}
-	p := s.newPage(r, "anomaly")
-	p.setAnomaly(row)
-	a := s.render(p, row.HTTP)
+	a := s.renderAll(r, "anomaly", row.HTTP, func(p *page) { p.setAnomaly(row) })
 	if row.HTTP == http.StatusServiceUnavailable {
 		a.retryAfter = 60
 	}
@@ -73,5 +71,5 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		return s.failure(ctx, r, err)
 	}
 	// No flow, no name nor level: the request may have asked for none.
-	return s.handOver(ctx, r, &resp, refused.Reply.SP.String(), 0)
+	return s.handOver(ctx, r, &resp, spNames{otherwise: refused.Reply.SP.String()}, 0)
 }

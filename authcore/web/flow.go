@@ -32,7 +32,7 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
+		return s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
@@ -83,7 +83,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.handOver(ctx, r, out.Response, displayName(out.SPName, r.lang, ""), out.Level)
+		return s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
@@ -132,12 +132,21 @@ func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
 	return nil, false
 }
 
+// acsHost names a service provider that has no other name.
+func acsHost(resp *saml.Signed) string {
+	u, err := url.Parse(resp.ACS)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 // handOver sends the Response to the SP through the browser: a form that
 // submits itself, or after a button when the table prescribes a page first.
 // The flow's cookie is left to expire: a flow that is over accepts nothing, and
 // a second click within the same moment still needs it.
-// service and level are shown as on the pages before; "" and 0 are not.
-func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, service string, level saml.Level) answer {
+// who and level are shown as on the pages before; level 0 is not.
+func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, who spNames, level saml.Level) answer {
 	u, err := url.Parse(resp.ACS)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		s.cfg.Log.Error("response without a usable address", "response", resp.ID)
@@ -154,25 +163,29 @@ func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, ser
 	if temporary {
 		name = "temporary"
 	}
-	p := s.newPage(r, name)
-	p.SPName, p.Level = service, int(level)
-	p.ACS, p.ACSHost = resp.ACS, u.Hostname()
-	p.SAMLResponse = base64.StdEncoding.EncodeToString(resp.XML)
-	p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState
-	if temporary {
-		p.setAnomaly(row)
-	} else {
+	nonce := ""
+	if !temporary {
 		var b [16]byte
 		if _, err := io.ReadFull(s.cfg.Random, b[:]); err != nil {
 			return s.failure(ctx, r, fault.New(fault.Unavailable, "draw nonce", err))
 		}
-		p.Nonce = base64.RawURLEncoding.EncodeToString(b[:])
+		nonce = base64.RawURLEncoding.EncodeToString(b[:])
 	}
-	a := s.render(p, http.StatusOK)
+	document := base64.StdEncoding.EncodeToString(resp.XML)
+	a := s.renderAll(r, name, http.StatusOK, func(p *page) {
+		p.setService(who, level)
+		p.ACS, p.ACSHost = resp.ACS, u.Hostname()
+		p.SAMLResponse = document
+		p.RelayState, p.HasRelayState = resp.RelayState, resp.HasRelayState
+		p.Nonce = nonce
+		if temporary {
+			p.setAnomaly(row)
+		}
+	})
 	if a.status != http.StatusOK {
 		return a
 	}
-	a.csp = handOverPolicy(p.Nonce, acsOrigin)
+	a.csp = handOverPolicy(nonce, acsOrigin)
 	// Some service providers refuse "Origin: null", which no-referrer and
 	// same-origin cause across sites; the path stays private.
 	a.referrer = "strict-origin"

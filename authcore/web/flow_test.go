@@ -12,6 +12,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -22,7 +23,7 @@ func postFlow(t testing.TB, room *testRoom, change func(url.Values, *request)) a
 	k, cookie := testSecret(t, flow)
 	f := url.Values{"token": {k.formToken(flow)}, "action": {"code"}, "code": {"123456"}}
 	r := request{method: "POST", path: "/flow/" + testFlowText, contentType: "application/x-www-form-urlencoded",
-		cookies: "other=1; " + cookie, origin: "https://login.example.it", site: "same-origin", lang: italian, peer: testPeer}
+		cookies: "other=1; " + cookie, origin: "https://login.example.it", site: "same-origin", lang: words.Italian, peer: testPeer}
 	if change != nil {
 		change(f, &r)
 	}
@@ -140,7 +141,7 @@ func TestNoticeCrossesTheRedirect(t *testing.T) {
 	}
 	get := func(path, cookies string) string {
 		p, q, _ := strings.Cut(path, "?")
-		_, a := room.route(t.Context(), request{method: "GET", path: p, query: []byte(q), cookies: cookies, lang: italian})
+		_, a := room.route(t.Context(), request{method: "GET", path: p, query: []byte(q), cookies: cookies, lang: words.Italian})
 		return string(a.body)
 	}
 	const told = "Ti restano ancora 2 tentativi."
@@ -256,7 +257,7 @@ func TestFlowPageGuards(t *testing.T) {
 	flow := mustFlow(t, testFlowText)
 	_, cookie := testSecret(t, flow)
 	get := func(cookies string) answer {
-		_, a := room.route(t.Context(), request{method: "GET", path: "/flow/" + testFlowText, cookies: cookies, lang: italian})
+		_, a := room.route(t.Context(), request{method: "GET", path: "/flow/" + testFlowText, cookies: cookies, lang: words.Italian})
 		return a
 	}
 	if a := get(""); a.status != 403 { // View must not be called
@@ -289,7 +290,8 @@ func TestFlowPageGuards(t *testing.T) {
 
 func TestLanguage(t *testing.T) {
 	for in, want := range map[[2]string]string{
-		{"", ""}: "it", {"", "en-GB,it;q=0.5"}: "en", {"", "it-IT,en;q=0.9"}: "it", {"", "de,en;q=0.3"}: "en", {"", "de"}: "it",
+		{"", ""}: "it", {"", "en-GB,it;q=0.5"}: "en", {"", "it-IT,en;q=0.9"}: "it", {"", "de,en;q=0.3"}: "de", {"", "de-IT"}: "de", {"", "fr,sl-SI;q=0.8,en;q=0.3"}: "sl", {"", "fr"}: "it",
+		{"__Host-lang=sl", "de"}: "sl", {"__Host-lang=DE", "sl"}: "sl",
 		{"__Host-lang=en", "it"}: "en", {"__Host-lang=xx", "en"}: "en", {"", "en;q=0"}: "it", {"", "en;q=NaN,it;q=0.1"}: "it",
 		{"", "en;q=9"}: "it", {"", strings.Repeat("x,", 40) + "en"}: "it", {"__Host-lang=it; __Host-lang=en", "en"}: "en",
 	} {
@@ -300,11 +302,34 @@ func TestLanguage(t *testing.T) {
 	room := newRoom(t, nil)
 	for query, want := range map[string]string{
 		"lang=en": "/flow/" + testFlowText, "lang=it&n=3.3.2.0.abc_-": "/flow/" + testFlowText + "?n=3.3.2.0.abc_-",
-		"lang=en&n=%0d%0aSet-Cookie:x": "/flow/" + testFlowText,
+		"lang=en&n=%0d%0aSet-Cookie:x": "/flow/" + testFlowText, "lang=de": "/flow/" + testFlowText, "lang=sl": "/flow/" + testFlowText,
 	} {
 		_, a := room.route(t.Context(), request{method: "GET", path: "/flow/" + testFlowText, query: []byte(query)})
 		if a.status != 303 || a.location != want || len(a.cookies) != 1 || !strings.HasPrefix(a.cookies[0], "__Host-lang=") {
 			t.Errorf("%q: %d %q %q", query, a.status, a.location, a.cookies)
+		}
+	}
+}
+
+// TestEveryPageHasItsLanguage: the cookie's, else the browser's, on pages that
+// answer a GET and on those that answer a POST.
+func TestEveryPageHasItsLanguage(t *testing.T) {
+	room := serve(t, nil)
+	room.requests.err = &saml.Refusal{Code: saml.BadBinding, Err: errors.New("cause")}
+	for _, c := range []struct{ cookie, accept, want string }{
+		{"", "", "it"}, {"", "de-AT,de;q=0.9", "de"}, {"__Host-lang=sl", "de", "sl"}, {"__Host-lang=fr", "en", "en"}, {"__Host-lang=it", "sl", "it"},
+	} {
+		for _, target := range []string{"GET /", "GET /x", "GET /sso/post", "POST /sso/post", "GET /flow/" + testFlowText, "POST /flow/" + testFlowText, "GET /flow/x", "PUT /metadata"} {
+			method, path, _ := strings.Cut(target, " ")
+			resp, body := do(t, newReq(t, method, room.url+path, "", "Cookie", c.cookie, "Accept-Language", c.accept))
+			if got := resp.Header.Get("Content-Language"); got != c.want || !strings.Contains(body, `<html lang="`+c.want+`">`) {
+				t.Errorf("%s with %q and %q: language %q", target, c.cookie, c.accept, got)
+			}
+			for _, l := range []string{"it", "en", "de", "sl"} {
+				if !strings.Contains(body, `<a href="/?lang=`+l+`"`) && !strings.Contains(body, `<a href="#lang-`+l+`"`) {
+					t.Errorf("%s cannot be read in %s", target, l)
+				}
+			}
 		}
 	}
 }

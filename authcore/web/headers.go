@@ -40,6 +40,12 @@ func (s *Server) setHeaders(h *fasthttp.ResponseHeader, a answer) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()")
+	if a.language != "" {
+		h.Set("Content-Language", a.language)
+	}
+	if a.cache == "" { // pages, and redirects that set or keep a language
+		h.Set("Vary", "Accept-Language, Cookie")
+	}
 	if s.https {
 		h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
 	}

@@ -5,12 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// The languages of the pages. Italian is the default.
-const (
-	italian = "it"
-	english = "en"
+	"custode/authcore/web/words"
 )
 
 const (
@@ -21,18 +17,17 @@ const (
 // chooseLanguage takes the cookie's language, else the best of Accept-Language
 // (RFC 9110 12.5.4, primary subtags only), else Italian.
 func chooseLanguage(cookies, accept string) string {
-	switch v := cookieValue(cookies, langCookie); v {
-	case italian, english:
+	if v := cookieValue(cookies, langCookie); words.Known(v) {
 		return v
 	}
-	best, bestQ := italian, 0.0
+	best, bestQ := words.Italian, 0.0
 	for i, part := range strings.SplitN(accept, ",", 17) {
 		if i == 16 {
 			break // the rest is not read
 		}
 		tag, params, _ := strings.Cut(part, ";")
 		primary, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(tag)), "-")
-		if primary != italian && primary != english {
+		if !words.Known(primary) {
 			continue
 		}
 		q := 1.0
@@ -61,11 +56,36 @@ func (s *Server) switchLanguage(r request, path string) (answer, bool) {
 		return answer{}, false
 	}
 	lang := string(f["lang"])
-	if lang != italian && lang != english {
+	if !words.Known(lang) {
 		return answer{}, false
 	}
 	if m := string(f["n"]); isMark(m) {
 		path += "?n=" + m
 	}
 	return answer{status: http.StatusSeeOther, location: path, cookies: []string{setCookie(langCookie, lang, langLife)}}, true
+}
+
+// langItem is one entry of a page's language switch.
+type langItem struct {
+	words.Language
+	Link    string
+	Current bool
+}
+
+// Langs is the language switch. A page that can be shown again is fetched again;
+// one that cannot (it answers a form, or carries a Response) holds its versions
+// in all languages, and the link leads to one of them. Neither needs a script.
+func (p *page) Langs() []langItem {
+	var items []langItem
+	for _, l := range words.Languages() {
+		link := "#lang-" + l.Tag
+		if p.Path != "" {
+			link = p.Path + "?lang=" + l.Tag
+			if p.Mark != "" {
+				link += "&n=" + p.Mark
+			}
+		}
+		items = append(items, langItem{l, link, l.Tag == p.Lang})
+	}
+	return items
 }

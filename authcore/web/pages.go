@@ -6,16 +6,16 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // dates are shown in Italian time on boxes without tzdata
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
+	"custode/internal/id"
 )
 
 //go:embed templates
@@ -57,21 +57,24 @@ type page struct {
 	Lang     string
 	Path     string // of this page, when it can be shown again with GET
 	Mark     string // notice mark in Path's query
+	Retry    string // path of the flow that a message interrupts, or ""
 	EntityID string // home
 
-	Title   string // key of the catalogue
-	SPName  string
-	Level   int
-	Steps   []stepItem
-	Until   string // wall clock time by which the login must end
-	Token   string
-	Cancel  bool
-	Notice  *notice
-	Wrong   bool   // the notice is about a field
-	Method  bool   // SMS is offered
-	Phone   string // masked
-	Deliver string // key of the delivery's text
-	Resend  bool
+	Title       string // key of its sentence
+	SPName      string
+	SPNameLang  string // language of SPName when it is another than Lang, else ""
+	Level       int
+	Steps       []stepItem
+	Step        int    // number of the current one
+	Until, Left string // wall clock time by which the login must end; the minutes until then in words
+	Token       string
+	Cancel      bool
+	Notice      *notice
+	Wrong       bool   // the notice is about a field
+	Method      bool   // SMS is offered
+	Phone       string // masked
+	Deliver     string // key of the delivery's text
+	Resend      bool
 
 	Attributes []attributeItem
 	LastLogin  string
@@ -82,7 +85,11 @@ type page struct {
 	Code                       int // anomaly
 	Sentence, Advice, Official string
 
-	texts  map[string]string
+	Others []*page // the same page in the other languages, when it has no Path
+	Other  bool    // it is one of those
+
+	book   words.Book
+	site   *Config
 	assets map[string]string
 }
 
@@ -93,23 +100,46 @@ type stepItem struct {
 }
 
 type notice struct {
-	Kind string // "error", "success", "info"
-	Text string
+	Kind       string // "error", "success", "info"
+	Text       string
+	Field      string // id of the field that it is about, or ""
+	FieldLabel string
 }
 
 type attributeItem struct{ Label, Value string }
 
-// T returns a text of the catalogue; args fill in its verbs. An unknown key
-// fails the page, which tests see.
-func (p *page) T(key string, args ...any) (string, error) {
-	t, ok := p.texts[key]
-	if !ok {
-		return "", fmt.Errorf("no text %q in %s", key, p.Lang)
+// T returns a sentence; args fill in its verbs. An unknown key fails the page,
+// which tests see.
+func (p *page) T(key string, args ...any) (string, error) { return p.book.Text(key, args...) }
+
+// Brand is the name of the identity provider.
+func (p *page) Brand() string { return p.site.Name }
+
+// ID returns an id that no other version within the same document has.
+func (p *page) ID(name string) string {
+	if p.Other {
+		return name + "-" + p.Lang
 	}
-	if len(args) == 0 {
-		return t, nil
+	return name
+}
+
+// Heading is the document's title: what happened, the page, its place in the
+// login, the service, the identity provider.
+func (p *page) Heading() (string, error) {
+	title, err := p.T(p.Title)
+	if err != nil {
+		return "", err
 	}
-	return fmt.Sprintf(t, args...), nil
+	if p.Notice != nil && p.Notice.Kind == "error" {
+		title = p.text("notice.heading.er") + ": " + title
+	}
+	if p.Step > 0 {
+		title += " (" + p.text("title.step", p.Step, len(p.Steps)) + ")"
+	}
+	if p.SPName != "" {
+		title += " – " + words.Isolated(p.SPName)
+	}
+	return title + " – " + p.Brand(), nil
 }
 
 // Asset returns the path of an embedded file.
@@ -130,8 +160,17 @@ func (p *page) text(key string, args ...any) string {
 	return t
 }
 
+// count is text for sentences with plural forms.
+func (p *page) count(key string, n int) string {
+	t, err := p.book.Count(key, n)
+	if err != nil {
+		return key
+	}
+	return t
+}
+
 func (s *Server) newPage(r request, name string) *page {
-	return &page{Name: name, Lang: r.lang, Title: name + ".title", texts: catalogue(r.lang), assets: s.pages.assets}
+	return &page{Name: name, Lang: r.lang, Title: name + ".title", book: words.In(r.lang), site: &s.cfg, assets: s.pages.assets}
 }
 
 // render executes the template of p into memory, so that a failing page is a
@@ -144,24 +183,63 @@ func (s *Server) render(p *page, status int) answer {
 		row, _ := saml.Anomaly(saml.SystemError)
 		return answer{status: row.HTTP, contentType: "text/plain; charset=utf-8", body: []byte(row.PageIT + "\n")}
 	}
-	return answer{status: status, contentType: "text/html; charset=utf-8", body: b.Bytes()}
+	return answer{status: status, contentType: "text/html; charset=utf-8", body: b.Bytes(), language: p.Lang}
 }
 
-// message is a page with a title, a text and no form; key names them.
-func (s *Server) message(r request, status int, key string) answer {
-	p := s.newPage(r, "message")
-	p.Title = "message." + key + ".title"
-	p.Sentence = p.text("message." + key + ".text")
+// renderAll renders a page that cannot be fetched again: it holds its versions
+// in the other languages, which the switch brings up. fill completes a version.
+func (s *Server) renderAll(r request, name string, status int, fill func(*page)) answer {
+	p := s.newPage(r, name)
+	fill(p)
+	for _, l := range words.Languages() {
+		if l.Tag == p.Lang {
+			continue
+		}
+		o := s.newPage(request{lang: l.Tag}, name)
+		fill(o)
+		o.Other = true
+		p.Others = append(p.Others, o)
+	}
 	return s.render(p, status)
 }
+
+// message is a page with a title, a text and no form; key names them. Within a
+// flow it leads back to the flow, where the login can go on or be cancelled.
+func (s *Server) message(r request, status int, key string) answer {
+	retry := ""
+	if flow, err := id.ParseFlowID(strings.TrimPrefix(r.path, "/flow/")); err == nil && retriable[key] {
+		if _, ours := secretOf(r.cookies, flow); ours {
+			retry = "/flow/" + flow.String()
+		}
+	}
+	return s.renderAll(r, "message", status, func(p *page) {
+		p.Title = "message." + key + ".title"
+		p.Sentence = p.text("message." + key + ".text")
+		p.Retry = retry
+	})
+}
+
+// retriable are the messages after which a flow still stands where it stood.
+var retriable = map[string]bool{"bad": true, "forged": true, "method": true, "wait": true, "busy": true}
 
 // setAnomaly shows the prescribed Italian sentence in every language, and below
 // it what it means in the page's.
 func (p *page) setAnomaly(row saml.AnomalyRow) {
-	p.Code, p.Official, p.Advice = int(row.Code), row.PageIT, row.AdviceIT
-	if p.Lang == english {
-		p.Sentence, p.Advice = row.PageEN, row.AdviceEN
+	p.Code, p.Official = int(row.Code), row.PageIT
+	if row.AdviceIT != "" {
+		p.Advice = p.text(row.AdviceIT)
 	}
+	if p.Lang != words.Italian && row.PageIT != "" {
+		p.Sentence = p.text(row.PageIT)
+	}
+}
+
+func (p *page) setService(who spNames, level saml.Level) {
+	p.SPName, p.SPNameLang = who.name(p.Lang)
+	if p.SPNameLang == p.Lang {
+		p.SPNameLang = ""
+	}
+	p.Level = int(level)
 }
 
 // stepPage renders the page of the step that v is in. mark is where its notice
@@ -178,11 +256,14 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 	p := s.newPage(r, name)
 	p.Path, p.Mark = "/flow/"+v.Flow.String(), mark
 	p.Token = k.formToken(v.Flow)
-	p.SPName = displayName(v.SPName, r.lang, v.SP.String())
-	p.Level = int(v.Level)
+	p.setService(spNames{v.SPName, v.SP.String()}, v.Level)
 	p.Cancel = true
 	if !v.Deadline.IsZero() {
 		p.Until = v.Deadline.In(s.pages.rome).Format("15:04")
+		p.Left = p.text("until.last")
+		if m := int(v.Deadline.Sub(s.cfg.Now()) / time.Minute); m > 0 {
+			p.Left = p.count("until.left", m)
+		}
 	}
 	p.setSteps(v)
 	p.setNotice(v)
@@ -196,10 +277,12 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 		p.Phone, p.Resend = unbroken(v.Phone), v.CanResend
 		p.Deliver = cmp.Or(deliveryKeys[v.Delivery], "delivery.unknown")
 	case authcore.StepConsent:
-		p.setAttributes(v.Attributes)
+		for _, a := range v.Attributes {
+			p.Attributes = append(p.Attributes, attributeItem{p.book.Label(a.Name), p.book.Value(a.Name, a.Value)})
+		}
 		if !v.LastLogin.IsZero() {
 			t := v.LastLogin.In(s.pages.rome)
-			p.LastLogin = p.text("consent.last", p.date(t), t.Format("15:04"))
+			p.LastLogin = p.text("consent.last", p.book.Date(t), t.Format("15:04"))
 		}
 	}
 	return s.render(p, http.StatusOK)
@@ -207,17 +290,6 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 
 // unbroken keeps a masked number on one line.
 func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
-
-// displayName is the SP's name in the page's language, else in Italian, else in
-// the first language there is, else what the caller has in its place.
-func displayName(names map[string]string, lang, otherwise string) string {
-	for _, l := range append([]string{lang, italian, english}, slices.Sorted(maps.Keys(names))...) {
-		if n := names[l]; n != "" {
-			return n
-		}
-	}
-	return otherwise
-}
 
 func (p *page) setSteps(v *authcore.View) {
 	steps := []authcore.Step{authcore.StepCredentials, authcore.StepMethod, authcore.StepCode, authcore.StepConsent}
@@ -229,6 +301,7 @@ func (p *page) setSteps(v *authcore.View) {
 		switch {
 		case st == v.Step:
 			state = "current"
+			p.Step = i + 1
 		case st < v.Step:
 			state = "done"
 		}
@@ -238,25 +311,31 @@ func (p *page) setSteps(v *authcore.View) {
 
 func (p *page) setNotice(v *authcore.View) {
 	say := func(kind, text string) { p.Notice = &notice{Kind: kind, Text: text} }
-	wrong := func(text string) { say("error", text); p.Wrong = true }
+	wrong := func(text, field, label string) {
+		p.Notice = &notice{Kind: "error", Text: text, Field: field, FieldLabel: p.text(label)}
+		p.Wrong = true
+	}
+	left := func() string {
+		if v.AttemptsLeft <= 0 {
+			return ""
+		}
+		return " " + p.count("notice.left", v.AttemptsLeft)
+	}
+	wrongCode := func(text string) { wrong(text, "code", "code.label") }
 	switch v.Notice {
 	case authcore.NoticeNone:
 	case authcore.NoticeWrongCredentials:
-		wrong(p.text("notice.credentials"))
+		wrong(p.text("notice.credentials")+left(), "username", "credentials.username")
 	case authcore.NoticeWait:
 		say("error", p.waitText(v.RetryAfter))
 	case authcore.NoticeWrongCode:
-		left := p.text("notice.code.one")
-		if v.AttemptsLeft != 1 {
-			left = p.text("notice.code.many", v.AttemptsLeft)
-		}
-		wrong(p.text("notice.code") + " " + left)
+		wrongCode(p.text("notice.code") + left())
 	case authcore.NoticeExpiredCode:
-		wrong(p.text("notice.expired"))
+		wrongCode(p.text("notice.expired"))
 	case authcore.NoticeUsedCode:
-		wrong(p.text("notice.used"))
+		wrongCode(p.text("notice.used"))
 	case authcore.NoticeMalformedCode:
-		wrong(p.text("notice.malformed"))
+		wrongCode(p.text("notice.malformed"))
 	case authcore.NoticeCodeSent:
 		say("success", p.text("notice.sent"))
 	case authcore.NoticeTooManyCodes:
@@ -267,14 +346,11 @@ func (p *page) setNotice(v *authcore.View) {
 }
 
 func (p *page) waitText(d time.Duration) string {
-	switch secs := int((d + time.Second - 1) / time.Second); {
-	case secs <= 1:
-		return p.text("notice.wait.one")
-	case secs < 120:
-		return p.text("notice.wait.seconds", secs)
-	default:
-		return p.text("notice.wait.minutes", (secs+59)/60)
+	secs := max(1, int((d+time.Second-1)/time.Second))
+	if secs < 120 {
+		return p.count("notice.wait.seconds", secs)
 	}
+	return p.count("notice.wait.minutes", (secs+59)/60)
 }
 
 // deliveryKeys are the keys of the texts; a state without one is unknown.
@@ -284,34 +360,4 @@ var deliveryKeys = map[authcore.Delivery]string{
 	authcore.DeliveryDelivered: "delivery.delivered",
 	authcore.DeliveryFailed:    "delivery.failed",
 	authcore.DeliveryUncertain: "delivery.uncertain",
-}
-
-func (p *page) setAttributes(list []saml.Attribute) {
-	for _, a := range list {
-		label, ok := p.texts["attribute."+a.Name]
-		if !ok {
-			label = a.Name
-		}
-		p.Attributes = append(p.Attributes, attributeItem{Label: label, Value: p.attributeValue(a)})
-	}
-}
-
-// attributeValue shows a value as a person writes it: dates in words, fiscal
-// codes without their SAML prefix; everything else as it is sent.
-func (p *page) attributeValue(a saml.Attribute) string {
-	switch a.Name {
-	case "dateOfBirth", "expirationDate":
-		if t, err := time.Parse(time.DateOnly, a.Value); err == nil {
-			return p.date(t)
-		}
-	case "fiscalNumber", "companyFiscalNumber":
-		return strings.TrimPrefix(a.Value, "TINIT-")
-	case "ivaCode":
-		return strings.TrimPrefix(a.Value, "VATIT-")
-	}
-	return a.Value
-}
-
-func (p *page) date(t time.Time) string {
-	return fmt.Sprintf("%d %s %d", t.Day(), p.text(fmt.Sprintf("month.%d", t.Month())), t.Year())
 }

@@ -11,6 +11,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -81,45 +82,65 @@ func TestAnomalyPages(t *testing.T) {
 			refusal.Reply = &saml.Reply{ACS: "https://sp.example.it/acs"}
 		}
 		room.requests.err = refusal
-		for _, lang := range []string{italian, english} {
+		for _, l := range words.Languages() {
+			lang, book := l.Tag, words.In(l.Tag)
+			text := func(key string, args ...any) string {
+				s, err := book.Text(key, args...)
+				if err != nil {
+					t.Errorf("code %d in %s: %v", code, lang, err)
+				}
+				return s
+			}
 			_, a := room.route(t.Context(), request{method: "GET", path: "/sso/redirect", lang: lang, peer: testPeer})
 			body := unhtml(string(a.body))
+			if n := strings.Count(string(a.body), `class="version other"`); n != 3 {
+				t.Errorf("code %d in %s holds %d other versions", code, lang, n)
+			}
+			chosen, _, _ := strings.Cut(body, `class="version other"`)
 			if a.status != row.HTTP || strings.Contains(body, `name="SAMLResponse"`) != row.Response {
 				t.Errorf("code %d in %s: %d\n%s", code, lang, a.status, body)
 			}
-			want := []string{`<span lang="it">` + row.PageIT + "<", map[string]string{italian: ">Anomalia n. %d<", english: ">Anomaly no. %d<"}[lang]}
-			want[1] = fmt.Sprintf(want[1], code)
+			want := []string{map[bool]string{true: "<p>", false: `<p lang="it">`}[lang == words.Italian] + row.PageIT + "<", ">" + text("anomaly.number", code) + "<"}
 			switch {
 			case !row.Response:
 				pages++
-				want = append(want, ">"+map[string]string{italian: row.AdviceIT, english: row.AdviceEN}[lang]+"<")
+				want = append(want, ">"+text(row.AdviceIT)+"<")
+				if lang == words.English && text(row.AdviceIT) != row.AdviceEN {
+					t.Errorf("code %d: two English advices: %q and %q", code, text(row.AdviceIT), row.AdviceEN)
+				}
 			case row.PageIT != "":
 				temporary++
 			default:
-				want = []string{"handover-"} // the script
+				want = []string{text("handover.title")}
+				if !strings.Contains(body, `<script src="/static/handover-`) {
+					t.Errorf("code %d in %s: no script", code, lang)
+				}
 				if strings.Contains(body, `role="alert"`) {
 					t.Errorf("code %d in %s has a sentence and the table has none", code, lang)
 				}
 			}
-			if lang == english && row.PageEN != "" {
-				want = append(want, ">"+row.PageEN+"<")
+			if row.PageIT != "" && lang != words.Italian {
+				want = append(want, ">"+text(row.PageIT)+"<")
+				if lang == words.English && text(row.PageIT) != row.PageEN {
+					t.Errorf("code %d: two English sentences: %q and %q", code, text(row.PageIT), row.PageEN)
+				}
 			}
 			for _, w := range want {
-				if !strings.Contains(body, w) {
+				if !strings.Contains(chosen, w) {
 					t.Errorf("code %d in %s: no %q in\n%s", code, lang, w, body)
 				}
 			}
 		}
 	}
-	if pages != 2*7 || temporary != 2*2 {
-		t.Errorf("%d pages and %d temporary ones in two languages, want 7 and 2 in each", pages, temporary)
+	if pages != 4*7 || temporary != 4*2 {
+		t.Errorf("%d pages and %d temporary ones in four languages, want 7 and 2 in each", pages, temporary)
 	}
 }
 
 func TestRefusals(t *testing.T) {
 	room := newRoom(t, nil)
 	reply := &saml.Reply{ACS: "https://sp.example.it/acs"}
-	post := request{method: "POST", path: "/sso/post", contentType: "application/x-www-form-urlencoded", body: []byte("SAMLRequest=x"), lang: italian}
+	post := request{method: "POST", path: "/sso/post", contentType: "application/x-www-form-urlencoded", body: []byte("SAMLRequest=x"), lang: words.Italian}
 	room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
 
 	room.requests.err = fmt.Errorf("wrapped: %w", &saml.Refusal{Code: saml.BadIssueInstant, Reply: reply, Err: errors.New("x")})
@@ -189,7 +210,7 @@ func TestWrongWaysIntoSSO(t *testing.T) {
 
 func TestBeginFails(t *testing.T) {
 	room := newRoom(t, nil)
-	r := request{method: "GET", path: "/sso/redirect", lang: italian}
+	r := request{method: "GET", path: "/sso/redirect", lang: words.Italian}
 	for kind, want := range map[fault.Kind]int{
 		fault.Busy: 503, fault.Unavailable: 503, fault.Retry: 503, fault.Reopen: 503, fault.Fatal: 500, fault.Internal: 500,
 		fault.Conflict: 409, fault.Exhausted: 429, fault.Denied: 403, fault.NotFound: 404, fault.Expired: 410, fault.Invalid: 400,

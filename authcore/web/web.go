@@ -39,6 +39,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -74,6 +75,8 @@ type Config struct {
 	// for DevelopmentHTTP.
 	PublicURL string
 	EntityID  id.EntityID // shown on the landing page
+	Name      string      // of the identity provider, on every page; "": "Custode"
+	Links     Links       // to its other sites
 	Listen    string      // host:port for Run
 	// CertFile and KeyFile are PEM files for TLS; both empty means that the
 	// listener is plain (development, or a TLS terminator on the same box).
@@ -144,6 +147,10 @@ func New(cfg Config) (*Server, error) {
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, fault.Newf(fault.Invalid, "build web server", "a certificate file needs a key file and the reverse")
 	}
+	if err := cfg.Links.check(); err != nil {
+		return nil, err
+	}
+	cfg.Name = cmp.Or(words.Name(cfg.Name), "Custode")
 	cfg.Limits.fill()
 	s := &Server{cfg: cfg}
 	if err := s.setOrigin(); err != nil {

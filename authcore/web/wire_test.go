@@ -27,6 +27,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -159,6 +160,10 @@ func TestHeadersOnEveryAnswer(t *testing.T) {
 			if got := resp.Header.Get("Cache-Control"); got != wantCache {
 				t.Errorf("%s: Cache-Control %q", c.path, got)
 			}
+			if vary, page := resp.Header.Get("Vary"), strings.HasPrefix(c.contentType, "text/html"); (vary == "Accept-Language, Cookie") != (wantCache == "no-store") ||
+				(resp.Header.Get("Content-Language") == "it") != page {
+				t.Errorf("%s: Vary %q, Content-Language %q", c.path, vary, resp.Header.Get("Content-Language"))
+			}
 			csp := resp.Header.Get("Content-Security-Policy")
 			if strings.Contains(csp, "unsafe") || strings.Contains(csp, "script-src") || !strings.Contains(csp, "default-src 'none'") ||
 				!strings.Contains(csp, "frame-ancestors 'none'") || !strings.Contains(csp, "base-uri 'none'") || !strings.Contains(csp, "form-action 'self'") {
@@ -281,7 +286,7 @@ func TestMetadataAndHealth(t *testing.T) {
 		c.Health, c.Metadata = func() error { return sick }, func() []byte { return doc }
 	})
 	get := func(path string) answer {
-		_, a := room.route(t.Context(), request{method: "GET", path: path, lang: italian})
+		_, a := room.route(t.Context(), request{method: "GET", path: path, lang: words.Italian})
 		return a
 	}
 	if a := get("/metadata"); a.status != 200 || string(a.body) != string(doc) {

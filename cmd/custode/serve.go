@@ -17,7 +17,6 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/attribute"
-	"custode/authcore/registry"
 	"custode/authcore/saml"
 	"custode/authcore/web"
 	"custode/hsm/pkcs11"
@@ -49,7 +48,7 @@ func (serveCmd) Run(c *cli) error {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
-	if err := a.wire(); err != nil {
+	if err := a.wire(ctx); err != nil {
 		if fault.Is(err, fault.NotFound) { // a key or certificate: only an operator brings it
 			return fault.New(fault.Fatal, "wire the appliance", err)
 		}
@@ -88,7 +87,8 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
-	sps       *registry.Registry
+	sps       replica
+	watched   watched
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -114,6 +114,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 }
 
 func (a *appliance) close() {
+	if f, ok := a.sps.(io.Closer); ok {
+		if err := f.Close(); err != nil {
+			a.log.Error("registry copy not closed", "error", err)
+		}
+	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {
 			a.log.Error("database not closed", "error", err)
@@ -130,7 +135,7 @@ func (a *appliance) close() {
 }
 
 // wire builds every room from what open acquired.
-func (a *appliance) wire() error {
+func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	if err := a.openIssuer(); err != nil {
 		return err
@@ -176,8 +181,8 @@ func (a *appliance) wire() error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.methods(random), a.log)
-	return a.newWeb(login, random)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registryMethods(a.methods(random)), a.log)
+	return a.newWeb(ctx, login, random)
 }
 
 // The published locations, below the public URL.
@@ -205,8 +210,8 @@ func (a *appliance) signMetadata() error {
 	return err
 }
 
-func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
-	if err := a.openRegistry(); err != nil {
+func (a *appliance) newWeb(ctx context.Context, login *authcore.Login, random io.Reader) error {
+	if err := a.openRegistry(ctx, random); err != nil {
 		return err
 	}
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
@@ -221,8 +226,9 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: verifier, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
+		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err
 }
@@ -262,7 +268,7 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
 	g.Go(func() error { return a.sweep(ctx) })
-	g.Go(func() error { return a.refreshRegistry(ctx) })
+	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 type benchCmd struct {
-	Suite string `default:"all" enum:"all,login" help:"Which suite: all or login."`
+	Suite string `default:"all" enum:"all,login,registry" help:"Which suite: all, login or registry."`
 	Quick bool   `help:"Shorter runs: each suite within 50 s."`
 	Out   string `type:"path" default:"bench/latest.txt" help:"File that gets all result lines of the run."`
 }
@@ -38,9 +38,17 @@ func (b *benchCmd) Run(c *cli) error {
 		return err
 	}
 	f := figures{io.MultiWriter(os.Stdout, file)}
-	if err := benchLogin(context.Background(), c.Custode, b.Quick, f); err != nil {
-		file.Close()
-		return err
+	for _, suite := range []struct {
+		name string
+		run  func(context.Context, string, bool, figures) error
+	}{{"login", benchLogin}, {"registry", benchRegistry}} {
+		if b.Suite != "all" && b.Suite != suite.name {
+			continue
+		}
+		if err := suite.run(context.Background(), c.Custode, b.Quick, f); err != nil {
+			file.Close()
+			return err
+		}
 	}
 	return file.Close()
 }

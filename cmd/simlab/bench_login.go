@@ -102,6 +102,7 @@ type result struct {
 	logins    int
 	wall, cpu time.Duration
 	p95       time.Duration // of one whole login
+	took      []time.Duration
 }
 
 // cpuEach is the appliance's processor time per login.
@@ -147,7 +148,7 @@ func drive(ctx context.Context, l *lab.Lab, people []lab.Person, level int, span
 		return result{}, err
 	}
 	slices.Sort(took)
-	return result{logins: len(took), wall: wall, cpu: cpu1 - cpu0, p95: took[len(took)*95/100]}, nil
+	return result{logins: len(took), wall: wall, cpu: cpu1 - cpu0, p95: took[len(took)*95/100], took: took}, nil
 }
 
 // cpuTime returns user and system time of a process (proc(5), stat fields 14

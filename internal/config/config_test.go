@@ -119,6 +119,9 @@ func TestPolicyRefusals(t *testing.T) {
 		"costly hash":      {"memory_kib: 19456\n  iterations: 2", "memory_kib: 131072\n  iterations: 5", "memory_kib times iterations"},
 		"part of minute":   {"lifetime: 5m", "lifetime: 90s", "codes.lifetime"},
 		"too many tries":   {"wrong_codes: 3", "wrong_codes: 4", "wrong_codes"},
+		"plain link":       {"privacy: https://www.example.it/privacy", "privacy: http://localhost/privacy", "pages.privacy"},
+		"link of a path":   {"help: https://www.example.it/{lang}/assistenza", "help: /assistenza", "pages.help"},
+		"quote in a link":  {"privacy: https://www.example.it/privacy", `privacy: 'https://www.example.it/">'`, "pages.privacy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "policy.yaml")

@@ -9,17 +9,18 @@ import (
 
 // Machine is the file of machine facts.
 type Machine struct {
-	Listen                     string  `yaml:"listen"`                        // host:port the pages are served on
-	TLS                        TLS     `yaml:"tls"`                           // both files, or neither for development
-	InsecureHTTPForDevelopment bool    `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
-	StateDirectory             string  `yaml:"state_directory"`               // absolute; holds the database
-	AdminSocket                string  `yaml:"admin_socket"`                  // absolute path of the Unix socket
-	RegistryDirectory          string  `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml
-	RegistryCertificates       string  `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files; empty: each signs for itself
-	HSM                        HSM     `yaml:"hsm"`
-	Modems                     []Modem `yaml:"modems"`
-	AllowSimulatedModems       bool    `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
-	Log                        Log     `yaml:"log"`
+	Listen                     string   `yaml:"listen"`                        // host:port the pages are served on
+	TLS                        TLS      `yaml:"tls"`                           // both files, or neither for development
+	InsecureHTTPForDevelopment bool     `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
+	StateDirectory             string   `yaml:"state_directory"`               // absolute; holds the database
+	AdminSocket                string   `yaml:"admin_socket"`                  // absolute path of the Unix socket
+	RegistryDirectory          string   `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml; empty with registry.aggregate
+	RegistryCertificates       string   `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
+	Registry                   Registry `yaml:"registry"`
+	HSM                        HSM      `yaml:"hsm"`
+	Modems                     []Modem  `yaml:"modems"`
+	AllowSimulatedModems       bool     `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	Log                        Log      `yaml:"log"`
 }
 
 // TLS names PEM files.
@@ -64,7 +65,7 @@ func (m *Machine) Validate() error {
 	for key, path := range map[string]string{"certificate_file": m.TLS.CertificateFile, "key_file": m.TLS.KeyFile} {
 		p.check(path == "" || filepath.IsAbs(path), "tls."+key+": must be an absolute path")
 	}
-	for key, path := range map[string]string{"state_directory": m.StateDirectory, "admin_socket": m.AdminSocket, "registry_directory": m.RegistryDirectory} {
+	for key, path := range map[string]string{"state_directory": m.StateDirectory, "admin_socket": m.AdminSocket} {
 		p.check(filepath.IsAbs(path), key+": must be an absolute path")
 	}
 	p.check(m.RegistryCertificates == "" || filepath.IsAbs(m.RegistryCertificates), "registry_certificates: must be an absolute path")
@@ -75,6 +76,7 @@ func (m *Machine) Validate() error {
 		m.HSM.Sessions = 8
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
+	m.validateRegistry(&p)
 	m.validateModems(&p)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"

@@ -21,6 +21,8 @@ type Policy struct {
 	Flow         FlowPolicy      `yaml:"flow"`
 	Codes        CodePolicy      `yaml:"codes"`
 	Passwords    PasswordPolicy  `yaml:"passwords"`
+	Pages        PagePolicy      `yaml:"pages"`
+	Registry     RegistryPolicy  `yaml:"registry"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -113,6 +115,8 @@ func (c *Policy) Validate() error {
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
 	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
+	c.Pages.validate(&p)
+	c.Registry.validate(&p)
 	return p.err()
 }
 

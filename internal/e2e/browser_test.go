@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -236,6 +237,39 @@ func (b *tab) login(l *lab.Lab, by binding, level int) {
 		}
 	}
 	look(fmt.Sprintf("08-result-l%d", level))
+}
+
+// TestBrowserLanguages begins in German, as the browser asks for it, and goes on
+// in Slovene: a choice on one page holds for those after it.
+func TestBrowserLanguages(t *testing.T) {
+	l := shared(t)
+	b := newTab(t, chromium(t), "phone", widths[0].width, widths[0].height)
+	b.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: "test", AcceptLanguage: "de-IT,de"})
+		return err
+	}))
+	p := enrol(t, l)
+	b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
+	b.click(`a[href*="livello=1"][href*="metodo=post"]`, "#username")
+	b.expect("document.documentElement.lang", "de", "Mit SPID anmelden", "Benutzername", "Abbrechen")
+	b.look("16-credentials-de")
+	b.click(".langs a[lang=sl]", "#username")
+	b.expect("document.documentElement.lang", "sl", "Prijava s SPID", "Uporabniško ime", "Prekliči")
+	b.typeIn("#username", p.Username)
+	b.typeIn("#password", "wrong")
+	b.click(`button[value="password"]`, `[role="alert"]`)
+	b.expect("document.documentElement.lang", "sl", "Uporabniško ime ali geslo ni pravilno. Na voljo imate še 2 poskusa.")
+	b.typeIn("#username", p.Username)
+	b.typeIn("#password", p.Password)
+	b.click(`button[value="password"]`, `button[value="consent"]`)
+	b.expect("document.documentElement.lang", "sl", "Ali dovolite pošiljanje podatkov?", "To je vaša prva prijava.")
+	b.click(".langs a[lang=de]", `button[value="consent"]`)
+	b.look("17-consent-de")
+	b.do(chromedp.Click(chromedp.CSS(`button[value="consent"]`)))
+	b.reach("/esito")
+	b.do(chromedp.Navigate(l.IdP+"/sso/redirect"), chromedp.WaitVisible(chromedp.CSS("main")))
+	b.expect("document.documentElement.lang", "de", table(t)[4]["page_text_it"], "Das Format der Anfrage ist nicht korrekt")
+	b.look("18-anomaly-de")
 }
 
 // TestBrowserServiceProviderErrors looks at the service provider's pages that

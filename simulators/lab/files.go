@@ -80,15 +80,14 @@ func (l *Lab) machineFile(state string) string {
 insecure_http_for_development: true
 state_directory: %s
 admin_socket: %s
-registry_directory: %s
-hsm:
+%shsm:
   uri: %q
 allow_simulated_modems: true
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), filepath.Join(l.Dir, "registry"), l.HSM.URI(), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 	}

@@ -26,6 +26,7 @@ import (
 
 	"custode/simulators/hsmsim"
 	"custode/simulators/modemsim"
+	"custode/simulators/registrysim"
 	"custode/simulators/spsim"
 	"custode/simulators/spsim/site"
 )
@@ -40,6 +41,8 @@ type Config struct {
 	LogLevel string            // of the daemon; "": info
 	Log      io.Writer         // the daemon's standard error; nil: discarded
 	Addr     Addresses         // zero: free ports
+
+	Federation *Federation // nil: a directory with the demo service provider
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -54,15 +57,18 @@ type Lab struct {
 	PhonesURL string
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
+	Registry  *registrysim.Sim // nil without Config.Federation
 
-	cfg     Config
-	ownDir  bool
-	machine string
-	policy  string
-	mu      sync.Mutex
-	daemon  *exec.Cmd
-	exited  chan error
-	servers []*http.Server
+	cfg    Config
+	ownDir bool
+
+	registryURL string
+	machine     string
+	policy      string
+	mu          sync.Mutex
+	daemon      *exec.Cmd
+	exited      chan error
+	servers     []*http.Server
 }
 
 // Start brings everything up and returns when the appliance answers.
@@ -82,7 +88,7 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.configure, l.StartDaemon}
+	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.configure, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err

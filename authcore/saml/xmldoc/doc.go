@@ -12,5 +12,5 @@
 // Canonicalization 1.0) directly and signs it with a crypto.Signer; nothing is
 // canonicalised on the way out.
 //
-// It knows no SAML message. Imported by authcore/saml only.
+// It knows no SAML message. Imported by authcore/saml and authcore/registry only.
 package xmldoc

@@ -134,58 +134,63 @@ func Validate(el *etree.Element, cert *x509.Certificate, now time.Time) (*etree.
 // verify first asks whether any certificate's key signed SignedInfo, which is
 // small, and only then canonicalises what it refers to.
 func verify(el, sig *etree.Element, certs []*x509.Certificate, now time.Time) (*etree.Element, error) {
-	s, err := readSignature(el, sig)
+	s, err := ReadSignature(el, sig)
 	if err != nil {
 		return nil, err
 	}
-	if err := AnyCertificate(certs, now, s.by); err != nil {
+	if err := AnyCertificate(certs, now, s.By); err != nil {
 		return nil, fmt.Errorf("validate signature: %w", err)
 	}
-	octets, err := canonical(el, sig, s.prefixes)
+	octets, err := canonical(el, sig, s.Prefixes)
 	if err != nil {
 		return nil, fmt.Errorf("canonicalise: %w", err)
 	}
-	h := s.digestHash.New()
+	h := s.DigestHash.New()
 	h.Write(octets)
-	if !bytes.Equal(h.Sum(nil), s.digest) {
+	if !bytes.Equal(h.Sum(nil), s.Digest) {
 		return nil, errors.New("validate signature: the digest is of other octets")
 	}
 	return reparse(octets)
 }
 
-// signature is what a Signature says, each value read from the canonical octets
-// that the signature value covers.
-type signature struct {
-	hash       crypto.Hash
-	info       []byte // digest of the canonical SignedInfo
-	value      []byte
-	digestHash crypto.Hash
-	digest     []byte
-	prefixes   string // InclusiveNamespaces of the reference
+// Signature is what a Signature element says, each value read from the
+// canonical octets that the signature value covers.
+type Signature struct {
+	DigestHash crypto.Hash
+	Digest     []byte // of what the reference covers, as the signer says
+	Prefixes   string // InclusiveNamespaces of the reference
+
+	hash  crypto.Hash
+	info  []byte // digest of the canonical SignedInfo
+	value []byte
 }
 
-func readSignature(el, sig *etree.Element) (signature, error) {
-	var s signature
+// ReadSignature reads sig, which signs el, and admits exactly the shape that
+// SAML Core 5.4 allows: one Reference to el, the two transforms in their order,
+// the allowed algorithms. Whose key signed is By's question; what was digested
+// is the caller's.
+func ReadSignature(el, sig *etree.Element) (*Signature, error) {
+	s := &Signature{}
 	parts := sig.ChildElements()
 	if len(parts) == 3 && Is(parts[2], NSSignature, "KeyInfo") {
 		parts = parts[:2]
 	}
 	if err := expectChildren(parts, "SignedInfo", "SignatureValue"); err != nil {
-		return s, err
+		return nil, err
 	}
 	octets, err := canonical(parts[0], nil, "")
 	if err != nil {
-		return s, fmt.Errorf("canonicalise SignedInfo: %w", err)
+		return nil, fmt.Errorf("canonicalise SignedInfo: %w", err)
 	}
 	info, err := reparse(octets)
 	if err != nil {
-		return s, err
+		return nil, err
 	}
 	if err := s.readInfo(el, info); err != nil {
-		return s, err
+		return nil, err
 	}
 	if s.value, err = decodeText(parts[1]); err != nil {
-		return s, err
+		return nil, err
 	}
 	h := s.hash.New()
 	h.Write(octets)
@@ -193,8 +198,8 @@ func readSignature(el, sig *etree.Element) (signature, error) {
 	return s, nil
 }
 
-// by checks that the certificate's key signed SignedInfo.
-func (s *signature) by(cert *x509.Certificate) error {
+// By checks that the certificate's key signed SignedInfo.
+func (s *Signature) By(cert *x509.Certificate) error {
 	key, err := RSAKey(cert)
 	if err != nil {
 		return err
@@ -240,9 +245,7 @@ func CountSignatures(el *etree.Element) int {
 	return n
 }
 
-// readInfo admits exactly the shape SAML Core 5.4 allows: one Reference to the
-// element, the two transforms in their order, the allowed algorithms.
-func (s *signature) readInfo(el, signedInfo *etree.Element) error {
+func (s *Signature) readInfo(el, signedInfo *etree.Element) error {
 	if err := plainAttributes(signedInfo); err != nil {
 		return err
 	}
@@ -264,7 +267,7 @@ func (s *signature) readInfo(el, signedInfo *etree.Element) error {
 	return s.readReference(el, info[2])
 }
 
-func (s *signature) readReference(el, ref *etree.Element) error {
+func (s *Signature) readReference(el, ref *etree.Element) error {
 	if !refersTo(el, ref) {
 		return errors.New("reference is not to the root")
 	}
@@ -274,13 +277,13 @@ func (s *signature) readReference(el, ref *etree.Element) error {
 		return err
 	}
 	alg, _ := Attribute(parts[1], "Algorithm")
-	if s.digestHash, err = digestHash(alg); err != nil {
+	if s.DigestHash, err = digestHash(alg); err != nil {
 		return err
 	}
 	if len(parts[1].ChildElements()) > 0 {
 		return errors.New("digest algorithm with parameters")
 	}
-	if s.digest, err = decodeText(parts[2]); err != nil {
+	if s.Digest, err = decodeText(parts[2]); err != nil {
 		return err
 	}
 	return s.readTransforms(parts[0])
@@ -298,7 +301,7 @@ func refersTo(el, ref *etree.Element) bool {
 	return ok && id != "" && uri == "#"+id
 }
 
-func (s *signature) readTransforms(el *etree.Element) error {
+func (s *Signature) readTransforms(el *etree.Element) error {
 	transforms := el.ChildElements()
 	if err := expectChildren(transforms, "Transform", "Transform"); err != nil {
 		return err
@@ -315,7 +318,7 @@ func (s *signature) readTransforms(el *etree.Element) error {
 		if i > 0 || !Is(c, AlgExcC14N, "InclusiveNamespaces") {
 			return errors.New("transform with parameters")
 		}
-		s.prefixes, _ = Attribute(c, "PrefixList")
+		s.Prefixes, _ = Attribute(c, "PrefixList")
 	}
 	return nil
 }
