@@ -229,7 +229,7 @@ func (l *Log) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	kick := make(chan struct{}, 1)
 	wg.Go(func() { l.sealLoop(ctx, kick) })
-	tick := time.NewTicker(min(l.cfg.Age/4+time.Millisecond, time.Minute))
+	tick := time.NewTicker(min(l.cfg.Age/4+time.Millisecond, time.Second))
 	defer tick.Stop()
 	for {
 		select {
@@ -241,7 +241,7 @@ func (l *Log) Run(ctx context.Context) error {
 			l.closeOpen(ctx)
 			close(done)
 		case <-tick.C:
-			if l.closeAged(ctx) {
+			if l.mend(ctx) || l.closeAged(ctx) {
 				notify(kick)
 			}
 		case <-ctx.Done():

@@ -285,3 +285,65 @@ func crashes(t *testing.T, seed uint64) int {
 	w.judge(d)
 	return w.trims
 }
+
+// TestEmptySegment: a segment whose only record could not be framed, or that was
+// opened to see whether the folder works again, leaves nothing behind.
+func TestEmptySegment(t *testing.T) {
+	b := newBench(t)
+	d := newDisk(1)
+	l, err := Open(t.Context(), b.config(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := put(l, Record{Tag: string(make([]byte, maxTag+1)), Data: []byte("x")}); !fault.Is(got[0].err, fault.Invalid) {
+		t.Fatalf("a tag too long: %v", got[0].err)
+	}
+	if l.closeOpen(t.Context()); l.Status().Segments != 0 {
+		t.Error("an empty segment was closed")
+	}
+	if len(d.entries) != 1 {
+		t.Errorf("left: %d files, want log.json alone", len(d.entries))
+	}
+	if got := put(l, record(1)); got[0].err != nil || got[0].proof.Seq() != 0 {
+		t.Errorf("the next record: %+v", got[0])
+	}
+	l.closeOpen(t.Context())
+	if err := l.sealAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), b.config(d)); err != nil {
+		t.Errorf("open again: %v", err)
+	}
+}
+
+// TestMend: a broken log comes back without an append, and not before the folder works.
+func TestMend(t *testing.T) {
+	b := newBench(t)
+	d := newDisk(1)
+	l, err := Open(t.Context(), b.config(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(l, record(1))
+	d.failAt = map[int]bool{}
+	for i := range 500 {
+		d.failAt[d.calls+1+i] = true
+	}
+	if got := put(l, record(2)); got[0].err == nil || !l.Status().Broken {
+		t.Fatalf("written to a broken folder: %+v", got[0])
+	}
+	for range 5 {
+		b.clock.t = b.clock.t.Add(2 * reopenPause)
+		if l.mend(t.Context()) || !l.Status().Broken {
+			t.Fatal("mended while the folder does not work")
+		}
+	}
+	d.failAt = nil
+	b.clock.t = b.clock.t.Add(2 * reopenPause)
+	if !l.mend(t.Context()) || l.Status().Broken {
+		t.Fatal("not mended")
+	}
+	if got := put(l, record(3)); got[0].err != nil {
+		t.Fatal(got[0].err)
+	}
+}

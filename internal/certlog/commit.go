@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"custode/internal/fault"
@@ -190,6 +191,17 @@ func (l *Log) repair(ctx context.Context) error {
 	return nil
 }
 
+// mend tries to bring a broken log back before anybody appends: who asks Status
+// first would else never come to append. It reports whether it did.
+func (l *Log) mend(ctx context.Context) bool {
+	if !l.broken {
+		return false
+	}
+	// Opening the next segment shows that folder and wrap key work again.
+	_, _, err := l.writable(ctx)
+	return err == nil
+}
+
 // closeAged closes the open segment when its time is over.
 func (l *Log) closeAged(ctx context.Context) bool {
 	if l.open == nil || l.cfg.Now().Sub(l.open.opened) < l.cfg.Age {
@@ -206,6 +218,11 @@ func (l *Log) closeOpen(context.Context) bool {
 	}
 	w.keys.wipe()
 	err := w.file.Close()
+	if err == nil && w.count == 0 {
+		if err = l.drop(w); err == nil {
+			return false
+		}
+	}
 	if err == nil {
 		err = l.finish(w.header, w.leaves, w.tags)
 	}
@@ -218,6 +235,22 @@ func (l *Log) closeOpen(context.Context) bool {
 	l.open = nil
 	l.mu.Unlock()
 	return true
+}
+
+// drop removes an open segment that holds no record: a checkpoint speaks of one at least.
+func (l *Log) drop(w *writer) error {
+	for _, suffix := range []string{"seg", "key"} {
+		if err := l.cfg.FS.Remove(segmentName(w.number, suffix)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	if err := l.cfg.FS.Sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = nil
+	return nil
 }
 
 // finish writes index and hashes of a segment that will not be written again.

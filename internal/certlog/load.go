@@ -304,6 +304,10 @@ func readCheckpoint(fs Folder, s Sealer, name string) (Checkpoint, [32]byte, err
 	if err != nil {
 		return Checkpoint{}, [32]byte{}, fault.New(fault.Unavailable, op, err)
 	}
+	return openCheckpoint(s, sealed, op)
+}
+
+func openCheckpoint(s Sealer, sealed []byte, op string) (Checkpoint, [32]byte, error) {
 	payload, err := s.Open(sealed)
 	if err != nil {
 		return Checkpoint{}, [32]byte{}, fault.New(fault.Fatal, op, err)

@@ -2,6 +2,7 @@ package certlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -52,14 +53,15 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 	}
 	l := &Log{id: who.Log}
 	for _, n := range numbers {
-		name := segmentName(n, "p7m")
-		if _, ok := files[name]; !ok {
-			name = segmentName(n, "bes")
-		}
-		if _, ok := files[name]; !ok {
+		_, stamped := files[segmentName(n, "p7m")]
+		if _, ok := files[segmentName(n, "bes")]; !ok && !stamped {
 			break // not sealed yet
 		}
-		c, sum, err := readCheckpoint(fs, s, name)
+		sealed, err := readSeal(fs, n)
+		if err != nil {
+			return nil, err
+		}
+		c, sum, err := openCheckpoint(s, sealed, fmt.Sprintf("read the seal of segment %d", n))
 		if err != nil {
 			return nil, err
 		}
@@ -248,13 +250,20 @@ func Included(c Checkpoint, seq uint64, sealed []byte, proof [][32]byte) bool {
 
 // Sealed returns the seal of a segment: N.p7m, or N.bes while it waits for its
 // time-stamp.
-func (r *Reader) Sealed(segment uint64) ([]byte, error) {
-	sealed, err := readAll(r.fs, segmentName(segment, "p7m"), maxCheckpoint)
-	if os.IsNotExist(err) {
-		sealed, err = readAll(r.fs, segmentName(segment, "bes"), maxCheckpoint)
+func (r *Reader) Sealed(segment uint64) ([]byte, error) { return readSeal(r.fs, segment) }
+
+// readSeal reads N.p7m or else N.bes, which a log beside may replace by N.p7m
+// at any moment.
+func readSeal(fs Folder, segment uint64) ([]byte, error) {
+	var sealed []byte
+	var err error
+	for _, suffix := range []string{"p7m", "bes", "p7m"} {
+		if sealed, err = readAll(fs, segmentName(segment, suffix), maxCheckpoint); err == nil {
+			return sealed, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			break
+		}
 	}
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, fmt.Sprintf("read the seal of segment %d", segment), err)
-	}
-	return sealed, nil
+	return nil, fault.New(fault.Unavailable, fmt.Sprintf("read the seal of segment %d", segment), err)
 }

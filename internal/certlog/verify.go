@@ -174,20 +174,17 @@ func (v *verifier) all(who identity) *finding {
 }
 
 func (v *verifier) segment(n uint64, last bool) *finding {
-	name := segmentName(n, "p7m")
 	switch {
-	case v.has(n, "p7m"):
-	case v.has(n, "bes"):
-		name = segmentName(n, "bes")
+	case v.has(n, "p7m"), v.has(n, "bes"):
 	case !v.has(n, "seg") && !last:
 		return problem(n, "segment and checkpoint are missing")
 	default:
-		return v.unsealed(n)
+		return v.unsealed(n, last)
 	}
 	if v.open {
 		return problem(n, "it is sealed, a segment before it is not: a checkpoint was removed")
 	}
-	sealed, err := readAll(v.cfg.FS, name, maxCheckpoint)
+	sealed, err := readSeal(v.cfg.FS, n)
 	if err != nil {
 		return &finding{err: err}
 	}
@@ -228,11 +225,11 @@ func (v *verifier) segment(n uint64, last bool) *finding {
 }
 
 // unsealed counts a segment that has no checkpoint yet; only a young one may have none.
-func (v *verifier) unsealed(n uint64) *finding {
+func (v *verifier) unsealed(n uint64, last bool) *finding {
 	v.open = true
 	v.report.Unsealed++
-	if !v.has(n, "seg") {
-		return nil // a crash came between key and file
+	if last && v.files[segmentName(n, "seg")] < headerLen {
+		return nil // a crash came before its first record, or a log beside is about to write it
 	}
 	f, err := v.cfg.FS.Open(segmentName(n, "seg"))
 	if err != nil {
