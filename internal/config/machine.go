@@ -9,18 +9,19 @@ import (
 
 // Machine is the file of machine facts.
 type Machine struct {
-	Listen                     string   `yaml:"listen"`                        // host:port the pages are served on
-	TLS                        TLS      `yaml:"tls"`                           // both files, or neither for development
-	InsecureHTTPForDevelopment bool     `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
-	StateDirectory             string   `yaml:"state_directory"`               // absolute; holds the database
-	AdminSocket                string   `yaml:"admin_socket"`                  // absolute path of the Unix socket
-	RegistryDirectory          string   `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml; empty with registry.aggregate
-	RegistryCertificates       string   `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
-	Registry                   Registry `yaml:"registry"`
-	HSM                        HSM      `yaml:"hsm"`
-	Modems                     []Modem  `yaml:"modems"`
-	AllowSimulatedModems       bool     `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
-	Log                        Log      `yaml:"log"`
+	Listen                     string       `yaml:"listen"`                        // host:port the pages are served on
+	TLS                        TLS          `yaml:"tls"`                           // both files, or neither for development
+	InsecureHTTPForDevelopment bool         `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
+	StateDirectory             string       `yaml:"state_directory"`               // absolute; holds the database
+	AdminSocket                string       `yaml:"admin_socket"`                  // absolute path of the Unix socket
+	RegistryDirectory          string       `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml; empty with registry.aggregate
+	RegistryCertificates       string       `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
+	Registry                   Registry     `yaml:"registry"`
+	HSM                        HSM          `yaml:"hsm"`
+	Modems                     []Modem      `yaml:"modems"`
+	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	CertifiedLog               CertifiedLog `yaml:"certified_log"`
+	Log                        Log          `yaml:"log"`
 }
 
 // TLS names PEM files.
@@ -78,6 +79,7 @@ func (m *Machine) Validate() error {
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
 	m.validateRegistry(&p)
 	m.validateModems(&p)
+	m.validateCertifiedLog(&p)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"
 	}
