@@ -57,7 +57,9 @@ type Flow struct {
 	Challenge     id.ChallengeID
 	CodesIssued   int
 	Performed     saml.Level // zero until the level is reached
-	Authenticated time.Time  // when it was reached
+	Authenticated time.Time  // when it was reached; Resumed: when the session's subject did
+	Session       string     // index of the browser session it is answered from; "": none
+	Resumed       bool       // so no password was asked in this flow
 	Outcome       saml.Code  // zero until StepDone
 	Version       int64      // of the stored row; compare-and-swap
 }
@@ -102,7 +104,8 @@ type Flows interface {
 	// transaction register. When a success is recorded it also sets the
 	// identity's LastLogin. fault.Conflict when the flow moved or the request
 	// was answered before, fault.Denied when a success is to be recorded for an
-	// identity that is not active any more: then nothing may leave.
+	// identity that is not active any more: then nothing may leave. It joins the
+	// session of a.Joining; fault.Expired when that has ended.
 	FinishFlow(ctx context.Context, f Flow, a Answered) error
 }
 
@@ -112,6 +115,7 @@ type Answered struct {
 	SPIDCode id.SPIDCode // zero when no subject was identified
 	Response saml.Signed
 	At       time.Time
+	Joining  *Joining // nil: the answer belongs to no session
 }
 
 // Identities finds identities; fault.NotFound.
@@ -174,8 +178,10 @@ type Responses interface {
 
 // Visitor is who sent an HTTP request, as far as the login cares.
 type Visitor struct {
-	Browser [32]byte   // SHA-256 of the cookie secret; zero when there was no cookie
-	Address netip.Addr // peer address, for the network tally
+	Browser    [32]byte   // SHA-256 of the cookie secret; zero when there was no cookie
+	Address    netip.Addr // peer address, for the network tally
+	Session    [32]byte   // SHA-256 of the session cookie's secret; zero for none
+	NewSession [32]byte   // what Session will be if a session begins; zero: none can
 }
 
 // Answer is what the subject did on a page: exactly one of the Answer types.
@@ -242,6 +248,7 @@ type View struct {
 	CanResend    bool          // StepCode
 	Attributes   []saml.Attribute
 	LastLogin    time.Time // StepConsent; zero: first login
+	Resumed      bool      // StepConsent: no password was asked, a session is open
 }
 
 // Outcome is the result of an answer: either the next page or a Response.
@@ -251,4 +258,6 @@ type Outcome struct {
 	// What the page that hands the Response over shows besides; see View.
 	SPName map[string]string
 	Level  saml.Level
+	// SessionBegan: the browser is to keep the cookie of Visitor.NewSession.
+	SessionBegan bool
 }

@@ -145,7 +145,7 @@ func TestSuccessTakesAProof(t *testing.T) {
 	_, foreign, err := b.store.flows[other].authorise(b.time(), b.policy)
 	must(t, foreign, err)
 	for name, p := range map[string]Passed{"none": {}, "another flow's": foreign} {
-		if out, err := b.succeed(t.Context(), done, b.mario, p); !fault.Is(err, fault.Internal) || !out.empty() {
+		if out, err := b.succeed(t.Context(), done, b.mario, p, Visitor{}); !fault.Is(err, fault.Internal) || !out.empty() {
 			t.Errorf("proof %s: %+v, %v", name, out, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"custode/authcore/lanes"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -21,6 +22,7 @@ type Config struct {
 	Codes      Codes
 	Deliveries Deliveries
 	Responses  Responses
+	Sessions   Sessions // nil: every login is fresh and begins no session
 	Passwords  *Passwords
 	Random     io.Reader        // flow identifiers and session indexes
 	Now        func() time.Time // wall clock
@@ -37,16 +39,17 @@ type Login struct {
 	codes      Codes
 	deliveries Deliveries
 	responses  Responses
+	sessions   Sessions // may be nil
 	passwords  *Passwords
 	random     io.Reader
 	now        func() time.Time
 	log        *slog.Logger
 	policy     Policy
-	turns      *lanes // by flow
-	guesses    *lanes // by username
+	turns      *lanes.Lanes // by flow
+	guesses    *lanes.Lanes // by username
 	gone       departures
 	networks   *underWay
-	refusals   *lanes // one key
+	refusals   *lanes.Lanes // one key
 	replays    *allowance
 }
 
@@ -81,9 +84,9 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, responses: c.Responses, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
-		turns: newLanes(waitPerFlow), guesses: newLanes(waitPerUsername), refusals: newLanes(waitToRefuse),
+		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
 		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
 }
 
@@ -140,11 +143,11 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !f.due(l.now()) && who.State == Active {
+	if !f.due(l.now()) && who.State == Active && !f.inSession(v) {
 		return l.show(ctx, f, who, note{}), nil
 	}
-	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
-		return l.show(ctx, f, who, note{}), nil
+	return l.inTurn(ctx, f, v, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+		return l.resumeOrShow(ctx, f, who, v)
 	})
 }
 
@@ -161,7 +164,7 @@ func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer)
 	if f.Step == StepDone {
 		return l.current(ctx, f)
 	}
-	return l.inTurn(ctx, f, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	return l.inTurn(ctx, f, v, func(ctx context.Context, f Flow, who Identity) (Outcome, error) {
 		return l.answer(ctx, f, who, v, a)
 	})
 }
@@ -173,7 +176,7 @@ func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error
 	if r == nil || r.Reply == nil || r.Code == saml.Success {
 		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
 	}
-	leave, err := l.refusals.enter(ctx, "")
+	leave, err := l.refusals.Enter(ctx, "")
 	if err != nil {
 		return saml.Signed{}, err
 	}
@@ -220,9 +223,10 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 // inTurn runs work on the flow when the callers before it have finished, unless
 // they moved the flow on: then work was meant for a page that is gone, and the
 // caller gets what they got. It also ends a flow whose time is over or whose
-// subject may no longer log in.
-func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
-	leave, err := l.turns.enter(ctx, seen.ID.String())
+// subject may no longer log in, and begins anew when the session it stands on has
+// ended.
+func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(context.Context, Flow, Identity) (Outcome, error)) (Outcome, error) {
+	leave, err := l.turns.Enter(ctx, seen.ID.String())
 	if err != nil {
 		who, e := l.subject(ctx, seen)
 		if e != nil {
@@ -247,6 +251,11 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, work func(context.Context
 	case f.due(now), who.State != Active:
 		// next lets the deadline win.
 		return l.apply(ctx, f, who, act{event: notActive, at: now}, note{})
+	}
+	if gone, err := l.sessionEnded(ctx, f, v); err != nil {
+		return Outcome{}, err
+	} else if gone {
+		return l.apply(ctx, f, Identity{State: Active}, act{event: sessionGone, at: now}, note{})
 	}
 	return work(ctx, f, who)
 }

@@ -31,10 +31,12 @@ const (
 	cancelled           // "Annulla"
 	phoneGone           // the subject has no phone any more to send a code to
 	notActive           // the subject's identity was suspended or revoked meanwhile
+	sessionHeld         // act.who's session act.session is open in this browser
+	sessionGone         // the session the flow stands on has ended
 )
 
 var eventNames = [...]string{"", "password wrong", "password right", "code reserved", "code issued", "code not issued",
-	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active"}
+	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active", "session held", "session gone"}
 
 func (e event) String() string {
 	if int(e) < len(eventNames) {
@@ -52,6 +54,7 @@ type act struct {
 	method    Method         // codeIssued
 	challenge id.ChallengeID // codeIssued, codeRight
 	subject   id.Subject     // codeRight: whom the code was verified for
+	session   Session        // sessionHeld
 }
 
 // place is a row of the transition table.
@@ -70,6 +73,7 @@ type place struct {
 var table = map[place]func(Flow, act) (Flow, error){
 	{StepCredentials, passwordWrong}: countWrongPassword,
 	{StepCredentials, passwordRight}: admit,
+	{StepCredentials, sessionHeld}:   resume,
 	{StepCredentials, cancelled}:     ends(saml.Cancelled),
 
 	{StepMethod, codeReserved}: reserveCode,
@@ -91,6 +95,8 @@ var table = map[place]func(Flow, act) (Flow, error){
 	{StepConsent, refused}:    ends(saml.ConsentRefused),
 	{StepConsent, cancelled}:  ends(saml.Cancelled),
 	{StepConsent, notActive}:  ends(saml.NotActive),
+
+	{StepConsent, sessionGone}: forgetSession,
 }
 
 // due reports whether the flow's time is over.
@@ -303,7 +309,9 @@ func (f Flow) proven() error {
 		return fmt.Errorf("level 2 without a challenge")
 	case f.Performed == saml.L1 && !f.Challenge.IsZero():
 		return fmt.Errorf("level 1 with a challenge")
-	case f.Authenticated.Before(f.Started) || f.Authenticated.After(f.Deadline):
+	case f.Resumed && (f.Session == "" || f.Performed != saml.L1 || !fromSession(&f.Request)):
+		return fmt.Errorf("a session does not answer this request")
+	case !f.Resumed && f.Authenticated.Before(f.Started) || f.Authenticated.IsZero() || f.Authenticated.After(f.Deadline):
 		return fmt.Errorf("authenticated out of the flow's time")
 	}
 	return nil

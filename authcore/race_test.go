@@ -314,8 +314,8 @@ func TestTooManyClicks(t *testing.T) {
 		for range waitPerFlow + 1 {
 			<-results
 		}
-		if len(b.turns.byKey) != 0 || len(b.guesses.byKey) != 0 {
-			t.Errorf("lanes left: %d and %d", len(b.turns.byKey), len(b.guesses.byKey))
+		if !b.turns.Idle() || !b.guesses.Idle() {
+			t.Error("lanes left")
 		}
 	})
 }

@@ -2,9 +2,7 @@ package authcore
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"maps"
 
 	"custode/authcore/saml"
@@ -39,7 +37,7 @@ func (l *Login) answer(ctx context.Context, f Flow, who Identity, v Visitor, a A
 	case CodeAnswer:
 		return l.answerCode(ctx, f, who, a)
 	case ConsentAnswer:
-		return l.consent(ctx, f, who)
+		return l.consent(ctx, f, who, v)
 	case RefuseAnswer:
 		return l.apply(ctx, f, who, act{event: refused, at: l.now()}, note{})
 	case CancelAnswer:
@@ -54,7 +52,7 @@ func (l *Login) answer(ctx context.Context, f Flow, who Identity, v Visitor, a A
 func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a PasswordAnswer) (Outcome, error) {
 	nobody := Identity{State: Active}
 	key := usernameKey(a.Username)
-	leave, err := l.guesses.enter(ctx, string(key[:]))
+	leave, err := l.guesses.Enter(ctx, string(key[:]))
 	if fault.Is(err, fault.Busy) {
 		return l.show(ctx, f, nobody, note{notice: NoticeBusy}), nil
 	}
@@ -274,7 +272,7 @@ func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, err
 }
 
 // consent is the last page's positive answer.
-func (l *Login) consent(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+func (l *Login) consent(ctx context.Context, f Flow, who Identity, v Visitor) (Outcome, error) {
 	if f.Step != StepConsent {
 		return l.show(ctx, f, who, note{}), nil
 	}
@@ -284,13 +282,15 @@ func (l *Login) consent(ctx context.Context, f Flow, who Identity) (Outcome, err
 	}
 	var out Outcome
 	if n.Outcome == saml.Success {
-		out, err = l.succeed(ctx, n, who, passed)
+		out, err = l.succeed(ctx, n, who, passed, v)
 	} else {
 		out, err = l.commit(ctx, n, who, note{})
 	}
 	switch {
 	case fault.Is(err, fault.Conflict):
 		return l.overtaken(ctx, f, err)
+	case f.Resumed && fault.Is(err, fault.Expired):
+		return l.apply(ctx, f, Identity{State: Active}, act{event: sessionGone, at: l.now()}, note{})
 	case fault.Is(err, fault.Denied):
 		// The store refuses a success for who is not active any more.
 		who, e := l.subject(ctx, f)
@@ -355,7 +355,7 @@ func (l *Login) commit(ctx context.Context, next Flow, who Identity, n note) (Ou
 	if err != nil {
 		return Outcome{}, fault.New(internal(err), "end flow "+next.ID.String(), err)
 	}
-	return l.finish(ctx, next, who, signed)
+	return l.finish(ctx, next, who, signed, nil)
 }
 
 // internal is the kind of err, with Internal for what blames an input of ours.
@@ -367,7 +367,7 @@ func internal(err error) fault.Kind {
 }
 
 // succeed redeems the proof for a Response with an assertion.
-func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) (Outcome, error) {
+func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed, v Visitor) (Outcome, error) {
 	op := "finish flow " + done.ID.String()
 	if !p.admits(done, who) {
 		return Outcome{}, fault.Newf(fault.Internal, op, "the proof is not for this flow and subject")
@@ -381,12 +381,12 @@ func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) 
 		s.Omitted = empty
 	}
 	// By the level requested, not the one performed (Avviso 3).
+	var joining *Joining
 	if done.Request.Level == saml.L1 {
-		var b [16]byte
-		if _, err := io.ReadFull(l.random, b[:]); err != nil {
-			return Outcome{}, fault.New(fault.Unavailable, op, err)
+		var err error
+		if s.SessionIndex, joining, err = l.join(ctx, done, v); err != nil {
+			return Outcome{}, err
 		}
-		s.SessionIndex = "_" + hex.EncodeToString(b[:])
 	}
 	signed, err := l.responses.Success(s, l.now())
 	if err != nil {
@@ -394,16 +394,16 @@ func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed) 
 		// answering again: this is not their Invalid.
 		return Outcome{}, fault.New(internal(err), op, err)
 	}
-	return l.finish(ctx, done, who, signed)
+	return l.finish(ctx, done, who, signed, joining)
 }
 
 // finish lets a Response leave only after the store took the flow's end, the
 // claim of the request and the register's record in one transaction.
-func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml.Signed) (Outcome, error) {
+func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml.Signed, j *Joining) (Outcome, error) {
 	if signed.Code != done.Outcome {
 		return Outcome{}, fault.Newf(fault.Internal, "finish flow "+done.ID.String(), "the Response says %d, the flow %d", signed.Code, done.Outcome)
 	}
-	err := l.flows.FinishFlow(ctx, done, Answered{SPIDCode: who.SPIDCode, Response: signed, At: l.now()})
+	err := l.flows.FinishFlow(ctx, done, Answered{SPIDCode: who.SPIDCode, Response: signed, At: l.now(), Joining: j})
 	if err != nil {
 		l.log.ErrorContext(ctx, "login not finished", "flow", done.ID.String(), "code", done.Outcome, "error", err)
 		return Outcome{}, err
@@ -411,7 +411,7 @@ func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml
 	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
 		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
 		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed))
-	out := Outcome{Response: &signed, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who)}
+	out := Outcome{Response: &signed, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who), SessionBegan: j != nil && j.Begin}
 	l.gone.keep(done.ID, out, l.now())
 	return out, nil
 }

@@ -30,7 +30,7 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 		v.Delivery = l.delivery(ctx, f)
 	case StepConsent:
 		v.Attributes, _ = l.attributes(who, f.Request)
-		v.LastLogin = who.LastLogin
+		v.LastLogin, v.Resumed = who.LastLogin, f.Resumed
 	}
 	return Outcome{View: &v}
 }

@@ -29,7 +29,7 @@ var purposes = []string{"P", "LP", "PG", "PF", "PX"}
 
 // conformityChecks make up checkConformity; anomaly 8.
 var conformityChecks = [...]func(*arrival) error{
-	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping,
+	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping, conformContents,
 }
 
 func checkConformity(a *arrival) error {
@@ -133,6 +133,9 @@ func conformSubject(a *arrival) error {
 		if q, _ := xmldoc.Attribute(children[0], "NameQualifier"); q == "" {
 			return errors.New("subject without NameQualifier")
 		}
+		if err := plainContent(subject); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -144,7 +147,7 @@ func conformConditions(a *arrival) error {
 		}
 		for _, name := range []string{"NotBefore", "NotOnOrAfter"} {
 			if v, ok := xmldoc.Attribute(c, name); ok {
-				if _, err := parseInstant(v); err != nil {
+				if _, err := ParseInstant(v); err != nil {
 					return fmt.Errorf("conditions: %w", err)
 				}
 			}

@@ -12,9 +12,9 @@ const instantLayout = "2006-01-02T15:04:05.000Z"
 
 var instantForm = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z$`)
 
-// parseInstant reads an xs:dateTime in UTC with 0 to 9 fractional digits. An
+// ParseInstant reads an xs:dateTime in UTC with 0 to 9 fractional digits. An
 // offset or a missing zone is refused.
-func parseInstant(s string) (time.Time, error) {
+func ParseInstant(s string) (time.Time, error) {
 	if !instantForm.MatchString(s) {
 		return time.Time{}, errors.New("malformed instant")
 	}
@@ -25,9 +25,9 @@ func parseInstant(s string) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// formatInstant truncates to the millisecond: rounding up could name a moment
+// FormatInstant truncates to the millisecond: rounding up could name a moment
 // after the receiver's clock.
-func formatInstant(t time.Time) string { return t.UTC().Format(instantLayout) }
+func FormatInstant(t time.Time) string { return t.UTC().Format(instantLayout) }
 
 // issueInstant returns the moment to issue at: now in whole milliseconds, but
 // never before the request. SPs compare the two with their milliseconds, and

@@ -121,7 +121,7 @@ func (i *Issuer) PrepareAnomaly(c Code, to Reply, now time.Time) (*Prepared, err
 
 func (i *Issuer) prepare(c Code, to Reply, now time.Time) (*Prepared, error) {
 	const op = "prepare response"
-	if to.SP.IsZero() || !webLocation(to.ACS) {
+	if to.SP.IsZero() || !WebLocation(to.ACS) {
 		return nil, fault.Newf(fault.Invalid, op, "no service provider or no ACS to answer")
 	}
 	if now.IsZero() || to.RequestIssued.After(now.Add(maxRequestInHand)) {

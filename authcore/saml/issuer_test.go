@@ -226,8 +226,8 @@ func TestIssueInstant(t *testing.T) {
 		{"2026-01-02T03:04:05Z", "2026-01-02T03:06:05.1Z", "2026-01-02T03:06:05.100Z"},
 	} {
 		got := issueInstant(at(tc.now), at(tc.request))
-		if formatInstant(got) != tc.want || got.Before(at(tc.request)) {
-			t.Errorf("issueInstant(%s, %s) = %s, want %s", tc.now, tc.request, formatInstant(got), tc.want)
+		if FormatInstant(got) != tc.want || got.Before(at(tc.request)) {
+			t.Errorf("issueInstant(%s, %s) = %s, want %s", tc.now, tc.request, FormatInstant(got), tc.want)
 		}
 	}
 }
@@ -479,7 +479,7 @@ func TestAuthnInstantIsNeverLater(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v later: %v", later, err)
 		}
-		if want := `AuthnInstant="` + formatInstant(signed.IssueInstant) + `"`; !strings.Contains(string(signed.XML), want) {
+		if want := `AuthnInstant="` + FormatInstant(signed.IssueInstant) + `"`; !strings.Contains(string(signed.XML), want) {
 			t.Errorf("%v later: the Response does not say %s", later, want)
 		}
 	}

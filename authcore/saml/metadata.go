@@ -91,7 +91,7 @@ func (c *MetadataConfig) check() error {
 	for _, e := range c.SSO {
 		redirect = redirect || e.Binding == Redirect
 		post = post || e.Binding == Post
-		if !webLocation(e.Location) || e.ResponseLocation != "" || e.Binding == SOAP {
+		if !WebLocation(e.Location) || e.ResponseLocation != "" || e.Binding == SOAP {
 			return errors.New("single sign-on service without location or with a response location or binding of its own")
 		}
 	}
@@ -102,7 +102,7 @@ func (c *MetadataConfig) check() error {
 		return errors.New("single logout service is required")
 	}
 	for _, e := range c.SLO {
-		if !webLocation(e.Location) || (e.ResponseLocation != "" && !webLocation(e.ResponseLocation)) {
+		if !WebLocation(e.Location) || (e.ResponseLocation != "" && !WebLocation(e.ResponseLocation)) {
 			return errors.New("single logout service without location")
 		}
 	}
@@ -113,7 +113,7 @@ func (c *MetadataConfig) check() error {
 	}
 	o := &c.Organization
 	for lang := range o.Name {
-		if o.DisplayName[lang] == "" || !webLocation(o.URL[lang]) {
+		if o.DisplayName[lang] == "" || !WebLocation(o.URL[lang]) {
 			return errors.New("organization without display name or URL in a language")
 		}
 	}

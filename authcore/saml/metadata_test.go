@@ -246,3 +246,28 @@ func TestSPName(t *testing.T) {
 		t.Error("any name")
 	}
 }
+
+// TestLogoutEndpoints: what can be used is kept in order, the rest passed over.
+func TestLogoutEndpoints(t *testing.T) {
+	el := etree.NewDocument()
+	if err := el.ReadFromString(`<md:SPSSODescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata">` +
+		`<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:SOAP" Location="https://sp.example.it/soap"/>` +
+		`<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Artifact" Location="https://sp.example.it/a"/>` +
+		`<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="http://sp.example.it/plain"/>` +
+		`<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="https://sp.example.it/r" ResponseLocation="javascript:x"/>` +
+		`<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="https://sp.example.it/r" ResponseLocation="https://sp.example.it/rr"/>` +
+		`</md:SPSSODescriptor>`); err != nil {
+		t.Fatal(err)
+	}
+	sp := &SP{SLO: logoutEndpoints(el.Root())}
+	want := []Endpoint{{SOAP, "https://sp.example.it/soap", ""}, {Redirect, "https://sp.example.it/r", "https://sp.example.it/rr"}}
+	if diff := cmp.Diff(want, sp.SLO); diff != "" {
+		t.Error(diff)
+	}
+	if e, ok := sp.LogoutEndpoint(Redirect); !ok || e != want[1] {
+		t.Errorf("redirect: %+v", e)
+	}
+	if _, ok := sp.LogoutEndpoint(Post); ok {
+		t.Error("post: there is none")
+	}
+}

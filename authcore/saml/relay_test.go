@@ -3,6 +3,8 @@ package saml
 import (
 	"strings"
 	"testing"
+
+	"custode/authcore/saml/query"
 )
 
 // TestEndlessRelayState: by HTTP-POST nothing signs RelayState, and what is kept
@@ -10,7 +12,7 @@ import (
 func TestEndlessRelayState(t *testing.T) {
 	v, kit := testVerifier(t), spKit()
 	doc := signPost(t, plainRequest, kit.key, kit.cert)
-	for size, code := range map[int]Code{maxRelayState: 0, maxRelayState + 1: BadBinding} {
+	for size, code := range map[int]Code{query.MaxRelayState: 0, query.MaxRelayState + 1: BadBinding} {
 		relay := strings.Repeat("r", size)
 		_, err := v.Post(b64(doc), []byte(relay), true, kitNow)
 		if r := refusalOf(t, err); r.Code != code {
@@ -31,7 +33,7 @@ func TestClearLocations(t *testing.T) {
 		"http://sp.example.it/acs": false, "http://localhost.example.it/": false, "http://127.0.0.1.example.it/": false, "http://10.0.0.1/": false,
 		"//sp.example.it/acs": false, "javascript://localhost/%0aalert(1)": false,
 	} {
-		if got := webLocation(location); got != want {
+		if got := WebLocation(location); got != want {
 			t.Errorf("%s: %v", location, got)
 		}
 	}

@@ -48,7 +48,7 @@ func (i *Issuer) responseHead(c *xmldoc.Writer, p *Prepared) {
 	if p.reply.InResponseTo != "" {
 		c.Attr("InResponseTo", p.reply.InResponseTo)
 	}
-	c.Attr("IssueInstant", formatInstant(p.issued))
+	c.Attr("IssueInstant", FormatInstant(p.issued))
 	c.Raw(` Version="2.0"><saml:Issuer xmlns:saml="` + nsAssertion + `" Format="` + formatEntity + `">`)
 	c.Text(i.entityID)
 	c.Raw(`</saml:Issuer>`)
@@ -75,7 +75,7 @@ func (i *Issuer) signedAssertion(c *xmldoc.Writer, p *Prepared) {
 	start := len(c.B)
 	c.Raw(`<saml:Assertion xmlns:saml="` + nsAssertion + `" xmlns:xs="` + nsXS + `"`)
 	c.Attr("ID", p.assertionID)
-	c.Attr("IssueInstant", formatInstant(p.issued))
+	c.Attr("IssueInstant", FormatInstant(p.issued))
 	c.Raw(` Version="2.0"><saml:Issuer Format="` + formatEntity + `">`)
 	c.Text(i.entityID)
 	c.Raw(`</saml:Issuer>`)
@@ -92,7 +92,7 @@ func (i *Issuer) signedAssertion(c *xmldoc.Writer, p *Prepared) {
 }
 
 func (i *Issuer) assertionSubject(c *xmldoc.Writer, p *Prepared) {
-	end := formatInstant(p.issued.Add(assertionLife))
+	end := FormatInstant(p.issued.Add(assertionLife))
 	c.Raw(`<saml:Subject><saml:NameID Format="` + formatTransient + `"`)
 	c.Attr("NameQualifier", i.entityID)
 	c.Raw(`>`)
@@ -102,7 +102,7 @@ func (i *Issuer) assertionSubject(c *xmldoc.Writer, p *Prepared) {
 	c.Attr("NotOnOrAfter", end)
 	c.Attr("Recipient", p.reply.ACS)
 	c.Raw(`></saml:SubjectConfirmationData></saml:SubjectConfirmation></saml:Subject><saml:Conditions`)
-	c.Attr("NotBefore", formatInstant(p.issued.Add(-notBeforeMargin)))
+	c.Attr("NotBefore", FormatInstant(p.issued.Add(-notBeforeMargin)))
 	c.Attr("NotOnOrAfter", end)
 	c.Raw(`><saml:AudienceRestriction>`)
 	c.Element("saml:Audience", p.reply.SP.String())
@@ -112,7 +112,7 @@ func (i *Issuer) assertionSubject(c *xmldoc.Writer, p *Prepared) {
 func assertionStatements(c *xmldoc.Writer, p *Prepared) {
 	s := &p.statement
 	c.Raw(`<saml:AuthnStatement`)
-	c.Attr("AuthnInstant", formatInstant(s.AuthnInstant))
+	c.Attr("AuthnInstant", FormatInstant(s.AuthnInstant))
 	if s.SessionIndex != "" {
 		c.Attr("SessionIndex", s.SessionIndex)
 	}
@@ -147,10 +147,10 @@ func attributeType(a Attribute) string {
 	return "xs:string"
 }
 
-// webLocation reports whether s is an absolute https URL with a host and without
+// WebLocation reports whether s is an absolute https URL with a host and without
 // blanks: the only kind of place a browser is sent to. Plain http is for this
 // box only: a Response in clear gives its attributes to the network.
-func webLocation(s string) bool {
+func WebLocation(s string) bool {
 	for _, r := range s {
 		if r <= ' ' || r == 0x7f {
 			return false

@@ -102,7 +102,7 @@ func compareResponse(p *Prepared, r *etree.Element) error {
 	d.attr(r, "ID", p.id)
 	d.attr(r, "Destination", p.reply.ACS)
 	d.attr(r, "InResponseTo", p.reply.InResponseTo)
-	d.attr(r, "IssueInstant", formatInstant(p.issued))
+	d.attr(r, "IssueInstant", FormatInstant(p.issued))
 	d.text(d.at(r, nsAssertion, "Issuer"), p.issuer.entityID)
 	top := d.at(r, nsProtocol, "Status", "StatusCode")
 	d.attr(top, "Value", row.Status)
@@ -119,10 +119,10 @@ func compareAssertion(p *Prepared, a *etree.Element) error {
 	if !xmldoc.Is(a, nsAssertion, "Assertion") {
 		return errors.New("signed element is not the assertion")
 	}
-	s, end := &p.statement, formatInstant(p.issued.Add(assertionLife))
+	s, end := &p.statement, FormatInstant(p.issued.Add(assertionLife))
 	var d difference
 	d.attr(a, "ID", p.assertionID)
-	d.attr(a, "IssueInstant", formatInstant(p.issued))
+	d.attr(a, "IssueInstant", FormatInstant(p.issued))
 	d.text(d.at(a, nsAssertion, "Issuer"), p.issuer.entityID)
 	d.text(d.at(a, nsAssertion, "Subject", "NameID"), p.nameID)
 	data := d.at(a, nsAssertion, "Subject", "SubjectConfirmation", "SubjectConfirmationData")
@@ -132,7 +132,7 @@ func compareAssertion(p *Prepared, a *etree.Element) error {
 	d.attr(d.at(a, nsAssertion, "Conditions"), "NotOnOrAfter", end)
 	d.text(d.at(a, nsAssertion, "Conditions", "AudienceRestriction", "Audience"), p.reply.SP.String())
 	statement := d.at(a, nsAssertion, "AuthnStatement")
-	d.attr(statement, "AuthnInstant", formatInstant(s.AuthnInstant))
+	d.attr(statement, "AuthnInstant", FormatInstant(s.AuthnInstant))
 	d.attr(statement, "SessionIndex", s.SessionIndex)
 	d.text(d.at(statement, nsAssertion, "AuthnContext", "AuthnContextClassRef"), s.Level.URI())
 	if d.err != nil {

@@ -98,6 +98,9 @@ func requestedContext(root *etree.Element) (Level, Comparison, error) {
 	if len(children) != 1 || !xmldoc.Is(children[0], nsAssertion, "AuthnContextClassRef") {
 		return 0, 0, errors.New("not exactly one AuthnContextClassRef")
 	}
+	if err := plainContent(ctx, "Comparison"); err != nil {
+		return 0, 0, err
+	}
 	text, err := xmldoc.TextOf(children[0])
 	if err != nil {
 		return 0, 0, err
@@ -127,7 +130,7 @@ var comparisons = map[string]Comparison{"exact": Exact, "minimum": Minimum, "bet
 // issued returns IssueInstant if it is coherent with the time of arrival.
 func (a *arrival) issued() (time.Time, error) {
 	v, _ := xmldoc.Attribute(a.root, "IssueInstant")
-	t, err := parseInstant(v)
+	t, err := ParseInstant(v)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -151,7 +154,7 @@ func checkInstant(a *arrival) error {
 	a.request.IssueInstant = t
 	for _, c := range xmldoc.ChildrenNamed(a.root, nsAssertion, "Conditions") {
 		if v, ok := xmldoc.Attribute(c, "NotOnOrAfter"); ok {
-			if end, err := parseInstant(v); err != nil || !a.now.Before(end) {
+			if end, err := ParseInstant(v); err != nil || !a.now.Before(end) {
 				return errors.New("conditions of the request are over")
 			}
 		}

@@ -87,7 +87,7 @@ func readSP(root *etree.Element) (*SP, error) {
 	}
 	sp := &SP{EntityID: entityID}
 	if v, ok := xmldoc.Attribute(root, "validUntil"); ok {
-		if sp.ValidUntil, err = parseInstant(v); err != nil {
+		if sp.ValidUntil, err = ParseInstant(v); err != nil {
 			return nil, fmt.Errorf("validUntil: %w", err)
 		}
 	}
@@ -104,6 +104,7 @@ func readSP(root *etree.Element) (*SP, error) {
 	if sp.Services, err = attributeServices(role); err != nil {
 		return nil, err
 	}
+	sp.SLO = logoutEndpoints(role)
 	for _, org := range xmldoc.ChildrenNamed(root, nsMetadata, "Organization") {
 		sp.DisplayName = localized(xmldoc.ChildrenNamed(org, nsMetadata, "OrganizationDisplayName"))
 	}
@@ -190,7 +191,7 @@ func assertionConsumers(role *etree.Element) ([]ACS, error) {
 			return nil, fmt.Errorf("AssertionConsumerService: %w", err)
 		}
 		acs := ACS{Index: n}
-		if acs.Location, _ = xmldoc.Attribute(el, "Location"); !webLocation(acs.Location) {
+		if acs.Location, _ = xmldoc.Attribute(el, "Location"); !WebLocation(acs.Location) {
 			return nil, errors.New("AssertionConsumerService without a web location")
 		}
 		if v, ok := xmldoc.Attribute(el, "isDefault"); ok {
@@ -210,6 +211,36 @@ func assertionConsumers(role *etree.Element) ([]ACS, error) {
 		}
 	}
 	return all, nil
+}
+
+// maxLogoutEndpoints bounds what is kept of one SP; three bindings exist.
+const maxLogoutEndpoints = 8
+
+// logoutEndpoints returns the SingleLogoutServices that can be used. A broken
+// one is passed over: whoever cannot be told of a logout can still log people in.
+func logoutEndpoints(role *etree.Element) []Endpoint {
+	var all []Endpoint
+	for _, el := range xmldoc.ChildrenNamed(role, nsMetadata, "SingleLogoutService") {
+		binding, _ := xmldoc.Attribute(el, "Binding")
+		e := Endpoint{Binding: map[string]Binding{bindingRedirect: Redirect, bindingPost: Post, bindingSOAP: SOAP}[binding]}
+		e.Location, _ = xmldoc.Attribute(el, "Location")
+		e.ResponseLocation, _ = xmldoc.Attribute(el, "ResponseLocation")
+		if e.Binding == 0 || !WebLocation(e.Location) || e.ResponseLocation != "" && !WebLocation(e.ResponseLocation) || len(all) == maxLogoutEndpoints {
+			continue
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// LogoutEndpoint returns the SP's SingleLogoutService of that binding.
+func (sp *SP) LogoutEndpoint(b Binding) (Endpoint, bool) {
+	for _, e := range sp.SLO {
+		if e.Binding == b {
+			return e, true
+		}
+	}
+	return Endpoint{}, false
 }
 
 // attributeServices returns the AttributeConsumingServices by index; there may

@@ -92,6 +92,7 @@ type SP struct {
 	Certificates []*x509.Certificate // KeyDescriptor use="signing" or without use
 	ACS          []ACS               // HTTP-POST AssertionConsumerService only, by index
 	Services     []AttributeService  // by index
+	SLO          []Endpoint          // SingleLogoutService, usable ones in document order
 	ValidUntil   time.Time           // EntityDescriptor/@validUntil, zero for none
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/beevik/etree"
 
+	"custode/authcore/saml/query"
 	"custode/authcore/saml/xmldoc"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -76,18 +77,18 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 // query as received, still percent-encoded, without "?"; now is the time of
 // arrival. A refusal is a *Refusal. Nothing of rawQuery is kept.
 func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, error) {
-	q, err := splitQuery(rawQuery)
+	q, err := query.Split(rawQuery, query.Request)
 	if err != nil {
 		return page(BadBinding, err)
 	}
-	relay, err := q.relay()
+	relay, err := q.RelayState()
 	if err != nil {
 		return page(BadBinding, fmt.Errorf("decode RelayState: %w", err))
 	}
-	if len(relay) > maxRelayState {
-		return page(BadBinding, errRelayState)
+	if len(relay) > query.MaxRelayState {
+		return page(BadBinding, query.ErrRelayState)
 	}
-	doc, err := q.document(&v.inflaters)
+	doc, err := q.Document(&v.inflaters, requestBounds.Bytes)
 	if err != nil {
 		return page(BadBinding, err)
 	}
@@ -102,10 +103,10 @@ func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, er
 	if xmldoc.CountSignatures(root) > 0 {
 		return page(BadRedirectSig, errors.New("signature inside a redirected document"))
 	}
-	if err := q.verify(sp.Certificates, now); err != nil {
+	if err := q.Verify(sp.Certificates, now); err != nil {
 		return page(BadRedirectSig, err)
 	}
-	return v.accept(&arrival{binding: Redirect, raw: doc, relay: relay, hasRelay: q.hasRelayState, root: root, sp: sp, now: now})
+	return v.accept(&arrival{binding: Redirect, raw: doc, relay: relay, hasRelay: q.HasRelayState, root: root, sp: sp, now: now})
 }
 
 // Post verifies a request that arrived by HTTP-POST. samlRequest is the form
@@ -113,8 +114,8 @@ func (v *Verifier) Redirect(rawQuery []byte, now time.Time) (VerifiedRequest, er
 // and hasRelayState describe the field RelayState; now is the time of arrival.
 // A refusal is a *Refusal. Nothing of the arguments is kept.
 func (v *Verifier) Post(samlRequest, relayState []byte, hasRelayState bool, now time.Time) (VerifiedRequest, error) {
-	if len(relayState) > maxRelayState {
-		return page(BadBinding, errRelayState)
+	if len(relayState) > query.MaxRelayState {
+		return page(BadBinding, query.ErrRelayState)
 	}
 	doc, err := decodePost(samlRequest)
 	if err != nil {

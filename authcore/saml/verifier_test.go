@@ -14,6 +14,7 @@ import (
 
 	dsig "github.com/russellhaering/goxmldsig"
 
+	"custode/authcore/saml/query"
 	"custode/internal/fault"
 )
 
@@ -342,7 +343,7 @@ func TestRedirectBinding(t *testing.T) {
 		"octets after the stream": {packed(append(deflate(plainRequest), 0)), BadBinding},
 		"bomb":                    {bomb, BadBinding},
 		"query too long":          {good + "&x=" + strings.Repeat("x", 128<<10), BadBinding},
-		"SAMLEncoding":            {good + "&SAMLEncoding=" + url.QueryEscape(encodingDeflate), 0},
+		"SAMLEncoding":            {good + "&SAMLEncoding=" + url.QueryEscape(query.EncodingDeflate), 0},
 		"other SAMLEncoding":      {good + "&SAMLEncoding=urn%3Ax", BadBinding},
 		"stream cut short":        {packed(deflate(plainRequest)[:60]), BadBinding},
 		"with response":           {good + "&SAMLResponse=x", BadBinding},

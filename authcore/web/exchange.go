@@ -66,7 +66,7 @@ type answer struct {
 	contentType string
 	language    string // of a page; "" for what has none
 	body        []byte
-	location    string   // path of our own, for 303
+	location    string   // for 303: a path of our own, or where metadata says that a message goes
 	cookies     []string // Set-Cookie values
 	csp         string   // "": the policy of pages
 	referrer    string   // "": same-origin
@@ -94,6 +94,11 @@ func (s *Server) route(ctx context.Context, r request) (string, answer) {
 	}
 	if text, ok := strings.CutPrefix(r.path, "/flow/"); ok {
 		return "flow", s.flow(ctx, r, text)
+	}
+	if s.cfg.Sessions != nil {
+		if name, a, ok := s.sessionRoute(ctx, r); ok {
+			return name, a
+		}
 	}
 	switch r.path {
 	case "/sso/redirect":
@@ -136,6 +141,7 @@ func (s *Server) home(r request) answer {
 	}
 	p := s.newPage(r, "home")
 	p.EntityID = s.cfg.EntityID.String()
+	p.HasSessions = s.cfg.Sessions != nil
 	p.Path = "/"
 	return s.render(p, http.StatusOK)
 }

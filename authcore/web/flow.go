@@ -27,12 +27,12 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 	if !ok {
 		return s.message(r, http.StatusForbidden, "browser")
 	}
-	out, err := s.cfg.Logins.View(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer})
+	out, err := s.cfg.Logins.View(ctx, flow, visitor(r, k, flow))
 	if err != nil {
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level)
+		return s.withSession(s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
@@ -73,7 +73,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 		return s.message(r, http.StatusBadRequest, "bad")
 	}
 	path := "/flow/" + flow.String()
-	out, err := s.cfg.Logins.Answer(ctx, flow, authcore.Visitor{Browser: k.browser(), Address: r.peer}, a)
+	out, err := s.cfg.Logins.Answer(ctx, flow, visitor(r, k, flow), a)
 	switch {
 	case fault.Is(err, fault.Conflict), fault.Is(err, fault.Invalid):
 		// An answer to a page that is past, or a double click: show where the
@@ -83,7 +83,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level)
+		return s.withSession(s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}

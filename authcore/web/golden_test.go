@@ -111,7 +111,7 @@ func allPages() []shownPage {
 	for d := authcore.DeliveryUnknown; d <= authcore.DeliveryUncertain; d++ {
 		list = append(list, viewPage(fmt.Sprintf("code-delivery-%d", d), authcore.StepCode, func(v *authcore.View) { v.Delivery = d }))
 	}
-	return list
+	return append(list, sessionPages()...)
 }
 
 // visible is the text that a page shows in its chosen language, line by line.

@@ -22,7 +22,7 @@ import (
 var templateFiles embed.FS
 
 // pageNames are the templates; each fills in templates/layout.html.
-var pageNames = []string{"credentials", "method", "code", "consent", "handover", "temporary", "anomaly", "message", "home"}
+var pageNames = []string{"credentials", "method", "code", "consent", "handover", "temporary", "anomaly", "message", "home", "session", "logout", "carry", "plain"}
 
 // pages renders. It is read-only after newPages.
 type pages struct {
@@ -78,6 +78,15 @@ type page struct {
 
 	Attributes []attributeItem
 	LastLogin  string
+	Resumed    bool // no password was asked: a session is open
+
+	HasSessions            bool // home
+	Person, Since, Expires string
+	Services               []serviceItem
+	Pending                string // path of a logout that can be continued
+	Auto, Again, Over      bool   // logout
+	Parameter              string // carry: name of the field
+	To                     string // logout: who waits for the answer
 
 	ACS, ACSHost, SAMLResponse, RelayState, Nonce string
 	HasRelayState                                 bool
@@ -280,6 +289,7 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 		for _, a := range v.Attributes {
 			p.Attributes = append(p.Attributes, attributeItem{p.book.Label(a.Name), p.book.Value(a.Name, a.Value)})
 		}
+		p.Resumed = v.Resumed
 		if !v.LastLogin.IsZero() {
 			t := v.LastLogin.In(s.pages.rome)
 			p.LastLogin = p.text("consent.last", p.book.Date(t), t.Format("15:04"))

@@ -39,18 +39,22 @@ func newSecret(random io.Reader) (secret, error) {
 func (k secret) browser() [32]byte { return sha256.Sum256(k[:]) }
 
 // derive gives a value that only holders of the secret can make, different per
-// purpose.
-func (k secret) derive(purpose string, flow id.FlowID, data string) string {
-	m := hmac.New(sha256.New, k[:])
-	fmt.Fprintf(m, "custode/authcore/web/%s/1\x00%s\x00%s", purpose, flow, data)
-	return base64.RawURLEncoding.EncodeToString(m.Sum(nil))
+// purpose and for each flow or logout.
+func (k secret) derive(purpose string, of fmt.Stringer, data string) string {
+	return base64.RawURLEncoding.EncodeToString(k.mac(purpose, of, data))
 }
 
-// formToken is the synchronizer token of the flow's forms.
-func (k secret) formToken(flow id.FlowID) string { return k.derive("form", flow, "") }
+func (k secret) mac(purpose string, of fmt.Stringer, data string) []byte {
+	m := hmac.New(sha256.New, k[:])
+	fmt.Fprintf(m, "custode/authcore/web/%s/1\x00%s\x00%s", purpose, of, data)
+	return m.Sum(nil)
+}
 
-func (k secret) checkFormToken(flow id.FlowID, got []byte) bool {
-	return hmac.Equal([]byte(k.formToken(flow)), got)
+// formToken is the synchronizer token of the forms of a flow or logout.
+func (k secret) formToken(of fmt.Stringer) string { return k.derive("form", of, "") }
+
+func (k secret) checkFormToken(of fmt.Stringer, got []byte) bool {
+	return hmac.Equal([]byte(k.formToken(of)), got)
 }
 
 func flowCookieName(flow id.FlowID) string {
@@ -85,8 +89,11 @@ func cookieValue(header, name string) string {
 }
 
 func secretOf(header string, flow id.FlowID) (secret, bool) {
+	return parseSecret(cookieValue(header, flowCookieName(flow)))
+}
+
+func parseSecret(v string) (secret, bool) {
 	var k secret
-	v := cookieValue(header, flowCookieName(flow))
 	b, err := base64.RawURLEncoding.Strict().DecodeString(v)
 	if err != nil || len(b) != len(k) {
 		return secret{}, false

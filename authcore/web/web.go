@@ -10,7 +10,8 @@
 // Wire formats: SAML HTTP-Redirect on GET /sso/redirect and HTTP-POST on POST
 // /sso/post (the octets go to Requests untouched); pages of a flow at
 // /flow/{id}, answered by application/x-www-form-urlencoded posts and
-// post-redirect-get; the Response leaves as an auto-submitting HTML form to
+// post-redirect-get; single logout on /slo/redirect, /slo/post and /slo/soap, its
+// steps at /logout/{id}, the session's page at /session; the Response leaves as an auto-submitting HTML form to
 // the assertion consumer service. Cookies are __Host- cookies: one random
 // secret per flow, whose SHA-256 is all that authcore ever sees, and the
 // language. Forms carry a token derived from the flow's secret.
@@ -39,6 +40,8 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/saml/logout"
+	"custode/authcore/session"
 	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -67,6 +70,28 @@ type Requests interface {
 	Post(samlRequest, relayState []byte, hasRelayState bool, now time.Time) (saml.VerifiedRequest, error)
 }
 
+// Sessions is single sign-on within a browser and its end (session.Sessions).
+type Sessions interface {
+	// View tells what the session page shows.
+	View(ctx context.Context, cookie [32]byte) (session.View, error)
+	// Leave ends the session because the person asked.
+	Leave(ctx context.Context, cookie, browser [32]byte) (id.LogoutID, error)
+	// Arrive takes a message that came through the browser.
+	Arrive(ctx context.Context, v logout.Verified, browser [32]byte) (session.Next, error)
+	// SOAP takes a request that came over SOAP.
+	SOAP(ctx context.Context, v logout.Verified) (*logout.Message, error)
+	// Step makes a move in a logout.
+	Step(ctx context.Context, which id.LogoutID, browser [32]byte, m session.Move) (session.Page, error)
+}
+
+// LogoutMessages verifies logout messages (logout.Reader). The slices are copies
+// that the implementation may keep.
+type LogoutMessages interface {
+	Redirect(rawQuery []byte, now time.Time) (logout.Verified, error)
+	Post(parameter string, message, relayState []byte, hasRelayState bool, now time.Time) (logout.Verified, error)
+	SOAP(envelope []byte, now time.Time) (logout.Verified, error)
+}
+
 // Config says what a Server serves. All fields without a stated default are
 // required.
 type Config struct {
@@ -89,6 +114,12 @@ type Config struct {
 
 	Logins   Logins
 	Requests Requests
+	// Sessions and LogoutMessages serve single logout and the session page; both
+	// nil: their addresses do not exist.
+	Sessions       Sessions
+	LogoutMessages LogoutMessages
+	SessionLife    time.Duration // Max-Age of a session's cookie; 0: 2 hours
+
 	Metadata func() []byte // the signed metadata document; nil or empty: 503
 	Health   func() error  // nil when fit to serve; must be cheap
 
@@ -141,6 +172,10 @@ func New(cfg Config) (*Server, error) {
 		cfg.Random == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, fault.Newf(fault.Invalid, "build web server", "a required part of the configuration is nil")
 	}
+	if (cfg.Sessions == nil) != (cfg.LogoutMessages == nil) {
+		return nil, fault.Newf(fault.Invalid, "build web server", "sessions need logout messages and the reverse")
+	}
+	cfg.SessionLife = cmp.Or(cfg.SessionLife, 2*time.Hour)
 	if cfg.FlowLife < time.Minute || cfg.FlowLife > time.Hour {
 		return nil, fault.Newf(fault.Invalid, "build web server", "flow life %v is not between 1m and 1h", cfg.FlowLife)
 	}

@@ -30,6 +30,8 @@ type cli struct {
 	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Registry    registryCmd `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Version     versionCmd  `cmd:"" help:"Print the version."`
+
+	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }
 
 type versionCmd struct{}

@@ -18,6 +18,8 @@ import (
 	"custode/authcore"
 	"custode/authcore/attribute"
 	"custode/authcore/saml"
+	"custode/authcore/saml/logout"
+	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
@@ -89,6 +91,8 @@ type appliance struct {
 	pool      *modem.Pool
 	sps       replica
 	watched   watched
+	sessions  *session.Sessions
+	logouts   *logout.Reader
 	web       *web.Server
 	admin     *admin.Server
 }
@@ -172,9 +176,16 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.openRegistry(ctx, random); err != nil {
+		return err
+	}
+	if err := a.openSessions(random); err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
-		Random: random, Now: time.Now, Log: a.log,
+		Sessions: a.loginSessions(),
+		Random:   random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
@@ -182,7 +193,7 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registryMethods(a.methods(random)), a.log)
-	return a.newWeb(ctx, login, random)
+	return a.newWeb(login, random)
 }
 
 // The published locations, below the public URL.
@@ -191,6 +202,7 @@ const (
 	pathSSOPost     = "/sso/post"
 	pathSLORedirect = "/slo/redirect"
 	pathSLOPost     = "/slo/post"
+	pathSLOSOAP     = "/slo/soap"
 )
 
 func (a *appliance) signMetadata() error {
@@ -202,7 +214,7 @@ func (a *appliance) signMetadata() error {
 	}
 	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
 		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
-		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}},
+		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}, {Binding: saml.SOAP, Location: url + pathSLOSOAP}},
 		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
 		Attributes:   attribute.Names(),
 		Certificates: further,
@@ -210,10 +222,7 @@ func (a *appliance) signMetadata() error {
 	return err
 }
 
-func (a *appliance) newWeb(ctx context.Context, login *authcore.Login, random io.Reader) error {
-	if err := a.openRegistry(ctx, random); err != nil {
-		return err
-	}
+func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
 		FutureSkew: a.policy.Request.FutureSkew, PastSkew: a.policy.Request.PastSkew,
@@ -228,6 +237,7 @@ func (a *appliance) newWeb(ctx context.Context, login *authcore.Login, random io
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
+		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err

@@ -134,6 +134,10 @@ func TestPolicyRefusals(t *testing.T) {
 		"plain link":       {"privacy: https://www.example.it/privacy", "privacy: http://localhost/privacy", "pages.privacy"},
 		"link of a path":   {"help: https://www.example.it/{lang}/assistenza", "help: /assistenza", "pages.help"},
 		"quote in a link":  {"privacy: https://www.example.it/privacy", `privacy: 'https://www.example.it/">'`, "pages.privacy"},
+		"long idle":        {"idle: 30m", "idle: 25h", "session.idle"},
+		"short absolute":   {"absolute: 2h", "absolute: 20m", "session.absolute"},
+		"patient logout":   {"logout_per_sp: 4s", "logout_per_sp: 11s", "session.logout_per_sp"},
+		"hasty logout":     {"logout_total: 10s", "logout_total: 2s", "session.logout_total"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "policy.yaml")

@@ -19,6 +19,7 @@ type Policy struct {
 	Request      RequestPolicy      `yaml:"request"`
 	Attributes   AttributePolicy    `yaml:"attributes"`
 	Flow         FlowPolicy         `yaml:"flow"`
+	Session      SessionPolicy      `yaml:"session"`
 	Codes        CodePolicy         `yaml:"codes"`
 	Passwords    PasswordPolicy     `yaml:"passwords"`
 	Pages        PagePolicy         `yaml:"pages"`
@@ -125,6 +126,7 @@ func (c *Policy) Validate() error {
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
 	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
+	c.Session.validate(&p)
 	c.Pages.validate(&p)
 	c.Registry.validate(&p)
 	c.CertifiedLog.validate(&p)

@@ -305,7 +305,6 @@ func TestBrowserServiceProviderErrors(t *testing.T) {
 
 			for _, page := range []struct{ name, path, want string }{
 				{"11-bad-choice", "/login?livello=9&metodo=post", "Scelta non riconosciuta"},
-				{"12-no-logout", "/slo", "Uscita unica non disponibile"},
 				{"13-not-found", "/altro", "Pagina non trovata"},
 			} {
 				b.do(chromedp.Navigate(l.SPURL+page.path), chromedp.WaitVisible(chromedp.CSS("main")))

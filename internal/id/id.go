@@ -48,6 +48,11 @@ type ChallengeID struct{ text }
 // MessageID names an SMS in the outbox: "m_" and 32 hexadecimal digits.
 type MessageID struct{ text }
 
+// LogoutID names the end of one browser session being told to its service
+// providers: "l_" and 32 hexadecimal digits. It may stand in a URL: without the
+// browser's cookie it opens nothing.
+type LogoutID struct{ text }
+
 var hex32 = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func parseRandom(prefix, what, s string) (text, error) {
@@ -140,3 +145,18 @@ func unmarshal[T any](x *T, b []byte, parse func(string) (T, error)) error {
 	*x = v
 	return nil
 }
+
+// NewLogoutID draws 128 bits from random. It fails only when random does.
+func NewLogoutID(random io.Reader) (LogoutID, error) {
+	t, err := newRandom("l_", random)
+	return LogoutID{t}, err
+}
+
+// ParseLogoutID accepts the form NewLogoutID makes; else fault.Invalid.
+func ParseLogoutID(s string) (LogoutID, error) {
+	t, err := parseRandom("l_", "logout identifier", s)
+	return LogoutID{t}, err
+}
+
+// UnmarshalText parses b as ParseLogoutID does; empty text gives the zero value.
+func (x *LogoutID) UnmarshalText(b []byte) error { return unmarshal(x, b, ParseLogoutID) }

@@ -14,10 +14,10 @@ import (
 
 var _ authcore.Flows = (*DB)(nil)
 
-// documentVersion is in both JSON documents. A program refuses documents of a
+// documentVersion is in all JSON documents. A program refuses documents of a
 // version it does not know; a field that is added needs a new number and a
 // reader for the old one, unless all flows may be dropped (they live minutes).
-const documentVersion = 2
+const documentVersion = 3
 
 // progressDocument is the part of a flow that steps change, beyond the columns.
 type progressDocument struct {
@@ -31,6 +31,8 @@ type progressDocument struct {
 	Performed     saml.Level
 	Authenticated int64
 	Outcome       saml.Code
+	Session       string
+	Resumed       bool
 }
 
 // requestDocument is the part that never changes after CreateFlow, beyond the
@@ -155,6 +157,9 @@ func (db *DB) FinishFlow(ctx context.Context, f authcore.Flow, a authcore.Answer
 		if !success {
 			return nil
 		}
+		if err := joinSession(ctx, q, f, a); err != nil {
+			return err
+		}
 		n, err := q.UpdateIdentityLastLogin(ctx, sqlite.UpdateIdentityLastLoginParams{
 			LastLogin: nanos(a.At), Subject: f.Subject.String(), RequiredState: int64(authcore.Active),
 		})
@@ -211,6 +216,7 @@ func encodeProgress(f authcore.Flow) (string, error) {
 	return encode("encode flow "+f.ID.String(), progressDocument{
 		V: documentVersion, WrongPassword: f.WrongPassword, WrongCode: f.WrongCode, Subject: f.Subject, Method: f.Method,
 		Challenge: f.Challenge, CodesIssued: f.CodesIssued, Performed: f.Performed, Authenticated: nanos(f.Authenticated), Outcome: f.Outcome,
+		Session: f.Session, Resumed: f.Resumed,
 	})
 }
 
@@ -236,6 +242,7 @@ func decodeFlow(flow id.FlowID, row sqlite.GetFlowRow) (authcore.Flow, error) {
 		ID: flow, SPName: r.SPName, Step: authcore.Step(row.Step), Started: instant(r.Started), Deadline: instant(row.Deadline),
 		WrongPassword: p.WrongPassword, WrongCode: p.WrongCode, Subject: p.Subject, Method: p.Method, Challenge: p.Challenge,
 		CodesIssued: p.CodesIssued, Performed: p.Performed, Authenticated: instant(p.Authenticated), Outcome: p.Outcome, Version: row.Version,
+		Session: p.Session, Resumed: p.Resumed,
 		Request: saml.Request{
 			ID: row.RequestID, IssueInstant: instant(r.IssueInstant), Binding: r.Binding, Level: r.Level, Comparison: r.Comparison,
 			ForceAuthn: r.ForceAuthn, ACS: r.ACS, HasAttributes: r.HasAttributes, Attributes: r.Attributes,

@@ -5,6 +5,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/saml"
+	"custode/authcore/session"
 	"custode/internal/store"
 	"custode/modem"
 )
@@ -21,7 +22,8 @@ func TestStoredNumbers(t *testing.T) {
 		{"authcore.Method", []int{int(authcore.MethodNone), int(authcore.MethodSMS)}, 0},
 		{"authcore.State", []int{int(authcore.Active), int(authcore.Suspended), int(authcore.Revoked)}, 1},
 		{"saml.Level", []int{int(saml.L1), int(saml.L2), int(saml.L3)}, 1},
-		{"saml.Binding", []int{int(saml.Redirect), int(saml.Post)}, 1},
+		{"saml.Binding", []int{int(saml.Redirect), int(saml.Post), int(saml.SOAP)}, 1},
+		{"session.State", []int{int(session.Waiting), int(session.Sent), int(session.Done), int(session.Failed)}, 1},
 		{"saml.Comparison", []int{int(saml.Exact), int(saml.Minimum), int(saml.Better), int(saml.Maximum)}, 0},
 		{"modem.Class", []int{int(modem.OneTime), int(modem.Alert), int(modem.Bulk)}, 0},
 		{"modem.State", []int{int(modem.Queued), int(modem.Sending), int(modem.Sent), int(modem.Delivered), int(modem.Failed), int(modem.Expired), int(modem.MaybeSent), int(modem.Cancelled)}, 0},

@@ -62,11 +62,11 @@ func numbered(query string) string {
 
 // FuzzDecodeFlow: no document panics, and what is accepted comes back the same.
 func FuzzDecodeFlow(f *testing.F) {
-	f.Add(`{"V":2}`, `{"V":2}`, "https://sp.example.it")
-	f.Add(`{"V":2,"WrongPassword":2,"Subject":"s_0123456789abcdef0123456789abcdef","Challenge":"","Authenticated":1,"Outcome":25}`,
-		`{"V":2,"Started":-5,"SPName":{"it":"x"},"RelayState":"AP8=","Attributes":["name"],"Level":2}`, "urn:x:y")
-	f.Add(`{"V":2}`, `[]`, "")
-	f.Add(`{"V":2,"Flow":1}`, `{"V":2,"Level":256}`, "x")
+	f.Add(`{"V":3}`, `{"V":3}`, "https://sp.example.it")
+	f.Add(`{"V":3,"WrongPassword":2,"Subject":"s_0123456789abcdef0123456789abcdef","Challenge":"","Authenticated":1,"Outcome":25}`,
+		`{"V":3,"Started":-5,"SPName":{"it":"x"},"RelayState":"AP8=","Attributes":["name"],"Level":2}`, "urn:x:y")
+	f.Add(`{"V":3}`, `[]`, "")
+	f.Add(`{"V":3,"Flow":1}`, `{"V":3,"Level":256}`, "x")
 	f.Fuzz(func(t *testing.T, progress, document, sp string) {
 		row := sqlite.GetFlowRow{Version: 1, Step: 1, Browser: make([]byte, 32), Sp: sp, RequestID: "_1", Progress: progress, Document: document}
 		flow, err := decodeFlow(idOfFlow(t), row)

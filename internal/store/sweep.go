@@ -15,17 +15,22 @@ const (
 	keepChallenges = 48 * time.Hour
 	keepMessages   = 48 * time.Hour
 	keepTallies    = 30 * 24 * time.Hour
+	// Longer than any session may live (session.Policy): until then a
+	// LogoutRequest about it is recognised.
+	keepSessions = 25 * time.Hour
+	keepLogouts  = time.Hour
 	// sweepBatch bounds how long one transaction of Sweep holds the write lock.
 	sweepBatch = 500
 )
 
 // Swept is what a Sweep deleted.
 type Swept struct {
-	Flows, Challenges, Messages, Tallies int64
+	Flows, Challenges, Messages, Tallies, Sessions, Logouts int64
 }
 
 // Sweep deletes what is over: flows an hour after their deadline, challenges and
-// messages two days after they expired, tallies 30 days after the last failure.
+// messages two days after they expired, tallies 30 days after the last failure, sessions 25 hours after they were used
+// last, logouts an hour after their deadline.
 // Answers (the transaction register) and identities stay. It works in small
 // transactions; when it fails, what was deleted so far stays deleted.
 func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
@@ -47,6 +52,12 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
 		}},
 		{"sweep tallies", &s.Tallies, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepTallies(ctx, sqlite.SweepTalliesParams{Before: nanos(now.Add(-keepTallies)), Most: sweepBatch})
+		}},
+		{"sweep sessions", &s.Sessions, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepSessions(ctx, sqlite.SweepSessionsParams{Before: nanos(now.Add(-keepSessions)), Most: sweepBatch})
+		}},
+		{"sweep logouts", &s.Logouts, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepLogouts(ctx, sqlite.SweepLogoutsParams{Before: nanos(now.Add(-keepLogouts)), Most: sweepBatch})
 		}},
 	}
 	for _, step := range steps {

@@ -17,6 +17,8 @@ type IdP struct {
 	EntityID string
 	// SSOPost and SSORedirect are the SingleSignOnService locations by binding.
 	SSOPost, SSORedirect string
+	// SLO is the SingleLogoutService locations by binding URI.
+	SLO map[string]string
 	// Signers are the certificates of KeyDescriptors for signing.
 	Signers []*x509.Certificate
 }
@@ -108,7 +110,7 @@ func readIdP(root *etree.Element) (*IdP, error) {
 	if idp.SSOPost == "" || idp.SSORedirect == "" {
 		return nil, errors.New("SingleSignOnService: want both HTTP-POST and HTTP-Redirect")
 	}
-	if slo, err := locations(role, "SingleLogoutService"); err != nil || len(slo) == 0 {
+	if idp.SLO, err = locations(role, "SingleLogoutService"); err != nil || len(idp.SLO) == 0 {
 		return nil, cmp.Or(err, errors.New("no SingleLogoutService"))
 	}
 	return idp, checkOffered(role)

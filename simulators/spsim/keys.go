@@ -68,3 +68,8 @@ func makeKeyPair(cfg Config) (*rsa.PrivateKey, []byte, error) {
 	}
 	return key, der, nil
 }
+
+// Signer returns the key that signs the SP's messages, or one of nobody's.
+func (sp *SP) Signer(stranger bool) (*rsa.PrivateKey, error) {
+	return sp.signingKey(Request{OtherKey: stranger})
+}

@@ -49,7 +49,9 @@ func (sp *SP) describeRole(root *etree.Element) {
 		"AuthnRequestsSigned", "true", "WantAssertionsSigned", "true")
 	data := add(add(add(role, "md:KeyDescriptor", "use", "signing"), "ds:KeyInfo"), "ds:X509Data")
 	add(data, "ds:X509Certificate").SetText(base64.StdEncoding.EncodeToString(sp.cert))
-	add(role, "md:SingleLogoutService", "Binding", bindingPost, "Location", sp.cfg.BaseURL+"/slo")
+	for _, b := range sp.cfg.LogoutBindings {
+		add(role, "md:SingleLogoutService", "Binding", logoutBindings[b], "Location", sp.cfg.BaseURL+"/slo/"+b)
+	}
 	add(role, "md:NameIDFormat").SetText(formatTransient)
 	add(role, "md:AssertionConsumerService",
 		"Binding", bindingPost, "Location", sp.ACS(0), "index", "0", "isDefault", "true")

@@ -68,7 +68,7 @@ func TestMetadataContent(t *testing.T) {
 		value("//ContactPerson/Extensions/Public", ""),
 	}
 	want := []string{
-		testBase, "true", "0", "true", testBase + "/acs", testBase + "/acs/1", testBase + "/slo",
+		testBase, "true", "0", "true", testBase + "/acs", testBase + "/acs/1", testBase + "/slo/soap",
 		"fiscalNumber", "Ente <&> di prova", "other", "c_z999", "",
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -13,7 +13,7 @@
 // missing or doubled, or changed at will before they are signed.
 //
 // It is not an SP for production: keys live in memory, nothing is persisted,
-// single logout is declared in the metadata but not spoken.
+// single logout is package slo.
 //
 // Formats: SAML 2.0 over HTTP-Redirect and HTTP-POST, XML signatures with
 // RSA-SHA256 and exclusive canonicalisation, times in UTC with milliseconds.
@@ -51,6 +51,7 @@ const (
 
 	bindingPost     = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 	bindingRedirect = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
+	bindingSOAP     = "urn:oasis:names:tc:SAML:2.0:bindings:SOAP"
 
 	formatEntity    = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
 	formatTransient = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
@@ -58,6 +59,8 @@ const (
 	levelPrefix  = "https://www.spid.gov.it/SpidL"
 	statusPrefix = "urn:oasis:names:tc:SAML:2.0:status:"
 )
+
+var logoutBindings = map[string]string{"soap": bindingSOAP, "redirect": bindingRedirect, "post": bindingPost}
 
 // instantLayout is the only time format SPID peers all accept: UTC, a literal
 // Z, exactly three fractional digits.
@@ -101,6 +104,9 @@ type Config struct {
 	// attribute names it requests. The default has three sets: 0 for the
 	// demonstration, 1 with the fiscal number only, 2 with every SPID name.
 	AttributeSets map[int][]string
+
+	// LogoutBindings (soap, redirect, post; default all) are what package slo speaks.
+	LogoutBindings []string
 
 	// Skew is tolerated when times are compared with Now; the default is none.
 	Skew time.Duration
@@ -185,6 +191,9 @@ func (c *Config) fill() error {
 		if index < 0 || index > 65535 || len(set) == 0 {
 			return fmt.Errorf("attribute set %d: want an index of 0..65535 and at least one name", index)
 		}
+	}
+	if c.LogoutBindings == nil {
+		c.LogoutBindings = []string{"soap", "redirect", "post"}
 	}
 	if c.RequestTTL <= 0 {
 		c.RequestTTL = defaultRequestTTL

@@ -209,7 +209,11 @@ func TestCanonicalRefuses(t *testing.T) {
 		"xmlns's namespace taken":   `<a xmlns="http://www.w3.org/2000/xmlns/"/>`,
 		"attribute under two names": `<a xmlns:x="u" xmlns:y="u" x:b="1" y:b="2"/>`,
 	} {
-		if got, err := canonical(parseTree(t, doc), nil, ""); err == nil {
+		tree := etree.NewDocument() // Bounds.Parse refuses some of them itself
+		if err := tree.ReadFromString(doc); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := canonical(tree.Root(), nil, ""); err == nil {
 			t.Errorf("%s: %s", name, got)
 		}
 	}

@@ -199,11 +199,16 @@ func (b Bounds) checkTree(root *etree.Element) error {
 	ids, declarations := make(map[string]struct{}, 2), 0
 	var walk func(el *etree.Element) error
 	walk = func(el *etree.Element) error {
+		if el.Space != "" && el.NamespaceURI() == "" {
+			return errors.New("prefix without a declaration")
+		}
 		for i, a := range el.Attr {
 			if a.Space == "xmlns" || a.Space == "" && a.Key == "xmlns" {
 				if declarations++; declarations > b.Declarations {
 					return fmt.Errorf("more than %d namespace declarations", b.Declarations)
 				}
+			} else if a.Space != "" && a.Space != "xml" && a.NamespaceURI() == "" {
+				return errors.New("prefix without a declaration")
 			}
 			for _, other := range el.Attr[:i] {
 				if a.Space == other.Space && a.Key == other.Key {

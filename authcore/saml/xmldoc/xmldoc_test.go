@@ -74,6 +74,11 @@ func TestParseBounds(t *testing.T) {
 		{"ID twice", "<a ID='1'><b ID='1'/></a>", testBounds, false},
 		{"ID twice under other names", "<a ID='1'><b Id='1'/></a>", testBounds, false},
 		{"lone less-than", "<a>< </a>", testBounds, false},
+		{"undeclared prefix", "<x:a/>", testBounds, false},
+		{"undeclared prefix inside", "<a><x:b/></a>", testBounds, false},
+		{"undeclared prefix of an attribute", "<a x:b='1'/>", testBounds, false},
+		{"prefix of nothing", "<x:a xmlns:x=''/>", testBounds, false},
+		{"declared prefix", "<x:a xmlns:x='u' x:b='1' xml:lang='it'/>", testBounds, true},
 		{"ends in less-than", "<a/><", testBounds, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

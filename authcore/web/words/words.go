@@ -70,7 +70,7 @@ func (s sentence) in(lang string) string {
 
 // tables are all rows there are; no key is in two of them.
 func tables() []map[string]sentence {
-	return []map[string]sentence{loginRows, messageRows, valueRows}
+	return []map[string]sentence{loginRows, messageRows, sessionRows, valueRows}
 }
 
 // Book is the sentences in one language. The zero Book is Italian.

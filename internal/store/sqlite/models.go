@@ -17,3 +17,22 @@ type Identity struct {
 	LastLogin    int64
 	IdentityType int64
 }
+
+type Logout struct {
+	ID       string
+	Version  int64
+	Session  string
+	Browser  []byte
+	Deadline int64
+	Document string
+}
+
+type Session struct {
+	Idx           string
+	Cookie        []byte
+	Subject       string
+	Authenticated int64
+	Created       int64
+	Used          int64
+	Ended         int64
+}

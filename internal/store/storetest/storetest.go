@@ -66,6 +66,13 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		"VaultRace":             testVaultRace,
 		"VaultLife":             testVaultLife,
 		"CancelledMidway":       testCancelledMidway,
+		"SessionLife":           testSessionLife,
+		"SessionRefusals":       testSessionRefusals,
+		"SessionReplaced":       testSessionReplaced,
+		"SessionEndRace":        testSessionEndRace,
+		"JoinEndRace":           testJoinEndRace,
+		"LogoutRoundTrip":       testLogoutRoundTrip,
+		"SessionSweep":          testSessionSweep,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, place(t))) })
 	}
@@ -182,6 +189,7 @@ func NewFlow(t testing.TB, now time.Time) authcore.Flow {
 		Step: authcore.StepCode, Started: now, Deadline: now.Add(9 * time.Minute), WrongPassword: 1, WrongCode: 2,
 		Subject: newID(t, id.NewSubject), Method: authcore.MethodSMS, Challenge: newID(t, id.NewChallengeID), CodesIssued: 3,
 		Performed: saml.L2, Authenticated: now.Add(time.Minute), Outcome: saml.Cancelled, Version: 1,
+		Session: "_s1", Resumed: true,
 		Request: saml.Request{
 			SP: parse(t, id.ParseEntityID, "https://sp.example.it/metadata"), IssueInstant: now.Add(-time.Second),
 			Binding: saml.Post, Level: saml.L2, Comparison: saml.Minimum, ForceAuthn: true, ACS: "https://sp.example.it/acs",

@@ -35,10 +35,6 @@ var (
 		status: http.StatusForbidden, Badge: "Sessione scaduta", Heading: "Questo accesso non è stato chiesto da qui",
 		Text: "La risposta è arrivata a un browser che non ha iniziato l'accesso, o troppo tardi.",
 	}
-	noLogout = problem{
-		status: http.StatusNotImplemented, Badge: "Non disponibile", Heading: "Uscita unica non disponibile",
-		Text: "Questo servizio dimostrativo non gestisce l'uscita unica (single logout).",
-	}
 	noPage = problem{
 		status: http.StatusNotFound, Badge: "Errore 404", Heading: "Pagina non trovata",
 		Text: "L'indirizzo non esiste, o la pagina è stata spostata.",

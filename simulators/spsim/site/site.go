@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"custode/simulators/spsim"
+	"custode/simulators/spsim/slo"
 )
 
 //go:embed assets
@@ -51,16 +52,17 @@ type site struct {
 	cfg      spsim.Config
 	root     string // the path below which everything lies, "" or "/path"
 	browsers *browserBook
+	party    *slo.Party
 }
 
 // New returns sp's site, to be reached at its Config.BaseURL: the home page,
 // /login?livello=1|2|3&metodo=post|redirect[&servizio=N], the assertion consumer
 // services /acs and /acs/1, the result at /esito (and /esito.json for
-// programs), /metadata, and POST /esci to forget the result. Single logout at
-// /slo answers 501. The first login fetches the IdP's metadata (SP.Open).
+// programs), /metadata, POST /esci to forget the result, POST /esci-ovunque for
+// single logout, whose endpoints are below /slo/. The first login fetches the IdP's metadata (SP.Open).
 func New(sp *spsim.SP) http.Handler {
 	cfg := sp.Config()
-	s := &site{sp: sp, cfg: cfg, browsers: newBrowserBook(maxBrowsers, cfg.RequestTTL)}
+	s := &site{sp: sp, cfg: cfg, browsers: newBrowserBook(maxBrowsers, cfg.RequestTTL), party: slo.New(sp)}
 	if u, err := url.Parse(cfg.BaseURL); err == nil { // spsim.New parsed it already
 		s.root = u.Path
 	}
@@ -85,7 +87,8 @@ func New(sp *spsim.SP) http.Handler {
 		s.browsers.forget(cookieOf(r))
 		s.goTo(w, r, "/")
 	})
-	mux.HandleFunc("/slo", func(w http.ResponseWriter, _ *http.Request) { s.showProblem(w, noLogout) })
+	mux.HandleFunc("POST /esci-ovunque", s.serveLeave)
+	mux.Handle("/slo/", s.party.Handler(s.serveLeft))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.showProblem(w, noPage) })
 	return http.StripPrefix(s.root, mux)
 }
@@ -260,6 +263,9 @@ func (s *site) serveACS(w http.ResponseWriter, r *http.Request, endpoint string)
 	} else {
 		v.login, v.failure = s.sp.ConsumeAt(endpoint, v.cookie, r.PostForm.Get("SAMLResponse"), r.PostForm.Get("RelayState"))
 	}
+	if v.login != nil {
+		s.party.LoggedIn(v.login)
+	}
 	s.browsers.put(v, now)
 	s.goTo(w, r, "/esito")
 }
@@ -267,6 +273,9 @@ func (s *site) serveACS(w http.ResponseWriter, r *http.Request, endpoint string)
 func (s *site) serveResult(w http.ResponseWriter, r *http.Request) {
 	v, _ := s.browsers.get(cookieOf(r), s.cfg.Now())
 	switch {
+	case v.login != nil && v.login.SessionIndex != "" && !s.party.Open(v.login.NameID):
+		s.browsers.forget(cookieOf(r)) // the identity provider ended the session
+		s.goTo(w, r, "/")
 	case v.login != nil:
 		s.showLogin(w, v.login)
 	case v.failure != nil:
@@ -289,7 +298,8 @@ func (s *site) showLogin(w http.ResponseWriter, login *spsim.Login) {
 	if idp, err := s.sp.IdP(); err == nil {
 		issuer = idp.EntityID
 	}
-	s.show(w, http.StatusOK, "esito", "form-action 'self'", struct {
+	// The logout's form leads on to the identity provider and the other services.
+	s.show(w, http.StatusOK, "esito", "form-action 'self' https: http:", struct {
 		frame
 		Login       *spsim.Login
 		Person, IdP string

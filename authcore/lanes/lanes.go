@@ -1,4 +1,8 @@
-package authcore
+// Package lanes lets one caller at a time work under a key. It is a queue in
+// memory, per process; nothing is kept when nobody waits. It is not a lock
+// between nodes: what must hold there is compared and swapped in the store.
+// Imported by authcore and authcore/session.
+package lanes
 
 import (
 	"context"
@@ -7,11 +11,11 @@ import (
 	"custode/internal/fault"
 )
 
-// lanes lets one caller at a time work under a key, the others waiting in the
+// Lanes lets one caller at a time work under a key, the others waiting in the
 // order they came. It is what makes a double click harmless on one node and
 // what keeps parallel guesses at one username from overtaking its tally; across
 // nodes the version of the flow does the first and each node its own second.
-type lanes struct {
+type Lanes struct {
 	mu      sync.Mutex
 	byKey   map[string]*lane
 	waiting int // most callers waiting under one key
@@ -20,14 +24,15 @@ type lanes struct {
 // lane is the queue of one key; it exists while somebody is in it.
 type lane struct {
 	turn  chan struct{} // holds one element while somebody works
-	users int           // working and waiting; guarded by lanes.mu
+	users int           // working and waiting; guarded by Lanes.mu
 }
 
-func newLanes(waiting int) *lanes { return &lanes{byKey: map[string]*lane{}, waiting: waiting} }
+// New returns empty lanes with room for that many callers waiting under one key.
+func New(waiting int) *Lanes { return &Lanes{byKey: map[string]*lane{}, waiting: waiting} }
 
-// enter waits for the key's turn. Its only error is fault.Busy: too many wait,
+// Enter waits for the key's turn. Its only error is fault.Busy: too many wait,
 // or ctx ended. The caller must call leave, once.
-func (l *lanes) enter(ctx context.Context, key string) (leave func(), err error) {
+func (l *Lanes) Enter(ctx context.Context, key string) (leave func(), err error) {
 	l.mu.Lock()
 	ln := l.byKey[key]
 	if ln == nil {
@@ -50,10 +55,17 @@ func (l *lanes) enter(ctx context.Context, key string) (leave func(), err error)
 	}
 }
 
-func (l *lanes) drop(key string, ln *lane) {
+func (l *Lanes) drop(key string, ln *lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ln.users--; ln.users == 0 {
 		delete(l.byKey, key)
 	}
+}
+
+// Idle reports whether nobody works or waits.
+func (l *Lanes) Idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byKey) == 0
 }
