@@ -22,6 +22,8 @@ type Config struct {
 	Codes      Codes
 	Deliveries Deliveries
 	Responses  Responses
+	Register   Register
+	Watch      Watch
 	Sessions   Sessions // nil: every login is fresh and begins no session
 	Passwords  *Passwords
 	Random     io.Reader        // flow identifiers and session indexes
@@ -39,6 +41,8 @@ type Login struct {
 	codes      Codes
 	deliveries Deliveries
 	responses  Responses
+	register   Register
+	watch      Watch
 	sessions   Sessions // may be nil
 	passwords  *Passwords
 	random     io.Reader
@@ -72,7 +76,7 @@ func New(c Config) (*Login, error) {
 	const op = "configure login"
 	for name, missing := range map[string]bool{
 		"flows": c.Flows == nil, "identities": c.Identities == nil, "tallies": c.Tallies == nil,
-		"codes": c.Codes == nil, "deliveries": c.Deliveries == nil, "responses": c.Responses == nil,
+		"codes": c.Codes == nil, "deliveries": c.Deliveries == nil, "responses": c.Responses == nil, "register": c.Register == nil, "watch": c.Watch == nil,
 		"passwords": c.Passwords == nil, "random": c.Random == nil, "now": c.Now == nil, "log": c.Log == nil,
 	} {
 		if missing {
@@ -84,7 +88,7 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
 		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
@@ -109,6 +113,9 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	case v.Browser == [32]byte{}:
 		return id.FlowID{}, fault.Newf(fault.Denied, op, "visitor without a cookie")
 	}
+	if _, err := l.ready(op); err != nil {
+		return id.FlowID{}, err // at the end of the login it would be too late to say so
+	}
 	flow, err := id.NewFlowID(l.random)
 	if err != nil {
 		return id.FlowID{}, err
@@ -132,6 +139,7 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 // meanwhile). fault.NotFound: unknown; fault.Denied: another browser's;
 // fault.Conflict: answered already.
 func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, error) {
+	ctx = withVisitor(ctx, v)
 	f, err := l.open(ctx, flow, v)
 	if err != nil {
 		return Outcome{}, err
@@ -157,6 +165,7 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 // or for a moment after the end the Response that left. Errors as View; a request that was answered before is fault.Conflict and
 // nothing leaves.
 func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer) (Outcome, error) {
+	ctx = withVisitor(ctx, v)
 	f, err := l.open(ctx, flow, v)
 	if err != nil {
 		return Outcome{}, err
@@ -172,22 +181,31 @@ func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer)
 // Refuse signs the error Response to a request that was refused before a flow
 // began. fault.Invalid when the refusal is to be told to the person only,
 // fault.Busy when too many are waiting for theirs.
-func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error) {
+func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (Outcome, error) {
 	if r == nil || r.Reply == nil || r.Code == saml.Success {
-		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
+		return Outcome{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
 	}
 	leave, err := l.refusals.Enter(ctx, "")
 	if err != nil {
-		return saml.Signed{}, err
+		return Outcome{}, err
 	}
 	defer leave()
+	const op = "refuse request"
+	if _, err := l.ready(op); err != nil {
+		return Outcome{}, err
+	}
 	signed, err := l.responses.Anomaly(r.Code, *r.Reply, l.now())
 	if err != nil {
-		return saml.Signed{}, err
+		return Outcome{}, err
+	}
+	proof, err := l.record(ctx, op, Transaction{At: l.now(), SP: r.Reply.SP, RequestID: r.Reply.InResponseTo,
+		RequestIssued: r.Reply.RequestIssued, Request: r.Raw, Response: signed})
+	if err != nil {
+		return Outcome{}, err
 	}
 	l.log.WarnContext(ctx, "request refused", "code", r.Code, "sp", r.Reply.SP.String(),
-		"request", r.Reply.InResponseTo, "response", signed.ID, "cause", fmt.Sprint(r.Err))
-	return signed, nil
+		"request", r.Reply.InResponseTo, "response", signed.ID, "cause", fmt.Sprint(r.Err), "record", proof.String())
+	return Outcome{Response: &signed, Proof: proof}, nil
 }
 
 // open loads a flow that began in the visitor's browser.

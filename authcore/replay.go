@@ -50,5 +50,5 @@ func (l *Login) answeredBefore(ctx context.Context, r saml.Request, cause error)
 		return cause
 	}
 	reply := r.Reply()
-	return &saml.Refusal{Code: saml.BadID, Reply: &reply, Err: fault.New(fault.Conflict, "begin login", cause)}
+	return &saml.Refusal{Code: saml.BadID, Reply: &reply, Raw: r.Raw, Err: fault.New(fault.Conflict, "begin login", cause)}
 }

@@ -181,7 +181,8 @@ type Reply struct {
 type Refusal struct {
 	Code  Code
 	Reply *Reply
-	Err   error // private cause
+	Raw   []byte // with Reply: the AuthnRequest document, for the register
+	Err   error  // private cause
 }
 
 // Error names the anomaly and its cause, for logs.
