@@ -28,6 +28,7 @@ type cli struct {
 	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
 	Metadata    metadataCmd `cmd:"" help:"Metadata of this identity provider."`
 	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Log         logCmd      `cmd:"" help:"The certified log."`
 	Registry    registryCmd `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Version     versionCmd  `cmd:"" help:"Print the version."`
 

@@ -294,14 +294,14 @@ func (l *Log) drain() {
 
 // Status is a snapshot for operators.
 type Status struct {
-	ID       ID
-	Name     string
-	Records  uint64    // in the log, destroyed ones included
-	Segments int       // closed
-	Unsealed int       // closed, without a checkpoint
-	Pending  int       // sealed, without a time-stamp
-	Oldest   time.Time // first record of the oldest segment without checkpoint or time-stamp; zero: none
-	Broken   bool
+	ID       ID        `json:"id"`
+	Name     string    `json:"name"`
+	Records  uint64    `json:"records"`         // in the log, destroyed ones included
+	Segments int       `json:"segments"`        // closed
+	Unsealed int       `json:"unsealed"`        // closed, without a checkpoint
+	Pending  int       `json:"pending"`         // sealed, without a time-stamp
+	Oldest   time.Time `json:"oldest,omitzero"` // first record of the oldest segment without checkpoint or time-stamp; zero: none
+	Broken   bool      `json:"broken"`
 }
 
 // Status returns a snapshot.
