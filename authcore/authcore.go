@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"time"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/id"
 )
@@ -257,7 +258,7 @@ type View struct {
 type Outcome struct {
 	View     *View
 	Response *saml.Signed
-	Proof    Proof // that Response is in the register; without it nothing may leave
+	Proof    register.Proof // that Response is in the register; without it nothing may leave
 	// What the page that hands the Response over shows besides; see View.
 	SPName map[string]string
 	Level  saml.Level

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -497,8 +498,8 @@ func (o Outcome) empty() bool { return o.View == nil && o.Response == nil }
 // ledger is a register and a watch.
 type ledger struct {
 	mu        sync.Mutex
-	kept      []Transaction
-	noted     []Incident
+	kept      []register.Transaction
+	noted     []register.Incident
 	down      error // of Ready
 	fails     error // of Record
 	noProof   bool
@@ -516,7 +517,7 @@ func (r *ledger) Ready() (uint64, error) {
 	return uint64(len(r.kept)), r.down
 }
 
-func (r *ledger) Record(ctx context.Context, t Transaction) (Proof, error) {
+func (r *ledger) Record(ctx context.Context, t register.Transaction) (register.Proof, error) {
 	if r.recording != nil {
 		r.recording()
 	}
@@ -532,7 +533,7 @@ func (r *ledger) Record(ctx context.Context, t Transaction) (Proof, error) {
 	return receipt(len(r.kept)), nil
 }
 
-func (r *ledger) Note(_ context.Context, i Incident) {
+func (r *ledger) Note(_ context.Context, i register.Incident) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.noted = append(r.noted, i)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"custode/authcore/lanes"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -22,8 +23,8 @@ type Config struct {
 	Codes      Codes
 	Deliveries Deliveries
 	Responses  Responses
-	Register   Register
-	Watch      Watch
+	Register   register.Register
+	Watch      register.Watch
 	Sessions   Sessions // nil: every login is fresh and begins no session
 	Passwords  *Passwords
 	Random     io.Reader        // flow identifiers and session indexes
@@ -41,8 +42,8 @@ type Login struct {
 	codes      Codes
 	deliveries Deliveries
 	responses  Responses
-	register   Register
-	watch      Watch
+	register   register.Register
+	watch      register.Watch
 	sessions   Sessions // may be nil
 	passwords  *Passwords
 	random     io.Reader
@@ -52,9 +53,9 @@ type Login struct {
 	turns      *lanes.Lanes // by flow
 	guesses    *lanes.Lanes // by username
 	gone       departures
-	networks   *underWay
-	refusals   *lanes.Lanes // one key
-	replays    *allowance
+	networks   *lanes.UnderWay[[32]byte] // attempts begun and not yet counted as a failure or let pass
+	refusals   *lanes.Lanes              // one key
+	replays    *lanes.Allowance
 }
 
 const (
@@ -91,7 +92,7 @@ func New(c Config) (*Login, error) {
 		deliveries: c.Deliveries, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
-		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
+		networks: &lanes.UnderWay[[32]byte]{}, gone: departures{Life: departureLife, Most: maxDepartures}, replays: &lanes.Allowance{Most: replayRefusals, Pause: replayPause}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
@@ -198,7 +199,7 @@ func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	proof, err := l.record(ctx, op, Transaction{At: l.now(), SP: r.Reply.SP, RequestID: r.Reply.InResponseTo,
+	proof, err := l.record(ctx, op, register.Transaction{At: l.now(), SP: r.Reply.SP, RequestID: r.Reply.InResponseTo,
 		RequestIssued: r.Reply.RequestIssued, Request: r.Raw, Response: signed})
 	if err != nil {
 		return Outcome{}, err
@@ -281,7 +282,7 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(cont
 // current shows a flow that somebody else moved on, or with what it ended.
 func (l *Login) current(ctx context.Context, f Flow) (Outcome, error) {
 	if f.Step == StepDone {
-		if out, ok := l.gone.recall(f.ID, l.now()); ok {
+		if out, ok := l.gone.Recall(f.ID, l.now()); ok {
 			return out, nil
 		}
 		return Outcome{}, fault.Newf(fault.Conflict, "continue flow "+f.ID.String(), "answered already")

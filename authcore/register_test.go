@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 )
@@ -19,12 +20,12 @@ func TestRecordedBeforeItLeaves(t *testing.T) {
 		if len(b.store.register) != 1 {
 			t.Error("recorded before the request was claimed")
 		}
-		if _, ok := b.gone.recall(flow, b.time()); ok {
+		if _, ok := b.gone.Recall(flow, b.time()); ok {
 			t.Error("can be sent again before it was recorded")
 		}
 	}
 	out, err := b.Answer(t.Context(), flow, visitor, ConsentAnswer{})
-	if err != nil || !Proved(out.Proof) {
+	if err != nil || !register.Proved(out.Proof) {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	if len(b.ledger.kept) != 1 {
@@ -61,7 +62,7 @@ func TestRegisterFails(t *testing.T) {
 			if out, err := b.Answer(t.Context(), flow, visitor, a); !fault.Is(err, fault.Conflict) || out.Response != nil {
 				t.Errorf("%s, %T, again: %+v, %v", name, a, out, err)
 			}
-			if !slices.ContainsFunc(b.ledger.noted, func(i Incident) bool { return i.What == NotRecorded }) {
+			if !slices.ContainsFunc(b.ledger.noted, func(i register.Incident) bool { return i.What == register.NotRecorded }) {
 				t.Errorf("%s, %T: not noted: %v", name, a, b.ledger.noted)
 			}
 		}
@@ -100,14 +101,14 @@ func TestIncidents(t *testing.T) {
 	flow := b.started(saml.L2, saml.Exact)
 	b.do(flow, wrong, right, sms, CodeAnswer{"271828"})
 	b.response(flow, saml.Cancelled, CancelAnswer{})
-	var what []Happening
+	var what []register.Happening
 	for _, i := range b.ledger.noted {
 		what = append(what, i.What)
-		if i.Visitor.Address != visitor.Address || i.Flow != flow || i.SP.IsZero() {
+		if i.Address != visitor.Address || i.Flow != flow || i.SP.IsZero() {
 			t.Errorf("noted: %+v", i)
 		}
 	}
-	if !slices.Equal(what, []Happening{PasswordWrong, CodeWrong, LoginFailed}) {
+	if !slices.Equal(what, []register.Happening{register.PasswordWrong, register.CodeWrong, register.LoginFailed}) {
 		t.Errorf("noted %v", what)
 	}
 	if last := b.ledger.noted[2]; last.Code != saml.Cancelled || last.Subject != b.mario.Subject {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -60,7 +61,7 @@ func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a Passwor
 		return Outcome{}, err
 	}
 	defer leave()
-	others, end := l.networks.begin(networkKey(v.Address))
+	others, end := l.networks.Begin(networkKey(v.Address))
 	defer end()
 	g, wait, err := l.readTallies(ctx, a.Username, v.Address, others)
 	if err != nil {
@@ -113,7 +114,7 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 	nobody := Identity{State: Active} // whoever it was, they did not identify themselves
 	// Logged by subject, never by what was typed: people type passwords there.
 	l.log.WarnContext(ctx, "password wrong", "flow", f.ID.String(), "subject", who.Subject.String())
-	l.note(ctx, Incident{What: PasswordWrong, Flow: f.ID, Subject: who.Subject, SP: f.Request.SP})
+	l.note(ctx, register.Incident{What: register.PasswordWrong, Flow: f.ID, Subject: who.Subject, SP: f.Request.SP})
 	// First, and whatever becomes of the flow: one that cannot move (its request
 	// was answered in another flow, another node was faster) must not give
 	// guesses away.
@@ -234,7 +235,7 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		if kind == fault.Exhausted {
 			with.event = codeExhausted
 		}
-		l.note(ctx, Incident{What: CodeWrong, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
+		l.note(ctx, register.Incident{What: register.CodeWrong, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
 		l.log.WarnContext(ctx, "code wrong", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
 		return l.apply(ctx, f, who, with, note{notice: NoticeWrongCode, left: min(left, l.policy.WrongCodes-f.WrongCode-1)})
 	case fault.Expired:
@@ -269,7 +270,7 @@ func (l *Login) countCode(ctx context.Context, f Flow) error {
 
 // blocked ends a flow whose subject's codes are blocked (anomaly 23).
 func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, error) {
-	l.note(ctx, Incident{What: CodesBlocked, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
+	l.note(ctx, register.Incident{What: register.CodesBlocked, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
 	l.log.WarnContext(ctx, "codes blocked", "flow", f.ID.String(), "subject", f.Subject.String())
 	return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
 }
@@ -423,12 +424,12 @@ func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml
 		return Outcome{}, err
 	}
 	if done.Outcome != saml.Success {
-		l.note(ctx, Incident{What: LoginFailed, Flow: done.ID, Subject: done.Subject, SP: done.Request.SP, Request: done.Request.ID, Code: done.Outcome})
+		l.note(ctx, register.Incident{What: register.LoginFailed, Flow: done.ID, Subject: done.Subject, SP: done.Request.SP, Request: done.Request.ID, Code: done.Outcome})
 	}
 	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
 		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
 		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed), "record", proof.String())
 	out := Outcome{Response: &signed, Proof: proof, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who), SessionBegan: j != nil && j.Begin}
-	l.gone.keep(done.ID, out, l.now())
+	l.gone.Keep(done.ID, out, l.now())
 	return out, nil
 }

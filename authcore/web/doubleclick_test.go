@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -73,7 +74,7 @@ func (l *lastPage) Answer(ctx context.Context, flow id.FlowID, v authcore.Visito
 
 func (l *lastPage) Ready() (uint64, error) { return 0, nil }
 
-func (l *lastPage) Record(context.Context, authcore.Transaction) (authcore.Proof, error) {
+func (l *lastPage) Record(context.Context, register.Transaction) (register.Proof, error) {
 	return recorded{}, nil
 }
 

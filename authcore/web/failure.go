@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net/http"
 
-	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 )
@@ -32,7 +32,7 @@ func (s *Server) failure(ctx context.Context, r request, err error) answer {
 	}
 	kind := fault.KindOf(err)
 	if kind == fault.Denied {
-		s.note(ctx, r, authcore.Incident{What: authcore.FlowDenied, Detail: err.Error()})
+		s.note(ctx, r, register.Incident{What: register.FlowDenied, Detail: err.Error()})
 	}
 	s.cfg.Log.Warn("login refused", "kind", kind.String(), "error", err, "peer", r.peer.String())
 	switch kind {
@@ -61,14 +61,14 @@ func (s *Server) failure(ctx context.Context, r request, err error) answer {
 }
 
 // note tells the security log.
-func (s *Server) note(ctx context.Context, r request, i authcore.Incident) {
-	i.Visitor = authcore.Visitor{Address: r.peer, Agent: r.agent}
+func (s *Server) note(ctx context.Context, r request, i register.Incident) {
+	i.Address, i.Agent = r.peer, r.agent
 	s.cfg.Watch.Note(ctx, i)
 }
 
 // unreceivable is the page for a request that no verifier is asked about.
 func (s *Server) unreceivable(ctx context.Context, r request, code saml.Code, why string) answer {
-	s.note(ctx, r, authcore.Incident{What: authcore.RequestRefused, Code: code, Detail: why})
+	s.note(ctx, r, register.Incident{What: register.RequestRefused, Code: code, Detail: why})
 	return s.anomaly(r, code)
 }
 
@@ -76,7 +76,7 @@ func (s *Server) unreceivable(ctx context.Context, r request, code saml.Code, wh
 // said to the SP, else the signed error Response.
 func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) answer {
 	s.cfg.Log.Warn("request refused", "anomaly", int(refused.Code), "error", refused, "peer", r.peer.String())
-	incident := authcore.Incident{What: authcore.RequestRefused, Code: refused.Code, Detail: refused.Error()}
+	incident := register.Incident{What: register.RequestRefused, Code: refused.Code, Detail: refused.Error()}
 	if refused.Reply != nil {
 		incident.SP, incident.Request = refused.Reply.SP, refused.Reply.InResponseTo
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/id"
 )
@@ -116,16 +117,16 @@ func (recorded) String() string { return "recorded" }
 // witness notes incidents.
 type witness struct {
 	mu    sync.Mutex
-	noted []authcore.Incident
+	noted []register.Incident
 }
 
-func (w *witness) Note(_ context.Context, i authcore.Incident) {
+func (w *witness) Note(_ context.Context, i register.Incident) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.noted = append(w.noted, i)
 }
 
-func (w *witness) all() []authcore.Incident {
+func (w *witness) all() []register.Incident {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.noted)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -149,7 +150,7 @@ func acsHost(resp *saml.Signed) string {
 // register does not prove to hold stays here.
 func (s *Server) handOver(ctx context.Context, r request, out authcore.Outcome, who spNames, level saml.Level) answer {
 	resp := out.Response
-	if !authcore.Proved(out.Proof) {
+	if !register.Proved(out.Proof) {
 		s.cfg.Log.Error("response without a proof that it was recorded: it does not leave", "response", resp.ID)
 		return s.anomaly(r, saml.SystemError)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/saml/query"
@@ -215,7 +216,7 @@ func (s *Server) sloPost(ctx context.Context, r request) answer {
 
 func (s *Server) noteLogout(ctx context.Context, r request, err error) {
 	s.cfg.Log.Warn("logout message refused", "error", err, "peer", r.peer.String())
-	s.note(ctx, r, authcore.Incident{What: authcore.LogoutRefused, Detail: err.Error()})
+	s.note(ctx, r, register.Incident{What: register.LogoutRefused, Detail: err.Error()})
 }
 
 // refuseLogout is the page for a message that nothing may follow from. No row of

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/web/words"
 	"custode/internal/fault"
@@ -261,12 +262,12 @@ func TestRefusedIsNoted(t *testing.T) {
 	room.ssoPost(t.Context(), request{method: http.MethodPost, contentType: "text/plain", peer: peer, lang: "it"})
 	var codes []saml.Code
 	for _, i := range room.witness.all() {
-		if i.What != authcore.RequestRefused || i.Visitor.Address != peer {
+		if i.What != register.RequestRefused || i.Address != peer {
 			t.Errorf("noted: %+v", i)
 		}
 		codes = append(codes, i.Code)
 	}
-	if !slices.Equal(codes, []saml.Code{saml.BadIssuer, saml.WrongMethod, saml.BadBinding}) || room.witness.all()[0].Visitor.Agent != "Browser" {
+	if !slices.Equal(codes, []saml.Code{saml.BadIssuer, saml.WrongMethod, saml.BadBinding}) || room.witness.all()[0].Agent != "Browser" {
 		t.Errorf("noted: %v", room.witness.all())
 	}
 }

@@ -39,6 +39,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
@@ -112,7 +113,7 @@ type Config struct {
 	// cookies are the same as in production.
 	DevelopmentHTTP bool
 
-	Watch    authcore.Watch // the security log
+	Watch    register.Watch // the security log
 	Logins   Logins
 	Requests Requests
 	// Sessions and LogoutMessages serve single logout and the session page; both

@@ -50,6 +50,7 @@ import (
 	"sync"
 	"time"
 
+	"custode/internal/certlog/pack"
 	"custode/internal/fault"
 )
 
@@ -153,7 +154,7 @@ type Log struct {
 	id      ID
 	appends chan waiting
 	closing chan chan<- struct{} // asks Run to close the open segment
-	packer  packer               // of Run's goroutine
+	packer  pack.Packer          // of Run's goroutine
 
 	mu        sync.Mutex      // guards what follows; never held over an fsync of the open segment
 	segments  []segment       // closed ones, in order

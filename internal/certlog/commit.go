@@ -7,6 +7,9 @@ import (
 	"os"
 	"time"
 
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/index"
+	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
 
@@ -18,7 +21,7 @@ type writer struct {
 	count  uint64
 	size   int64
 	leaves [][32]byte
-	tags   []entry
+	tags   []index.Entry
 	buf    []byte
 }
 
@@ -65,7 +68,7 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 	l.mu.Lock()
 	for _, g := range good {
 		w.leaves = append(w.leaves, g.leaf)
-		w.tags = append(w.tags, entry{w.keys.tag(g.record.Tag), w.first + w.count})
+		w.tags = append(w.tags, index.Entry{Tag: w.keys.tag(g.record.Tag), Seq: w.first + w.count})
 		g.done <- result{proof: Appended{log: l.id, seq: w.first + w.count, leaf: g.leaf, done: true}}
 		w.count++
 	}
@@ -118,7 +121,7 @@ func (l *Log) writable(ctx context.Context) (w *writer, closed bool, err error) 
 func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 	number := uint64(1)
 	if before := l.spans(); len(before) > 0 {
-		number = before[len(before)-1].number + 1
+		number = before[len(before)-1].Number + 1
 	}
 	w := &writer{header: header{log: l.id, number: number, first: l.next, opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
 	var err error
@@ -231,7 +234,7 @@ func (l *Log) closeOpen(context.Context) bool {
 		return false
 	}
 	l.mu.Lock()
-	l.segments = append(l.segments, segment{span: span{w.number, w.first, w.count}, opened: w.opened, state: stateClosed})
+	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.number, First: w.first, Count: w.count}, opened: w.opened, state: stateClosed})
 	l.open = nil
 	l.mu.Unlock()
 	return true
@@ -255,37 +258,37 @@ func (l *Log) drop(w *writer) error {
 
 // finish writes index and hashes of a segment that will not be written again.
 // The hashes come last: a segment that has them is whole.
-func (l *Log) finish(h header, leaves [][32]byte, tags []entry) error {
-	tree := &hashes{fs: l.cfg.FS, spans: l.spans()}
-	defer tree.close()
+func (l *Log) finish(h header, leaves [][32]byte, tags []index.Entry) error {
+	tree := tree(l.cfg.FS, l.spans()...)
+	defer tree.Close()
 	for i, leaf := range leaves {
-		if err := tree.grow(h.first+uint64(i), leaf); err != nil {
+		if err := tree.Grow(h.first+uint64(i), leaf); err != nil {
 			return err
 		}
 	}
 	write := func(suffix string, octets []byte) error {
-		return publish(l.cfg.FS, segmentName(h.number, suffix), func(w io.Writer) error {
+		return folder.Publish(l.cfg.FS, segmentName(h.number, suffix), func(w io.Writer) error {
 			_, err := w.Write(octets)
 			return err
 		})
 	}
-	if err := write("idx", encodeIndex(tags)); err != nil {
+	if err := write("idx", index.Encode(tags)); err != nil {
 		return err
 	}
-	octets := make([]byte, 0, len(tree.tail)*32)
-	for _, t := range tree.tail {
+	octets := make([]byte, 0, len(tree.Tail)*32)
+	for _, t := range tree.Tail {
 		octets = append(octets, t[:]...)
 	}
 	return write("hsh", octets)
 }
 
 // spans lists the closed segments.
-func (l *Log) spans() []span {
+func (l *Log) spans() []merkle.Span {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make([]span, len(l.segments))
+	out := make([]merkle.Span, len(l.segments))
 	for i, g := range l.segments {
-		out[i] = g.span
+		out[i] = g.Span
 	}
 	return out
 }

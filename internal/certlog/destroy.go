@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
 
@@ -60,7 +61,7 @@ func Destructions(fs Folder, s Sealer) ([]Destruction, error) {
 			continue
 		}
 		op := "read " + name
-		sealed, err := readAll(fs, name, 2*maxCheckpoint)
+		sealed, err := folder.ReadAll(fs, name, 2*maxCheckpoint)
 		if err != nil {
 			return nil, fault.New(fault.Unavailable, op, err)
 		}
@@ -126,7 +127,7 @@ func (l *Log) Destroy(ctx context.Context, before time.Time, reason string, held
 		if g.state != stateStamped || g.destroyed || len(d.Segments) == maxDestroyed {
 			continue
 		}
-		c, _, err := readCheckpoint(l.cfg.FS, l.cfg.Sealer, segmentName(g.number, "p7m"))
+		c, _, err := readCheckpoint(l.cfg.FS, l.cfg.Sealer, segmentName(g.Number, "p7m"))
 		if err != nil {
 			return nil, fault.New(fault.KindOf(err), op, err)
 		}
@@ -134,9 +135,9 @@ func (l *Log) Destroy(ctx context.Context, before time.Time, reason string, held
 			continue
 		}
 		if len(d.Segments) == 0 {
-			d.First = g.first
+			d.First = g.First
 		}
-		d.Segments, d.Size = append(d.Segments, g.number), g.first+g.count
+		d.Segments, d.Size = append(d.Segments, g.Number), g.First+g.Count
 	}
 	if len(d.Segments) == 0 {
 		return nil, nil
@@ -165,9 +166,9 @@ func (l *Log) Destroy(ctx context.Context, before time.Time, reason string, held
 		l.condemned = map[uint64]bool{}
 	}
 	for i := range l.segments {
-		if gone[l.segments[i].number] {
+		if gone[l.segments[i].Number] {
 			l.segments[i].destroyed = true
-			l.condemned[l.segments[i].number] = true
+			l.condemned[l.segments[i].Number] = true
 		}
 	}
 	l.mu.Unlock()

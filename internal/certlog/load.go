@@ -12,6 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/index"
+	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
 
@@ -26,7 +29,7 @@ const (
 
 // segment is a closed segment.
 type segment struct {
-	span
+	merkle.Span
 	opened     time.Time
 	state      state
 	destroyed  bool
@@ -49,7 +52,7 @@ const (
 )
 
 func readIdentity(fs Folder) (identity, error) {
-	text, err := readAll(fs, identityName, maxIdentity)
+	text, err := folder.ReadAll(fs, identityName, maxIdentity)
 	if err != nil {
 		return identity{}, err
 	}
@@ -121,7 +124,7 @@ func (l *Log) create() error {
 	if err != nil {
 		return err
 	}
-	return publish(l.cfg.FS, identityName, func(w io.Writer) error {
+	return folder.Publish(l.cfg.FS, identityName, func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
@@ -153,7 +156,7 @@ func segmentNumbers(files map[string]int64) ([]uint64, error) {
 // may lack its segment file: the crash came between key and file.
 func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64, last bool) error {
 	has := func(suffix string) bool { _, ok := files[segmentName(n, suffix)]; return ok }
-	g := segment{span: span{number: n, first: l.next}}
+	g := segment{Span: merkle.Span{Number: n, First: l.next}}
 	switch {
 	case has("p7m"), has("bes"):
 		suffix, st := "bes", stateSealed
@@ -167,7 +170,7 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 		if err := l.follows(c); err != nil {
 			return err
 		}
-		g.count, g.opened, g.state, g.checkpoint, g.destroyed = c.Size-c.First, c.Opened, st, sum, !has("seg")
+		g.Count, g.opened, g.state, g.checkpoint, g.destroyed = c.Size-c.First, c.Opened, st, sum, !has("seg")
 		if st == stateStamped && has("bes") {
 			if err := l.cfg.FS.Remove(segmentName(n, "bes")); err != nil {
 				return fault.New(fault.Unavailable, "remove "+segmentName(n, "bes"), err)
@@ -198,10 +201,10 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 			}
 			return nil
 		}
-		g.count, g.opened, g.state = count, opened, stateClosed
+		g.Count, g.opened, g.state = count, opened, stateClosed
 	}
 	l.segments = append(l.segments, g)
-	l.next = g.first + g.count
+	l.next = g.First + g.Count
 	return nil
 }
 
@@ -210,7 +213,7 @@ func (l *Log) follows(c Checkpoint) error {
 	var previous [32]byte
 	number := uint64(1)
 	if n := len(l.segments); n > 0 {
-		number, previous = l.segments[n-1].number+1, l.segments[n-1].checkpoint
+		number, previous = l.segments[n-1].Number+1, l.segments[n-1].checkpoint
 	}
 	if c.Log != l.id || c.Segment != number || c.First != l.next || c.Size <= c.First || c.Previous != previous {
 		return fault.Newf(fault.Fatal, "read certified log", "the checkpoint of segment %d does not follow the one before", number)
@@ -260,14 +263,14 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 	}
 	defer k.wipe()
 	var leaves [][32]byte
-	var tags []entry
+	var tags []index.Entry
 	h, count, end, err := scan(f, size, func(h header, seq uint64, sealed []byte) error {
 		r, err := k.open(seq, sealed)
 		if err != nil {
 			return fault.New(fault.Fatal, op, err)
 		}
-		leaves = append(leaves, leafHash(sealed))
-		tags = append(tags, entry{k.tag(r.Tag), seq})
+		leaves = append(leaves, merkle.LeafHash(sealed))
+		tags = append(tags, index.Entry{Tag: k.tag(r.Tag), Seq: seq})
 		return nil
 	})
 	if err != nil {
@@ -285,7 +288,7 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 			l.cfg.Trimmed(Trim{Segment: n, Octets: size - end})
 		}
 	}
-	err = publish(l.cfg.FS, name, func(w io.Writer) error {
+	err = folder.Publish(l.cfg.FS, name, func(w io.Writer) error {
 		_, err := io.Copy(w, io.NewSectionReader(f, 0, end))
 		return err
 	})
@@ -300,7 +303,7 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 
 func readCheckpoint(fs Folder, s Sealer, name string) (Checkpoint, [32]byte, error) {
 	op := "read " + name
-	sealed, err := readAll(fs, name, maxCheckpoint)
+	sealed, err := folder.ReadAll(fs, name, maxCheckpoint)
 	if err != nil {
 		return Checkpoint{}, [32]byte{}, fault.New(fault.Unavailable, op, err)
 	}

@@ -9,6 +9,9 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/index"
+	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
 
@@ -73,7 +76,7 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 			return nil, fault.Newf(fault.Fatal, op, "%s is missing, and no sealed statement says that it was destroyed", segmentName(n, "seg"))
 		}
 		r.gone[n] = condemned[n]
-		l.segments = append(l.segments, segment{span: span{n, c.First, c.Size - c.First}, checkpoint: sum})
+		l.segments = append(l.segments, segment{Span: merkle.Span{Number: n, First: c.First, Count: c.Size - c.First}, checkpoint: sum})
 		l.next = c.Size
 		r.points = append(r.points, c)
 	}
@@ -130,7 +133,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	if err != nil {
 		return nil, err
 	}
-	seqs, err := lookUp(f, files[name], k.tag(tag))
+	seqs, err := index.LookUp(f, files[name], k.tag(tag))
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
@@ -202,7 +205,7 @@ func (k *keys) found(seq uint64, sealed []byte) (Found, error) {
 // checkpoint (RFC 6962, section 2.1.1).
 func (r *Reader) Prove(seq uint64, c Checkpoint) ([][32]byte, error) {
 	tree := r.tree()
-	defer tree.close()
+	defer tree.Close()
 	p, err := tlog.ProveRecord(int64(c.Size), int64(seq), tree)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, fmt.Sprintf("prove record %d", seq), err)
@@ -214,7 +217,7 @@ func (r *Reader) Prove(seq uint64, c Checkpoint) ([][32]byte, error) {
 // of the tree of newer (RFC 6962, section 2.1.2).
 func (r *Reader) Consistency(older, newer Checkpoint) ([][32]byte, error) {
 	tree := r.tree()
-	defer tree.close()
+	defer tree.Close()
 	p, err := tlog.ProveTree(int64(newer.Size), int64(older.Size), tree)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "prove consistency", err)
@@ -230,10 +233,10 @@ func arrays(p []tlog.Hash) [][32]byte {
 	return out
 }
 
-func (r *Reader) tree() *hashes {
-	h := &hashes{fs: r.fs}
+func (r *Reader) tree() *merkle.Hashes {
+	h := tree(r.fs)
 	for _, c := range r.points {
-		h.spans = append(h.spans, span{c.Segment, c.First, c.Size - c.First})
+		h.Spans = append(h.Spans, merkle.Span{Number: c.Segment, First: c.First, Count: c.Size - c.First})
 	}
 	return h
 }
@@ -245,7 +248,7 @@ func Included(c Checkpoint, seq uint64, sealed []byte, proof [][32]byte) bool {
 	for i, h := range proof {
 		p[i] = h
 	}
-	return seq < c.Size && tlog.CheckRecord(p, int64(c.Size), tlog.Hash(c.Root), int64(seq), leafHash(sealed)) == nil
+	return seq < c.Size && tlog.CheckRecord(p, int64(c.Size), tlog.Hash(c.Root), int64(seq), merkle.LeafHash(sealed)) == nil
 }
 
 // Sealed returns the seal of a segment: N.p7m, or N.bes while it waits for its
@@ -258,7 +261,7 @@ func readSeal(fs Folder, segment uint64) ([]byte, error) {
 	var sealed []byte
 	var err error
 	for _, suffix := range []string{"p7m", "bes", "p7m"} {
-		if sealed, err = readAll(fs, segmentName(segment, suffix), maxCheckpoint); err == nil {
+		if sealed, err = folder.ReadAll(fs, segmentName(segment, suffix), maxCheckpoint); err == nil {
 			return sealed, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {

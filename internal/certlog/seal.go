@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
 
@@ -131,7 +132,7 @@ func (l *Log) sealAll(ctx context.Context) error {
 			l.update(i, g)
 		}
 		if g.state == stateSealed && failed == nil {
-			if failed = l.stampSegment(ctx, g.number); failed == nil {
+			if failed = l.stampSegment(ctx, g.Number); failed == nil {
 				g.state = stateStamped
 				l.update(i, g)
 			}
@@ -143,14 +144,14 @@ func (l *Log) sealAll(ctx context.Context) error {
 func (l *Log) update(i int, g segment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i < len(l.segments) && l.segments[i].number == g.number {
+	if i < len(l.segments) && l.segments[i].Number == g.Number {
 		l.segments[i] = g
 	}
 }
 
 func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]byte) ([32]byte, error) {
 	c := Checkpoint{
-		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.number, First: g.first, Size: g.first + g.count,
+		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count,
 		Previous: previous, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
 	}
 	var err error
@@ -158,13 +159,13 @@ func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]by
 		suffix string
 		sum    *Hash
 	}{{"seg", &c.File}, {"idx", &c.Index}} {
-		if *part.sum, err = fileHash(l.cfg.FS, segmentName(g.number, part.suffix)); err != nil {
+		if *part.sum, err = fileHash(l.cfg.FS, segmentName(g.Number, part.suffix)); err != nil {
 			return [32]byte{}, err
 		}
 	}
-	tree := &hashes{fs: l.cfg.FS, spans: l.spans()[:i+1]}
-	defer tree.close()
-	if c.Root, err = tree.root(c.Size); err != nil {
+	tree := tree(l.cfg.FS, l.spans()[:i+1]...)
+	defer tree.Close()
+	if c.Root, err = tree.Root(c.Size); err != nil {
 		return [32]byte{}, err
 	}
 	payload, err := c.Encode()
@@ -177,9 +178,9 @@ func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]by
 	}
 	// What was just signed must open, now, not in two years.
 	if opened, err := l.cfg.Sealer.Open(sealed); err != nil || !bytes.Equal(opened, payload) {
-		return [32]byte{}, fault.Newf(fault.Internal, "seal segment", "the seal of segment %d does not open: %v", g.number, err)
+		return [32]byte{}, fault.Newf(fault.Internal, "seal segment", "the seal of segment %d does not open: %v", g.Number, err)
 	}
-	if err := l.put(segmentName(g.number, "bes"), sealed); err != nil {
+	if err := l.put(segmentName(g.Number, "bes"), sealed); err != nil {
 		return [32]byte{}, err
 	}
 	if l.cfg.Closed != nil {
@@ -189,7 +190,7 @@ func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]by
 }
 
 func (l *Log) stampSegment(ctx context.Context, n uint64) error {
-	sealed, err := readAll(l.cfg.FS, segmentName(n, "bes"), maxCheckpoint)
+	sealed, err := folder.ReadAll(l.cfg.FS, segmentName(n, "bes"), maxCheckpoint)
 	if err != nil {
 		return err
 	}
@@ -207,7 +208,7 @@ func (l *Log) stampSegment(ctx context.Context, n uint64) error {
 }
 
 func (l *Log) put(name string, octets []byte) error {
-	err := publish(l.cfg.FS, name, func(w io.Writer) error {
+	err := folder.Publish(l.cfg.FS, name, func(w io.Writer) error {
 		_, err := w.Write(octets)
 		return err
 	})

@@ -1,8 +1,6 @@
 package certlog
 
 import (
-	"bytes"
-	"compress/flate"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -18,6 +16,10 @@ import (
 	"io"
 	"time"
 
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/index"
+	"custode/internal/certlog/merkle"
+	"custode/internal/certlog/pack"
 	"custode/internal/fault"
 )
 
@@ -58,10 +60,6 @@ const (
 	maxSealed  = commitLen + 2 + maxTag + 1 + MaxRecord + 16
 	maxKeyFile = 16 << 10
 	segmentKey = 32
-	storedData = 0
-	// below it, DEFLATE saves next to nothing
-	worthPacking = 512
-	deflateData  = 1
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -187,20 +185,20 @@ func place(log ID, number, seq uint64) (nonce [12]byte, aad []byte) {
 }
 
 // tag is what the index holds of a record's tag.
-func (k *keys) tag(s string) (out [tagLen]byte) {
+func (k *keys) tag(s string) (out [index.TagLen]byte) {
 	mac := hmac.New(sha256.New, k.tags[:])
 	mac.Write([]byte(s))
-	return [tagLen]byte(mac.Sum(nil))
+	return [index.TagLen]byte(mac.Sum(nil))
 }
 
 // appendFrame encrypts the record into a frame at the end of dst.
-func (k *keys) appendFrame(dst []byte, seq uint64, r Record, p *packer) ([]byte, [32]byte, error) {
+func (k *keys) appendFrame(dst []byte, seq uint64, r Record, p *pack.Packer) ([]byte, [32]byte, error) {
 	if len(r.Tag) > maxTag {
 		return dst, [32]byte{}, fault.Newf(fault.Invalid, "append record", "a tag of %d octets", len(r.Tag))
 	}
 	plain := binary.BigEndian.AppendUint16(make([]byte, 0, len(r.Data)/2+len(r.Tag)+64), uint16(len(r.Tag)))
 	plain = append(plain, r.Tag...)
-	plain, err := p.pack(plain, r.Data)
+	plain, err := p.Pack(plain, r.Data)
 	if err != nil {
 		return dst, [32]byte{}, err
 	}
@@ -218,7 +216,7 @@ func (k *keys) appendFrame(dst []byte, seq uint64, r Record, p *packer) ([]byte,
 	commitment := key.commitment()
 	dst = append(dst, commitment[:]...)
 	dst = aead.Seal(dst, nonce[:], plain, aad)
-	leaf := leafHash(dst[start+4:])
+	leaf := merkle.LeafHash(dst[start+4:])
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli)), leaf, nil
 }
 
@@ -255,59 +253,11 @@ func Disclose(log ID, segment, seq uint64, key RecordKey, sealed []byte) (Record
 	if len(plain) < 2+n+1 {
 		return Record{}, fault.Newf(fault.Invalid, op, "too short")
 	}
-	data, err := unpack(plain[2+n:])
+	data, err := pack.Open(plain[2+n:], MaxRecord)
 	if err != nil {
 		return Record{}, fault.New(fault.Invalid, op, err)
 	}
 	return Record{Tag: string(plain[2 : 2+n]), Data: data}, nil
-}
-
-// packer compresses; it is for one goroutine, because what it holds is large.
-type packer struct {
-	to    *flate.Writer
-	small bytes.Buffer
-}
-
-// pack appends the data, compressed if that makes it shorter. Lengths tell
-// whoever can read the folder how well a record compresses; nobody who cannot
-// read it can choose octets and see the length.
-func (p *packer) pack(dst, data []byte) ([]byte, error) {
-	if len(data) < worthPacking {
-		return append(append(dst, storedData), data...), nil
-	}
-	p.small.Reset()
-	if p.to == nil {
-		var err error
-		if p.to, err = flate.NewWriter(&p.small, flate.BestSpeed); err != nil {
-			return nil, err
-		}
-	} else {
-		p.to.Reset(&p.small)
-	}
-	if _, err := p.to.Write(data); err != nil {
-		return nil, err
-	}
-	if err := p.to.Close(); err != nil {
-		return nil, err
-	}
-	if p.small.Len() < len(data) {
-		return append(append(dst, deflateData), p.small.Bytes()...), nil
-	}
-	return append(append(dst, storedData), data...), nil
-}
-
-func unpack(b []byte) ([]byte, error) {
-	switch b[0] {
-	case storedData:
-		return b[1:], nil
-	case deflateData:
-		data, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b[1:])), MaxRecord+1))
-		if err == nil && len(data) > MaxRecord {
-			err = fault.Newf(fault.Invalid, "inflate", "longer than %d octets", MaxRecord)
-		}
-		return data, err
-	}
-	return nil, fault.Newf(fault.Invalid, "inflate", "unknown form %d", b[0])
 }
 
 // frames reads frames.
@@ -385,7 +335,7 @@ func (l *Log) newSegmentKey(ctx context.Context, number uint64) (*keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = publish(l.cfg.FS, segmentName(number, "key"), func(w io.Writer) error {
+	err = folder.Publish(l.cfg.FS, segmentName(number, "key"), func(w io.Writer) error {
 		_, err := w.Write(text)
 		return err
 	})
@@ -399,7 +349,7 @@ func (l *Log) newSegmentKey(ctx context.Context, number uint64) (*keys, error) {
 // escrow's (EscrowKey) when the HSM is gone.
 func readKey(ctx context.Context, fs Folder, w Wrapper, log ID, number uint64) (*keys, error) {
 	op := fmt.Sprintf("read key of segment %d", number)
-	text, err := readAll(fs, segmentName(number, "key"), maxKeyFile)
+	text, err := folder.ReadAll(fs, segmentName(number, "key"), maxKeyFile)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, op, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
 
@@ -45,7 +47,7 @@ func (c *VerifyConfig) AddWitness(name string, held Folder) error {
 		if !strings.HasSuffix(file, ".p7m") && !strings.HasSuffix(file, ".bes") || strings.HasPrefix(file, destroyedPrefix) {
 			continue
 		}
-		sealed, err := readAll(held, file, maxCheckpoint)
+		sealed, err := folder.ReadAll(held, file, maxCheckpoint)
 		if err != nil {
 			return fault.New(fault.Unavailable, "read witness "+name, err)
 		}
@@ -105,8 +107,8 @@ func Verify(cfg VerifyConfig) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	v := &verifier{cfg: cfg, files: files, tree: &hashes{fs: cfg.FS}}
-	defer v.tree.close()
+	v := &verifier{cfg: cfg, files: files, tree: tree(cfg.FS)}
+	defer v.tree.Close()
 	who, err := readIdentity(cfg.FS)
 	if err != nil {
 		v.report.Problem = &Problem{What: "log.json: " + err.Error()}
@@ -126,7 +128,7 @@ func Verify(cfg VerifyConfig) (Report, error) {
 type verifier struct {
 	cfg       VerifyConfig
 	files     map[string]int64
-	tree      *hashes
+	tree      *merkle.Hashes
 	report    Report
 	previous  [32]byte // payload hash of the checkpoint before
 	condemned map[uint64]bool
@@ -284,7 +286,7 @@ func (v *verifier) witnessed(n uint64, payload []byte) *finding {
 // proves them either way.
 func (v *verifier) leaves(c Checkpoint) *finding {
 	n := c.Segment
-	v.tree.tail = v.tree.tail[:0]
+	v.tree.Tail = v.tree.Tail[:0]
 	if v.condemned[n] {
 		if f := v.kept(c); f != nil {
 			return f
@@ -293,7 +295,7 @@ func (v *verifier) leaves(c Checkpoint) *finding {
 	} else if f := v.computed(c); f != nil {
 		return f
 	}
-	root, err := v.tree.root(c.Size)
+	root, err := v.tree.Root(c.Size)
 	if err != nil {
 		return problem(n, "the tree cannot be computed: %v", err)
 	}
@@ -303,8 +305,8 @@ func (v *verifier) leaves(c Checkpoint) *finding {
 	if f := v.stored(c); f != nil {
 		return f
 	}
-	v.tree.spans = append(v.tree.spans, span{n, c.First, c.Size - c.First})
-	v.tree.tail = v.tree.tail[:0]
+	v.tree.Spans = append(v.tree.Spans, merkle.Span{Number: n, First: c.First, Count: c.Size - c.First})
+	v.tree.Tail = v.tree.Tail[:0]
 	return nil
 }
 
@@ -325,7 +327,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 		if seq >= c.Size {
 			return nil
 		}
-		return v.tree.grow(seq, leafHash(sealed))
+		return v.tree.Grow(seq, merkle.LeafHash(sealed))
 	})
 	switch {
 	case err != nil:
@@ -342,7 +344,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 	}
 	// The root speaks for the records; this is for the octets between them.
 	if sum, err := fileHash(v.cfg.FS, name); err != nil || sum != c.File {
-		if root, err := v.tree.root(c.Size); err == nil && Hash(root) != c.Root {
+		if root, err := v.tree.Root(c.Size); err == nil && Hash(root) != c.Root {
 			return problem(n, "the records do not make the root that was sealed")
 		}
 		return problem(n, "%s is not the file that was sealed", name)
@@ -352,17 +354,17 @@ func (v *verifier) computed(c Checkpoint) *finding {
 
 func (v *verifier) kept(c Checkpoint) *finding {
 	name := segmentName(c.Segment, "hsh")
-	if v.files[name] != (stored(c.Size)-stored(c.First))*32 {
+	if v.files[name] != (merkle.Stored(c.Size)-merkle.Stored(c.First))*32 {
 		return problem(c.Segment, "%s has not the length of %d records", name, c.Size-c.First)
 	}
-	reader := &hashes{fs: v.cfg.FS, spans: []span{{c.Segment, c.First, c.Size - c.First}}}
-	defer reader.close()
+	reader := tree(v.cfg.FS, merkle.Span{Number: c.Segment, First: c.First, Count: c.Size - c.First})
+	defer reader.Close()
 	for seq := c.First; seq < c.Size; seq++ {
-		got, err := reader.ReadHashes([]int64{stored(seq)})
+		got, err := reader.ReadHashes([]int64{merkle.Stored(seq)})
 		if err != nil {
 			return problem(c.Segment, "%v", err)
 		}
-		if err := v.tree.grow(seq, got[0]); err != nil {
+		if err := v.tree.Grow(seq, got[0]); err != nil {
 			return problem(c.Segment, "%v", err)
 		}
 	}
@@ -372,11 +374,11 @@ func (v *verifier) kept(c Checkpoint) *finding {
 // stored compares the kept hashes with the computed ones: proofs are made of them.
 func (v *verifier) stored(c Checkpoint) *finding {
 	name := segmentName(c.Segment, "hsh")
-	if v.files[name] != int64(len(v.tree.tail))*32 {
+	if v.files[name] != int64(len(v.tree.Tail))*32 {
 		return problem(c.Segment, "%s is missing or has another length", name)
 	}
 	sum := sha256.New()
-	for _, h := range v.tree.tail {
+	for _, h := range v.tree.Tail {
 		sum.Write(h[:])
 	}
 	if got, err := fileHash(v.cfg.FS, name); err != nil || got != Hash(sum.Sum(nil)) {

@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/certlog"
 	"custode/internal/certlog/attest"
@@ -94,7 +94,7 @@ func TestTransaction(t *testing.T) {
 	m := &memory{}
 	r := NewTransactions(m, entity, "v1")
 	now := time.Date(2026, 11, 22, 1, 2, 3, 4e6, time.FixedZone("", 3600))
-	x := authcore.Transaction{At: now, SPIDCode: code, Level: saml.L2, Credentials: []string{"password", "sms"}, RequestID: "_q", RequestIssued: now,
+	x := register.Transaction{At: now, SPIDCode: code, Level: saml.L2, Credentials: []string{"password", "sms"}, RequestID: "_q", RequestIssued: now,
 		Request: []byte("<q a='1'/>"), Requested: []string{"name"},
 		Response: saml.Signed{Code: saml.Success, ID: "_r", AssertionID: "_a", NameID: "_n", XML: []byte("<r/>"), IssueInstant: now}}
 	if _, err := r.Record(t.Context(), x); err != nil {
@@ -113,7 +113,7 @@ func TestTransaction(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 	m.down = errors.New("full")
-	if p, err := r.Record(t.Context(), x); err == nil || authcore.Proved(p) {
+	if p, err := r.Record(t.Context(), x); err == nil || register.Proved(p) {
 		t.Errorf("%v, %v", p, err)
 	}
 }
@@ -126,25 +126,25 @@ func TestNoise(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- s.Run(ctx) }()
-		visitor := authcore.Visitor{Address: netip.MustParseAddr("192.0.2.1"), Agent: strings.Repeat("x", 2000), Browser: [32]byte{1}}
+		peer, agent := netip.MustParseAddr("192.0.2.1"), strings.Repeat("x", 2000)
 		for range 500 {
-			s.Note(ctx, authcore.Incident{What: authcore.RequestRefused, Code: saml.BadIssuer, Visitor: visitor, Detail: strings.Repeat("é", 500)})
+			s.Note(ctx, register.Incident{What: register.RequestRefused, Code: saml.BadIssuer, Address: peer, Agent: agent, Detail: strings.Repeat("é", 500)})
 		}
 		for range 40 {
-			s.Note(ctx, authcore.Incident{What: authcore.PasswordWrong, Subject: subject(t), Visitor: visitor})
+			s.Note(ctx, register.Incident{What: register.PasswordWrong, Subject: subject(t), Address: peer, Agent: agent})
 		}
 		time.Sleep(2 * time.Second)
 		kept, counted, wrong := 0, 0, 0
 		for _, e := range m.events(t) {
 			switch e.What {
-			case string(authcore.RequestRefused):
+			case string(register.RequestRefused):
 				kept++
 				if e.Address != "192.0.2.1" || len(e.Agent) > maxText || len(e.Detail) > maxDetail+1 {
 					t.Fatalf("%+v", e)
 				}
 			case Summary:
 				counted += e.Counts["request-refused/10"]
-			case string(authcore.PasswordWrong):
+			case string(register.PasswordWrong):
 				wrong++
 			}
 		}
@@ -168,7 +168,7 @@ func TestBoundedWait(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- s.Run(ctx) }()
 		start := time.Now()
-		s.Note(ctx, authcore.Incident{What: authcore.CodeWrong, Subject: subject(t)})
+		s.Note(ctx, register.Incident{What: register.CodeWrong, Subject: subject(t)})
 		if took := time.Since(start); took != waitMost {
 			t.Errorf("waited %v", took)
 		}
@@ -178,7 +178,7 @@ func TestBoundedWait(t *testing.T) {
 		close(m.hold)
 		m.set(errors.New("full"))
 		for range 3 {
-			s.Note(ctx, authcore.Incident{What: authcore.CodesBlocked, Subject: subject(t)})
+			s.Note(ctx, register.Incident{What: register.CodesBlocked, Subject: subject(t)})
 		}
 		time.Sleep(3 * time.Second)
 		m.set(nil)

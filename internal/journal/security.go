@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"custode/authcore"
+	"custode/authcore/register"
 	"custode/internal/certlog"
 	"custode/internal/fault"
 )
@@ -61,7 +61,7 @@ type Security struct {
 	skipped map[string]int // what was not kept, by what and code
 }
 
-var _ authcore.Watch = (*Security)(nil)
+var _ register.Watch = (*Security)(nil)
 
 type noted struct {
 	event Event
@@ -73,19 +73,19 @@ func NewSecurity(log Log, now func() time.Time, errors *slog.Logger) *Security {
 	return &Security{log: log, now: now, errors: errors, queue: make(chan noted, maxQueue), skipped: map[string]int{}}
 }
 
-// Note implements authcore.Watch. Incidents of nobody in particular, which
+// Note implements register.Watch. Incidents of nobody in particular, which
 // whoever can reach the server can cause, are kept one by one up to 20 a second
 // and counted beyond; those of an identified subject are all kept.
-func (s *Security) Note(ctx context.Context, i authcore.Incident) {
+func (s *Security) Note(ctx context.Context, i register.Incident) {
 	e := Event{
 		What: string(i.What), Subject: i.Subject.String(), SP: i.SP.String(), Request: i.Request, Code: int(i.Code),
-		Agent: i.Visitor.Agent, Detail: i.Detail,
+		Agent: i.Agent, Detail: i.Detail,
 	}
 	if !i.Flow.IsZero() {
 		e.Flow = i.Flow.String()
 	}
-	if i.Visitor.Address.IsValid() {
-		e.Address = i.Visitor.Address.String()
+	if i.Address.IsValid() {
+		e.Address = i.Address.String()
 	}
 	if i.Subject.IsZero() && !s.allowed(e) {
 		return

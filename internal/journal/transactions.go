@@ -12,7 +12,7 @@ import (
 	"context"
 	"time"
 
-	"custode/authcore"
+	"custode/authcore/register"
 	"custode/internal/certlog"
 	"custode/internal/certlog/attest"
 	"custode/internal/fault"
@@ -25,14 +25,14 @@ type Log interface {
 	Status() certlog.Status
 }
 
-// Transactions is the register of transactions; an authcore.Register.
+// Transactions is the register of transactions; an register.Register.
 type Transactions struct {
 	log    Log
 	entity id.EntityID
 	build  string
 }
 
-var _ authcore.Register = (*Transactions)(nil)
+var _ register.Register = (*Transactions)(nil)
 
 // NewTransactions keeps transactions of the identity provider in log. build names
 // the program in each record.
@@ -40,7 +40,7 @@ func NewTransactions(log Log, entity id.EntityID, build string) *Transactions {
 	return &Transactions{log: log, entity: entity, build: build}
 }
 
-// Ready implements authcore.Register.
+// Ready implements register.Register.
 func (t *Transactions) Ready() (uint64, error) {
 	s := t.log.Status()
 	if s.Broken {
@@ -49,8 +49,8 @@ func (t *Transactions) Ready() (uint64, error) {
 	return s.Records, nil
 }
 
-// Record implements authcore.Register.
-func (t *Transactions) Record(ctx context.Context, x authcore.Transaction) (authcore.Proof, error) {
+// Record implements register.Register.
+func (t *Transactions) Record(ctx context.Context, x register.Transaction) (register.Proof, error) {
 	a := attest.Access{
 		At: x.At.UTC(), Code: int(x.Response.Code), SPIDCode: x.SPIDCode.String(), Level: int(x.Level), Credentials: x.Credentials,
 		SPName: x.SPName, Requested: x.Requested, Build: t.build,
