@@ -180,14 +180,14 @@ func TestSendingWaitsForThePendingStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	job := &job{msg: m, state: Sending}
-	if err := pool.record(t.Context(), job, Queued, "a", ""); !fault.Is(err, fault.Unavailable) {
+	if err := pool.record(t.Context(), job, Event{State: Queued, Bay: "a"}); !fault.Is(err, fault.Unavailable) {
 		t.Fatal(err)
 	}
-	if err := pool.record(t.Context(), job, Sending, "a", ""); !fault.Is(err, fault.Unavailable) || job.done {
+	if err := pool.record(t.Context(), job, Event{State: Sending, Bay: "a"}); !fault.Is(err, fault.Unavailable) || job.done {
 		t.Errorf("while the journal is down: %v, done %v", err, job.done)
 	}
 	down = false
-	if err := pool.record(t.Context(), job, Sending, "a", ""); err != nil || job.done {
+	if err := pool.record(t.Context(), job, Event{State: Sending, Bay: "a"}); err != nil || job.done {
 		t.Errorf("the journal is back: %v, done %v", err, job.done)
 	}
 	if d := cmp.Diff([]State{Queued, Sending}, j.states(m.ID)); d != "" {

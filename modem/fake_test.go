@@ -13,6 +13,7 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/modem/budget"
 )
 
 // fakeJournal is an outbox in memory with the semantics Journal asks for.
@@ -21,13 +22,13 @@ type fakeJournal struct {
 	rows    map[id.MessageID]*fakeRow
 	events  []Event
 	refuse  func(Event) error
-	offer   bool // Queued returns what Recover put in doubt, too
 	changed chan struct{}
 }
 
 type fakeRow struct {
-	msg   Message
-	state State
+	msg     Message
+	state   State
+	claimed bool // by the pool under test, which lives
 }
 
 func newFakeJournal() *fakeJournal {
@@ -39,7 +40,7 @@ func (f *fakeJournal) Queued(_ context.Context, limit int) ([]Message, error) {
 	defer f.mu.Unlock()
 	var out []Message
 	for _, r := range f.rows {
-		if r.state == Queued || f.offer && r.state == MaybeSent {
+		if r.state == Queued || r.state == MaybeSent && r.msg.InDoubt {
 			out = append(out, r.msg)
 		}
 	}
@@ -62,8 +63,10 @@ func (f *fakeJournal) Record(_ context.Context, e Event) error {
 		return fault.Newf(fault.NotFound, "record", "no such message")
 	}
 	r.state = e.State
+	r.msg.InDoubt = false
 	if e.State == Sending {
 		r.msg.Attempts++
+		r.claimed = true
 	}
 	f.events = append(f.events, e)
 	close(f.changed)
@@ -77,8 +80,9 @@ func (f *fakeJournal) Recover(_ context.Context, now time.Time) ([]Event, error)
 	var out []Event
 	for k, r := range f.rows {
 		switch {
-		case r.state == Sending:
+		case r.state == Sending && !r.claimed:
 			r.state = MaybeSent
+			r.msg.InDoubt = true
 		case r.state == Queued && !now.Before(r.msg.Expires):
 			r.state = Expired
 		default:
@@ -122,7 +126,12 @@ func (f *fakeJournal) states(k id.MessageID) (out []State) {
 // wait blocks until the message is in one of the states.
 func (f *fakeJournal) wait(t testing.TB, k id.MessageID, want ...State) State {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	return f.waitFor(t, 20*time.Second, k, want...)
+}
+
+func (f *fakeJournal) waitFor(t testing.TB, most time.Duration, k id.MessageID, want ...State) State {
+	t.Helper()
+	limit := time.After(most)
 	for {
 		f.mu.Lock()
 		s, changed := f.rows[k].state, f.changed
@@ -133,7 +142,7 @@ func (f *fakeJournal) wait(t testing.TB, k id.MessageID, want ...State) State {
 		select {
 		case <-changed:
 		case <-limit:
-			t.Fatalf("message is %v after 20 s, want %v; history %v", s, want, f.states(k))
+			t.Fatalf("message is %v after %v, want %v; history %v", s, most, want, f.states(k))
 		}
 	}
 }
@@ -204,6 +213,9 @@ func start(t testing.TB, cfg Config) *rig {
 	r.journal = cfg.Journal.(*fakeJournal)
 	if cfg.Opener == nil {
 		cfg.Opener = fakeOpener{}
+	}
+	if cfg.Budget == (budget.Limits{}) {
+		cfg.Budget = budget.Limits{Burst: -1, PerDay: -1, PerMonth: -1}
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	pool, err := New(cfg)

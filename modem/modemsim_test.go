@@ -277,7 +277,7 @@ func TestOKWithoutReference(t *testing.T) {
 	ready(t, r, bank)
 	bank.OKWithoutRef(0, 1)
 	m := r.submit(t, phone1, "uno")
-	r.journal.wait(t, m.ID, Sent)
+	r.journal.wait(t, m.ID, Delivered) // the report has no other message to be about
 }
 
 func TestReferenceWraps(t *testing.T) {

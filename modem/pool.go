@@ -8,12 +8,14 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/modem/alarm"
+	"custode/modem/meter"
 )
 
 // Pool is the modems and their queue.
 type Pool struct {
 	cfg   Config
-	bays  []*bay
+	lanes []*lane
 	wake  chan struct{} // look into the journal
 	nudge chan struct{} // look at the queue
 
@@ -24,8 +26,17 @@ type Pool struct {
 	jobs    map[id.MessageID]*job
 	queue   jobHeap
 	seq     uint64
-	inDoubt map[id.MessageID]bool // what Recover found
-	swept   time.Time             // last forget
+	swept   time.Time // last forget
+	renewed time.Time // last Recover
+	began   time.Time
+	calm    time.Time // when codes last were fewer than the bays carry well
+	dark    time.Time // since when no bay serves; zero while one does
+	codes   meter.Rate
+	handoff [classes]meter.Span // acceptance to the first hand-over
+	ends    [Cancelled + 1]uint64
+	marks   marks
+	alarms  alarm.Set
+	fading  map[fadingAlarm]time.Time
 }
 
 // New builds a pool; nothing is opened and no goroutine started before Run.
@@ -37,10 +48,10 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg: cfg, wake: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
-		jobs: map[id.MessageID]*job{}, inDoubt: map[id.MessageID]bool{},
+		jobs: map[id.MessageID]*job{}, codes: meter.Rate{Memory: time.Minute}, fading: map[fadingAlarm]time.Time{},
 	}
-	for _, b := range cfg.Bays {
-		p.bays = append(p.bays, newBay(p, b))
+	for _, place := range cfg.Bays {
+		p.lanes = append(p.lanes, p.newLane(place))
 	}
 	return p, nil
 }
@@ -57,9 +68,12 @@ func poke(c chan struct{}) {
 
 // Bays returns the state of every bay, in configuration order.
 func (p *Pool) Bays() []BayStatus {
-	out := make([]BayStatus, len(p.bays))
-	for i, b := range p.bays {
-		out[i] = b.snapshot()
+	out := make([]BayStatus, len(p.lanes))
+	for i, l := range p.lanes {
+		out[i] = l.bay.Status()
+		p.mu.Lock()
+		out[i].Handoff = l.lastHandoff
+		p.mu.Unlock()
 	}
 	return out
 }
@@ -75,24 +89,26 @@ func (p *Pool) Run(ctx context.Context) error {
 	if again {
 		return fault.Newf(fault.Conflict, "run modem pool", "already run")
 	}
-	events, err := p.cfg.Journal.Recover(ctx, p.cfg.Now())
-	if err != nil {
+	if _, err := p.renew(ctx); err != nil {
 		return fault.New(fault.KindOf(err), "recover SMS outbox", err)
 	}
-	for _, e := range events {
-		if e.State == MaybeSent {
-			p.inDoubt[e.ID] = true
-		}
-	}
-	if len(events) > 0 {
-		p.cfg.Log.Warn("outbox recovered", "changed", len(events), "in_doubt", len(p.inDoubt))
-	}
-	var actors sync.WaitGroup
-	for _, b := range p.bays {
-		actors.Go(func() { b.run(ctx) })
+	p.mu.Lock()
+	p.began = p.cfg.Now()
+	p.dark, p.calm = p.began, p.began
+	p.mu.Unlock()
+	// The bays work until nobody gives them messages: what is recorded as leaving
+	// then leaves.
+	live, stopBays := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBays()
+	var bays, feeders sync.WaitGroup
+	for _, l := range p.lanes {
+		bays.Go(func() { l.bay.Run(live) })
+		feeders.Go(func() { p.feed(ctx, l) })
 	}
 	p.clerk(ctx)
-	actors.Wait()
+	feeders.Wait()
+	stopBays()
+	bays.Wait()
 	p.flush(context.WithoutCancel(ctx))
 	return nil
 }
@@ -106,12 +122,18 @@ func (p *Pool) clerk(ctx context.Context) {
 		if load && !p.load(ctx) {
 			pause = min(pause, time.Second)
 		}
-		p.signal() // first: what follows may wait for the journal
+		p.dispatch() // first: what follows may wait for the journal
 		p.expire(ctx)
 		p.flush(ctx)
+		load = p.keepClaims(ctx)
+		p.openPurses(ctx)
+		p.lookAround()
 		p.mu.Lock()
 		now := p.cfg.Now()
 		p.forget(now)
+		if load {
+			pause = 0
+		}
 		if next, ok := p.nextMoment(now); ok {
 			pause = max(min(pause, next.Sub(now)), time.Millisecond)
 		}
@@ -126,24 +148,60 @@ func (p *Pool) clerk(ctx context.Context) {
 		case <-timer.C:
 			load = true
 		case <-p.nudge:
-			load = false
 		}
 		timer.Stop()
 	}
 }
 
-// signal tells the bays to look at the queue.
-func (p *Pool) signal() {
+// renew renews this process's claims and takes over what dead processes left.
+func (p *Pool) renew(ctx context.Context) (changed bool, err error) {
+	rctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
+	defer cancel()
+	now := p.cfg.Now()
+	events, err := p.cfg.Journal.Recover(rctx, now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
-		return
+	if err != nil {
+		return false, err
 	}
-	for _, b := range p.bays {
-		if b.inService && !b.busy {
-			poke(b.wake)
+	p.renewed = now
+	doubtful, news := 0, 0
+	for _, e := range events {
+		if p.jobs[e.ID] == nil {
+			news++
+			if e.State == MaybeSent {
+				doubtful++
+			}
 		}
 	}
+	if news > 0 {
+		p.cfg.Log.Warn("outbox recovered", "changed", news, "in_doubt", doubtful)
+	}
+	return news > 0, nil
+}
+
+// keepClaims renews when it is time; it reports that there is something to load.
+func (p *Pool) keepClaims(ctx context.Context) bool {
+	p.mu.Lock()
+	due := p.cfg.Now().Sub(p.renewed) >= p.cfg.Timing.Lease
+	p.mu.Unlock()
+	if !due || ctx.Err() != nil {
+		return false
+	}
+	changed, err := p.renew(ctx)
+	p.trouble(ctx, "claims not renewed", err)
+	return changed
+}
+
+// trouble raises or clears the alarm of the outbox.
+func (p *Pool) trouble(ctx context.Context, what string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		p.cfg.Log.Error("outbox: "+what, "err", err)
+	}
+	p.alarm(alarm.Storage, "", err != nil, what)
 }
 
 // load takes new rows from the journal; it reports success.
@@ -151,14 +209,13 @@ func (p *Pool) load(ctx context.Context) bool {
 	rctx, cancel := context.WithTimeout(ctx, p.cfg.Timing.Record)
 	defer cancel()
 	rows, err := p.cfg.Journal.Queued(rctx, p.cfg.QueueLimit)
+	p.trouble(ctx, "not read", err)
 	if err != nil {
-		if ctx.Err() == nil {
-			p.cfg.Log.Error("outbox not read", "err", err)
-		}
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := p.cfg.Now()
 	for _, m := range rows {
 		if p.jobs[m.ID] != nil || m.ID.IsZero() || m.To.IsZero() {
 			continue
@@ -167,9 +224,12 @@ func (p *Pool) load(ctx context.Context) bool {
 			continue
 		}
 		p.seq++
-		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*bay]bool{}, refusals: m.Attempts}
+		j := &job{msg: m, seq: p.seq, index: -1, tried: map[*lane]bool{}, refusals: m.Attempts}
 		p.jobs[m.ID] = j
-		if p.inDoubt[m.ID] {
+		if m.Class == OneTime {
+			p.codes.Add(1, now)
+		}
+		if m.InDoubt {
 			j.state, j.doubts, j.hedged = MaybeSent, 1, true
 			j.done = m.Class != OneTime // a one-time code sent twice is harmless, other texts are not
 		}
@@ -212,7 +272,7 @@ func (p *Pool) expire(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	for _, j := range late {
-		_ = p.record(ctx, j, Expired, "", "deadline passed")
+		_ = p.record(ctx, j, Event{State: Expired, Detail: "deadline passed"})
 	}
 }
 
@@ -236,45 +296,49 @@ func allowed(from, to State) bool {
 // errOvertaken stops a second copy whose first was accepted meanwhile.
 var errOvertaken = fault.Newf(fault.Conflict, "send SMS", "the other copy was accepted")
 
-// record makes a step durable. A step the journal cannot take is kept and offered
-// again by the clerk, except Sending, on which the caller must not go on. A step
-// it refuses for good (fault.Conflict) ends the message for the pool.
-func (p *Pool) record(ctx context.Context, j *job, to State, bay, detail string) error {
+// record makes a step durable; e's identifier and moment are filled in. A step the
+// journal cannot take is kept and offered again by the clerk, except Sending, on
+// which the caller must not go on. A step it refuses for good (fault.Conflict) ends
+// the message for the pool.
+func (p *Pool) record(ctx context.Context, j *job, e Event) error {
 	j.rec.Lock()
 	defer j.rec.Unlock()
-	if !allowed(j.state, to) {
-		if to == Sending {
+	if !allowed(j.state, e.State) {
+		if e.State == Sending {
 			return errOvertaken
 		}
 		return nil
 	}
-	if to == Sending && j.pending != nil {
+	if e.State == Sending && j.pending != nil {
 		// The journal is a step behind: it would take this one for a conflict.
 		if err := p.write(ctx, *j.pending); err != nil && !fault.Is(err, fault.Conflict) {
 			return err
 		}
 		p.clearPending(j)
 	}
-	e := Event{ID: j.msg.ID, State: to, Bay: bay, Detail: detail, At: p.cfg.Now()}
+	e.ID, e.At = j.msg.ID, p.cfg.Now()
 	err := p.write(ctx, e)
 	switch {
 	case err == nil:
 		p.clearPending(j)
 	case fault.Is(err, fault.Conflict):
 		p.clearPending(j)
-		p.overruled(j, to, err)
+		p.overruled(j, e.State, err)
 		return err
-	case to == Sending:
+	case e.State == Sending:
 		return err
 	default:
 		if j.pending == nil {
 			p.unrecorded.Add(1)
 		}
 		j.pending = &e
-		p.cfg.Log.Error("outbox not written, will try again", "message", e.ID.String(), "state", to.String(), "err", err)
+		p.cfg.Log.Error("outbox not written, will try again", "message", e.ID.String(), "state", e.State.String(), "err", err)
 	}
-	j.state = to
-	p.cfg.Log.Info("sms", "message", e.ID.String(), "state", to.String(), "bay", bay, "detail", detail)
+	j.state = e.State
+	p.mu.Lock()
+	p.ends[e.State]++
+	p.mu.Unlock()
+	p.cfg.Log.Info("sms", "message", e.ID.String(), "state", e.State.String(), "bay", e.Bay, "detail", e.Detail)
 	return err
 }
 
@@ -326,139 +390,4 @@ func (p *Pool) flush(ctx context.Context) {
 		}
 		j.rec.Unlock()
 	}
-}
-
-// outcome is how one attempt of a bay ended.
-type outcome uint8
-
-const (
-	accepted  outcome = iota
-	refused           // the message is bad: final
-	unlikely          // refused for a passing reason that is mostly the number's: fewer tries
-	elsewhere         // refused here, or not sent at all: try on
-	postponed         // our own trouble: the attempt does not count
-	doubted           // the PDU left and no answer came
-)
-
-// settle ends an attempt of b on j: it records the step and, when the message
-// is to be tried again, puts it back. The record comes first, so that it cannot
-// overtake the next attempt's.
-func (p *Pool) settle(ctx context.Context, b *bay, j *job, o outcome, detail string) {
-	p.mu.Lock()
-	now := p.cfg.Now()
-	j.inFlight--
-	b.busy = false
-	if o != postponed {
-		j.tried[b] = true
-	}
-	if j.waiting == b { // its doubt was counted by hedge; o decides now
-		j.waiting = nil
-		j.doubts--
-	}
-	again, to := false, Sent
-	switch o {
-	case accepted:
-	case doubted:
-		j.doubts++
-		to = MaybeSent
-		if j.msg.Class == OneTime && !j.hedged && len(p.bays) > 1 {
-			j.hedged, again = true, true
-		}
-	case postponed:
-		again, to, j.retryAt = true, Queued, now.Add(time.Second)
-	case refused:
-		to = Failed
-	case unlikely, elsewhere:
-		j.refusals++
-		if o == unlikely {
-			j.refusals++
-		}
-		if j.refusals >= p.cfg.MaxAttempts {
-			to, detail = Failed, detail+", attempts used up"
-			break
-		}
-		again, to = true, Queued
-		if !p.otherCouldTry(b, j, p.cfg.Now()) {
-			j.retryAt = now.Add(min(p.cfg.Timing.Retry<<(j.refusals-1), time.Minute))
-		}
-	}
-	if (to == Failed || to == Queued) && j.doubts > 0 {
-		to = MaybeSent // a copy may have arrived: the failure of the other proves nothing
-	}
-	again = again && j.inFlight == 0 // else the other copy's end decides
-	if to == Sent || !again && j.index < 0 && j.inFlight == 0 {
-		j.done = true
-	}
-	p.mu.Unlock()
-	_ = p.record(ctx, j, to, b.cfg.Name, detail)
-	if again {
-		p.mu.Lock()
-		p.enqueue(j)
-		p.mu.Unlock()
-	}
-	p.signal()
-	poke(p.nudge)
-}
-
-// release ends an attempt of b on a message the journal does not let out: nothing
-// is recorded, nobody is to blame, nothing is tried again.
-func (p *Pool) release(b *bay, j *job) {
-	p.mu.Lock()
-	j.inFlight--
-	b.busy = false
-	j.done = true
-	p.mu.Unlock()
-	p.signal()
-	poke(p.nudge)
-}
-
-// hedge grants a one-time code that waits long for its receipt a second copy on another
-// bay; b goes on waiting.
-func (p *Pool) hedge(ctx context.Context, b *bay, j *job) {
-	p.mu.Lock()
-	grant := j.msg.Class == OneTime && !j.hedged && !j.done && p.otherCouldTry(b, j, p.cfg.Now())
-	if grant {
-		j.tried[b], j.hedged, j.waiting = true, true, b
-		j.doubts++
-	}
-	p.mu.Unlock()
-	if !grant {
-		return
-	}
-	_ = p.record(ctx, j, MaybeSent, b.cfg.Name, "no receipt yet, second copy on another modem")
-	p.mu.Lock()
-	p.enqueue(j)
-	p.mu.Unlock()
-	p.signal()
-}
-
-// lateReceipt notes an acceptance that came after the doubt was recorded.
-func (p *Pool) lateReceipt(ctx context.Context, b *bay, j *job) {
-	p.mu.Lock()
-	j.done = true // a copy still waiting is dropped by take
-	p.mu.Unlock()
-	_ = p.record(ctx, j, Sent, b.cfg.Name, "late receipt")
-}
-
-// ready puts b in or out of service.
-func (p *Pool) ready(b *bay, on bool) {
-	p.mu.Lock()
-	changed := b.inService != on
-	b.inService = on
-	p.mu.Unlock()
-	if changed {
-		p.signal()
-	}
-}
-
-func (p *Pool) cool(b *bay, d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b.coolUntil = p.cfg.Now().Add(d)
-}
-
-func (p *Pool) alone(b *bay) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.othersInService(b) == 0
 }

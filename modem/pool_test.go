@@ -230,13 +230,14 @@ func TestDoubtIsSentOnceMore(t *testing.T) {
 	}
 }
 
-// TestCrash: what a dead process left in "sending" is in doubt, not sent again
-// behind everybody's back, and not forgotten.
+// TestCrash: what a dead process left in "sending" is in doubt; a text that is no
+// code is then not sent again, and nothing is forgotten.
 func TestCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newFakeJournal()
 		doubt, late, waiting := message(t, phone1, "dubbio"), message(t, phone1, "tardi"), message(t, phone1, "in coda")
 		late.Expires = late.Created.Add(-time.Second)
+		doubt.Class = Alert
 		j.put(doubt, Sending)
 		j.put(late, Queued)
 		j.put(waiting, Queued)
@@ -257,7 +258,6 @@ func TestCrash(t *testing.T) {
 func TestCrashWithDoubtOffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newFakeJournal()
-		j.offer = true
 		code, notice := message(t, phone1, "codice"), message(t, phone1, "avviso")
 		notice.Class = Alert
 		j.put(code, Sending)
@@ -453,55 +453,6 @@ func TestConfigRefusals(t *testing.T) {
 		if _, err := New(c); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func TestStreak(t *testing.T) {
-	cms := func(code int) *at.Refusal { return &at.Refusal{Set: at.CMS, Code: code} }
-	var s streak
-	for i, step := range []struct {
-		code   int
-		number string
-		want   blame
-	}{
-		{38, "1", onRoute}, {38, "1", onRoute}, {38, "2", onNetwork}, {1, "3", onNumber}, {38, "4", onNetwork},
-		{50, "1", onRoute}, {50, "2", onCard}, {38, "9", onRoute},
-	} {
-		if got := s.refused(cms(step.code), step.number); got != step.want {
-			t.Errorf("step %d: %v, want %v", i, got, step.want)
-		}
-	}
-	s.accepted()
-	if got := s.refused(cms(38), "5"); got != onRoute {
-		t.Errorf("after a success: %v", got)
-	}
-	if judge(&at.Refusal{Set: at.CME, Code: 14}) != onBusy || judge(&at.Refusal{Set: at.Plain, Code: -1}) != onModem || judge(cms(332)) != inDoubt {
-		t.Error("table")
-	}
-}
-
-func TestReportMatching(t *testing.T) {
-	var ring reportRing
-	now := time.Now()
-	j := &job{msg: message(t, phone1, "x")}
-	ring.put(7, j, now)
-	for name, c := range map[string]struct {
-		ref    byte
-		number string
-		when   time.Time
-		want   bool
-	}{
-		"exact": {7, phone1, now, true}, "national": {7, "3401234567", now, true}, "other number": {7, phone2, now, false},
-		"other reference": {8, phone1, now, false}, "too late": {7, phone1, now.Add(26 * time.Hour), false}, "no number": {7, "", now, false},
-	} {
-		got := ring.find(pdu.Report{Ref: c.ref, To: pdu.Address{Digits: c.number}}, c.when)
-		if (got == j) != c.want {
-			t.Errorf("%s: %v", name, got != nil)
-		}
-	}
-	ring.early = []pdu.Report{{Ref: 9, To: pdu.Address{Digits: phone1}}}
-	if got, _, ok := ring.put(9, j, now); !ok || got != j || len(ring.early) != 0 {
-		t.Error("an early report was not matched")
 	}
 }
 

@@ -2,8 +2,12 @@ package modem
 
 import (
 	"container/heap"
+	"math"
+	"slices"
 	"sync"
 	"time"
+
+	"custode/modem/bay"
 )
 
 // job is a message the pool knows: waiting, with a bay, or lately finished (kept
@@ -13,22 +17,26 @@ type job struct {
 	msg      Message
 	seq      uint64
 	index    int // in the heap, -1 outside
-	tried    map[*bay]bool
+	tried    map[*lane]bool
 	retryAt  time.Time
 	refusals int
 	inFlight int
-	hedged   bool // a second copy was granted
-	doubts   int  // copies whose fate is unknown
-	waiting  *bay // the bay whose slow attempt granted the second copy; counted in doubts
+	hedged   bool  // a second copy was granted
+	doubts   int   // copies whose fate is unknown
+	waiting  *lane // the bay whose slow attempt granted the second copy; counted in doubts
+	left     bool  // a copy was handed to a modem
 	done     bool
 	doneAt   time.Time
+	sentAt   time.Time
+	reports  []bay.News // came before the end of the sending was recorded
 
 	rec     sync.Mutex // orders the records of this message
 	state   State
 	pending *Event // last one the journal did not take
 }
 
-// jobHeap orders by class, deadline, arrival.
+// jobHeap orders by class; in it what was not refused yet (a bad number's further
+// tries delay nobody else's first), deadline, arrival.
 type jobHeap []*job
 
 func (h jobHeap) Len() int { return len(h) }
@@ -36,6 +44,9 @@ func (h jobHeap) Less(i, j int) bool {
 	a, b := h[i], h[j]
 	if a.msg.Class != b.msg.Class {
 		return a.msg.Class < b.msg.Class
+	}
+	if x, y := a.refusals > 0, b.refusals > 0; x != y {
+		return y
 	}
 	if !a.msg.Expires.Equal(b.msg.Expires) {
 		return a.msg.Expires.Before(b.msg.Expires)
@@ -71,105 +82,206 @@ func (p *Pool) enqueue(j *job) {
 	}
 }
 
-// take gives b the best message it may send, or nil.
-func (p *Pool) take(b *bay) *job {
+// dispatch gives waiting messages, best first, to idle bays, and probes to bays
+// whose breaker is due. Nothing is ever given to a bay that is busy.
+func (p *Pool) dispatch() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.cfg.Now()
+	p.probe(now)
+	idle := make([]*lane, 0, len(p.lanes))
+	for _, l := range p.lanes {
+		if l.fit() && !l.busy {
+			idle = append(idle, l)
+		}
+	}
 	var skipped []*job
-	var found *job
-	for found == nil && len(p.queue) > 0 {
+	for len(idle) > 0 && len(p.queue) > 0 {
 		j := heap.Pop(&p.queue).(*job)
 		if j.done {
 			continue
 		}
-		if p.eligible(b, j, now) {
-			found = j
-			break
+		l := p.choose(idle, j, now)
+		if l == nil {
+			skipped = append(skipped, j)
+			if j.msg.Class == Bulk && !p.bulkAllowed(now) {
+				break // and so are all that follow
+			}
+			continue
 		}
-		skipped = append(skipped, j)
+		j.inFlight++
+		l.busy = true
+		l.work <- task{job: j} // room for one: l was idle
+		idle = slices.DeleteFunc(idle, func(o *lane) bool { return o == l })
 	}
 	for _, j := range skipped {
 		heap.Push(&p.queue, j)
 	}
-	if found != nil {
-		found.inFlight++
-		b.busy = true
-	}
-	return found
 }
 
-// eligible says whether b may send j now; p.mu is held.
-func (p *Pool) eligible(b *bay, j *job, now time.Time) bool {
-	if now.Before(j.retryAt) || !now.Before(j.msg.Expires) || p.cooling(b, now) {
-		return false
+// probe gives due bays their probe; p.mu is held.
+func (p *Pool) probe(now time.Time) {
+	alone := p.stuck()
+	for _, l := range p.lanes {
+		if l.inService && !l.busy && l.breaker.dueProbe(now, alone) {
+			l.busy = true
+			l.breaker.probed = now
+			l.work <- task{probe: true}
+		}
 	}
-	if j.msg.Class == Bulk && !p.bulkAllowed() {
-		return false
+}
+
+// stuck reports that messages wait and no bay is fit to take any; p.mu is held.
+func (p *Pool) stuck() bool {
+	return len(p.queue) > 0 && !slices.ContainsFunc(p.lanes, func(l *lane) bool { return l.fit() })
+}
+
+// choose returns the idle lane that will have j out soonest, or nil; p.mu is held.
+func (p *Pool) choose(idle []*lane, j *job, now time.Time) *lane {
+	var best *lane
+	for _, l := range idle {
+		if !p.eligible(l, j, now) {
+			continue
+		}
+		if best == nil || p.better(l, best, j, now) {
+			best = l
+		}
 	}
-	if !j.tried[b] {
+	return best
+}
+
+// better reports that l is the better choice than o for j: for a code one that is
+// not on trial, another operator for a second copy, then the shorter expected
+// time (a tenth is no difference), then the card that has sent less today.
+func (p *Pool) better(l, o *lane, j *job, now time.Time) bool {
+	if a, b := l.breaker.trial, o.breaker.trial; a != b && j.msg.Class == OneTime {
+		return b
+	}
+	if j.doubts > 0 {
+		if a, b := j.sameOperator(l), j.sameOperator(o); a != b {
+			return b
+		}
+	}
+	average := p.averageScore()
+	a, b := l.score(average, now), o.score(average, now)
+	if math.Abs(a-b) > 0.1*min(a, b) {
+		return a < b
+	}
+	return l.spentToday(now) < o.spentToday(now)
+}
+
+// averageScore is of the measured bays; p.mu is held.
+func (p *Pool) averageScore() float64 {
+	sum, n := 0.0, 0.0
+	for _, l := range p.lanes {
+		if !l.measured.IsZero() {
+			sum, n = sum+l.score(0, l.measured), n+1
+		}
+	}
+	if n == 0 {
+		return priorSubmit
+	}
+	return sum / n
+}
+
+// sameOperator reports that a bay of l's operator has tried j.
+func (j *job) sameOperator(l *lane) bool {
+	for o := range j.tried {
+		if o.operator == l.operator {
+			return true
+		}
+	}
+	return false
+}
+
+// eligible says whether l, which is fit and idle, may send j now; p.mu is held.
+func (p *Pool) eligible(l *lane, j *job, now time.Time) bool {
+	switch {
+	case now.Before(j.retryAt) || !now.Before(j.msg.Expires):
+		return false
+	case j.msg.OnlyBay != "" && j.msg.OnlyBay != l.place.Name:
+		return false
+	case j.msg.Class == Bulk && !p.bulkAllowed(now):
+		return false
+	case !l.affords(j.msg.Class == Bulk, now):
+		return false
+	case !j.tried[l]:
 		return true
 	}
 	// The second copy of a message in doubt never goes through the same modem;
 	// a refused one may come back when nobody else is left to try.
-	return j.doubts == 0 && !p.otherCouldTry(b, j, now)
+	return j.doubts == 0 && !p.otherCouldTry(l, j, now)
+}
+
+// othersFit reports that some bay besides l is fit and answers to also; p.mu is held.
+func (p *Pool) othersFit(l *lane, also func(*lane) bool) bool {
+	return slices.ContainsFunc(p.lanes, func(o *lane) bool { return o != l && o.fit() && also(o) })
 }
 
 // otherCouldTry reports that some bay fit to send has not tried j; p.mu is held.
-func (p *Pool) otherCouldTry(b *bay, j *job, now time.Time) bool {
-	for _, o := range p.bays {
-		if o != b && o.inService && !j.tried[o] && !now.Before(o.coolUntil) {
-			return true
-		}
-	}
-	return false
+func (p *Pool) otherCouldTry(l *lane, j *job, now time.Time) bool {
+	return p.othersFit(l, func(o *lane) bool {
+		return !j.tried[o] && (j.msg.OnlyBay == "" || j.msg.OnlyBay == o.place.Name) && o.affords(j.msg.Class == Bulk, now)
+	})
 }
 
-// cooling reports that b rests after a network failure while another bay is fit
-// to send; when all rest, nobody does. p.mu is held.
-func (p *Pool) cooling(b *bay, now time.Time) bool {
-	if !now.Before(b.coolUntil) {
-		return false
-	}
-	for _, o := range p.bays {
-		if o != b && o.inService && !now.Before(o.coolUntil) {
-			return true
-		}
-	}
-	return false
-}
-
-func (p *Pool) othersInService(b *bay) int {
-	n := 0
-	for _, o := range p.bays {
-		if o != b && o.inService {
-			n++
-		}
-	}
-	return n
-}
-
-// bulkAllowed keeps a reserve of idle bays from bulk: one in six, at least one
-// when there is more than one; p.mu is held.
-func (p *Pool) bulkAllowed() bool {
-	serving, idle := 0, 0
-	for _, b := range p.bays {
-		if b.inService {
-			serving++
-			if !b.busy {
+// serving counts the bays fit to send, and the idle ones among them; p.mu is held.
+func (p *Pool) serving() (fit, idle int) {
+	for _, l := range p.lanes {
+		if l.fit() {
+			fit++
+			if !l.busy {
 				idle++
 			}
 		}
 	}
-	return serving < 2 || idle > (serving+5)/6
+	return fit, idle
+}
+
+// reserve is how many idle bays bulk must leave: one in six, at least one, and half
+// as many again as the codes of the last minute keep busy; all of them when codes
+// come near to what so many bays carry well. p.mu is held.
+func (p *Pool) reserve(fit int, now time.Time) int {
+	if fit < 2 {
+		return 0
+	}
+	load := p.codeLoad(now)
+	if load > 0.8*allowedLoad(fit) {
+		return fit
+	}
+	return max(1, (fit+5)/6, int(math.Ceil(1.5*load-0.25)))
+}
+
+// codeLoad is how many bays the codes of the last minute keep busy; p.mu is held.
+func (p *Pool) codeLoad(now time.Time) float64 { return p.codes.At(now) * p.meanSubmit() }
+
+// meanSubmit is the expected time of one submission, in seconds; p.mu is held.
+func (p *Pool) meanSubmit() float64 {
+	sum, n := 0.0, 0
+	for _, l := range p.lanes {
+		if l.fit() {
+			sum += l.submitTime.Value
+			n++
+		}
+	}
+	if n == 0 {
+		return priorSubmit
+	}
+	return sum / float64(n)
+}
+
+// bulkAllowed keeps a reserve of idle bays from bulk; p.mu is held.
+func (p *Pool) bulkAllowed(now time.Time) bool {
+	fit, idle := p.serving()
+	return idle > p.reserve(fit, now)
 }
 
 // nextMoment returns when a waiting job next needs attention (its deadline, the
-// end of its pause, or of a bay's rest); p.mu is held.
+// end of its pause, of a bay's rest, of a card's pause); p.mu is held.
 func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
-	var next time.Time
+	next := p.renewed.Add(p.cfg.Timing.Lease)
 	sooner := func(at time.Time) {
-		if now.Before(at) && (next.IsZero() || at.Before(next)) {
+		if now.Before(at) && at.Before(next) {
 			next = at
 		}
 	}
@@ -177,12 +289,19 @@ func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
 		sooner(j.retryAt)
 		sooner(j.msg.Expires)
 	}
-	if len(p.queue) > 0 {
-		for _, b := range p.bays {
-			sooner(b.coolUntil)
+	alone := p.stuck()
+	for _, l := range p.lanes {
+		if !l.inService || l.busy {
+			continue
+		}
+		if l.breaker.open {
+			sooner(l.breaker.nextProbe(alone))
+		} else if len(p.queue) > 0 && l.purse != nil {
+			_, at := l.purse.CanSpend(p.queue[0].msg.Class == Bulk, now)
+			sooner(at)
 		}
 	}
-	return next, !next.IsZero()
+	return next, true
 }
 
 // expired removes and returns the waiting jobs past their deadline; p.mu is held.

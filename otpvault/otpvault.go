@@ -115,6 +115,10 @@ type Config struct {
 	// Template is the message text with {code} once, {service} at most once and
 	// {minutes} at most once.
 	Template string
+	// Admit, when not nil, is asked before a code is made whether a message to the
+	// number can leave within the life of a code. fault.Exhausted and fault.Busy
+	// refuse it; of every other error only the kind of trouble remains.
+	Admit func(ctx context.Context, to id.Phone, life time.Duration) error
 	// Accepted, when not nil, is called after a message was stored: it wakes the
 	// sender. It must not block.
 	Accepted func()

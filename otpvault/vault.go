@@ -12,12 +12,18 @@ import (
 // Issue makes a code for (flow, subject), stores its challenge and, in the same
 // transaction, the message to the phone; earlier codes of the flow are retired.
 // service is the SP's name for the text, in any alphabet and of any length. It
-// fails with fault.Exhausted when the subject was sent too many messages lately,
+// fails with fault.Exhausted when the subject or the number was sent too many
+// messages lately, fault.Busy when the message would leave too late,
 // fault.Invalid for a zero identifier, else with a kind of trouble.
 func (v *Vault) Issue(ctx context.Context, flow id.FlowID, subject id.Subject, to id.Phone, service string) (id.ChallengeID, error) {
 	const op = "issue code"
 	if flow.IsZero() || subject.IsZero() || to.IsZero() {
 		return id.ChallengeID{}, fault.Newf(fault.Invalid, op, "flow, subject or phone missing")
+	}
+	if v.cfg.Admit != nil {
+		if err := v.cfg.Admit(ctx, to, v.cfg.Lifetime); err != nil {
+			return id.ChallengeID{}, fault.New(refusal(err), op, err)
+		}
 	}
 	challenge, err := id.NewChallengeID(v.cfg.Random)
 	if err != nil {
@@ -47,17 +53,21 @@ func (v *Vault) Issue(ctx context.Context, flow id.FlowID, subject id.Subject, t
 		Message{ID: message, To: to, Wrapped: wrapped, Created: now, Expires: expires},
 		v.cfg.Limit)
 	if err != nil {
-		kind := trouble(err)
-		if fault.Is(err, fault.Exhausted) {
-			kind = fault.Exhausted
-		}
-		return id.ChallengeID{}, fault.New(kind, op, err)
+		return id.ChallengeID{}, fault.New(refusal(err), op, err)
 	}
 	v.log.DebugContext(ctx, "code issued", "flow", flow.String(), "challenge", challenge.String(), "message", message.String())
 	if v.cfg.Accepted != nil {
 		v.cfg.Accepted()
 	}
 	return challenge, nil
+}
+
+// refusal is the kind of a failed Admit or IssueChallenge.
+func refusal(err error) fault.Kind {
+	if fault.Is(err, fault.Exhausted) {
+		return fault.Exhausted
+	}
+	return trouble(err)
 }
 
 // wrap renders the text and has the HSM wrap it.

@@ -21,10 +21,13 @@ import (
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
 	"custode/authcore/web"
+	"custode/cmd/custode/certified"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/metrics"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -89,13 +92,14 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	outbox    sealer // wraps message texts
 	sps       replica
 	watched   watched
 	sessions  *session.Sessions
 	logouts   *logout.Reader
 	web       *web.Server
 	admin     *admin.Server
-	registers *registers
+	registers *certified.Registers
 }
 
 // databaseFile is the database's name in the state directory.
@@ -114,7 +118,7 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Log: a.log})
+	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
 	return err
 }
 
@@ -124,7 +128,7 @@ func (a *appliance) close() {
 			a.log.Error("registry copy not closed", "error", err)
 		}
 	}
-	if a.registers != nil && a.registers.Journals != nil {
+	if a.registers != nil {
 		a.registers.Close()
 	}
 	if a.db != nil {
@@ -145,7 +149,9 @@ func (a *appliance) close() {
 // wire builds every room from what open acquired.
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
-	if err := a.openRegisters(ctx); err != nil {
+	var err error
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	if err != nil {
 		return err
 	}
 	if err := a.openIssuer(); err != nil {
@@ -166,6 +172,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.outbox = outbox
 	random := a.token.Random()
 	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
 	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
@@ -179,6 +186,10 @@ func (a *appliance) wire(ctx context.Context) error {
 		MAC: codeKey, Wrapper: outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
 		Lifetime: a.policy.Codes.Lifetime, Attempts: a.policy.Flow.WrongCodes, Template: a.policy.Codes.Text,
 		Limit: otpvault.Limit{Messages: a.policy.Codes.PerSubject, Window: a.policy.Codes.PerSubjectWindow}, Accepted: a.pool.Wake,
+		Admit: func(ctx context.Context, to id.Phone, life time.Duration) error {
+			_, err := a.pool.Admit(ctx, to, life)
+			return err
+		},
 	})
 	if err != nil {
 		return err
@@ -199,7 +210,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.logMethods(a.registryMethods(a.methods(random))), a.log)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
 	return a.newWeb(login, random)
 }
 
@@ -287,6 +298,9 @@ func (a *appliance) run(ctx context.Context) error {
 	g.Go(func() error { return a.pool.Run(ctx) })
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
+	if addr := a.machine.MetricsListen; addr != "" {
+		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
+	}
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

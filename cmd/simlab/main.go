@@ -25,6 +25,7 @@ type cli struct {
 
 	Demo  demoCmd  `cmd:"" help:"Run the appliance with simulated hardware until Ctrl-C."`
 	Bench benchCmd `cmd:"" help:"Run benchmark suites."`
+	Soak  soakCmd  `cmd:"" help:"Drive the appliance for long while its modems misbehave, and write a report."`
 
 	Modems modemsCmd `cmd:"" help:"Run a bank of simulated modems until Ctrl-C and print their ports."`
 }

@@ -5,7 +5,8 @@
 // with the argument as body; 200 with the result, or an error document with
 // kind and text. Besides the file mode, every connection's peer credentials
 // (SO_PEERCRED) are checked: the daemon's own user and root only. It decides
-// nothing: the methods are functions given by cmd/custode. Not for remote use.
+// nothing: the methods are functions given by cmd/custode; those that only look
+// and are asked often begin with "watch/" and are logged at debug. Not for remote use.
 package admin
 
 import (
@@ -18,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -130,7 +132,11 @@ func (s *Server) handle(ctx context.Context, c *fasthttp.RequestCtx) {
 			status, a.Kind, a.Error = fasthttp.StatusUnprocessableEntity, fault.KindOf(err).String(), err.Error()
 		}
 		a.Result = result
-		s.log.Info("administration", "method", name, "ok", err == nil)
+		level := slog.LevelInfo
+		if strings.HasPrefix(name, "watch/") && err == nil {
+			level = slog.LevelDebug // a terminal view asks every second
+		}
+		s.log.Log(ctx, level, "administration", "method", name, "ok", err == nil)
 	}
 	c.SetStatusCode(status)
 	c.SetContentType("application/json")

@@ -83,6 +83,7 @@ func TestRefusals(t *testing.T) {
 		"witness inside":    {"/mnt/auditor/custode", "/var/lib/custode/log/w", "certified_log.witness_directories"},
 		"witness plain":     {"https://auditor.example.it", "http://auditor.example.it", "certified_log.witness_urls"},
 		"relative roots":    {"/etc/custode/log/tsa.pem", "tsa.pem", "certified_log.tsa_certificates"},
+		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,6 +135,8 @@ func TestPolicyRefusals(t *testing.T) {
 		"plain link":       {"privacy: https://www.example.it/privacy", "privacy: http://localhost/privacy", "pages.privacy"},
 		"link of a path":   {"help: https://www.example.it/{lang}/assistenza", "help: /assistenza", "pages.help"},
 		"quote in a link":  {"privacy: https://www.example.it/privacy", `privacy: 'https://www.example.it/">'`, "pages.privacy"},
+		"bad budget":       {"burst: 3", "burst: -2", "sms.burst"},
+		"bad prefix":       {"prefix: \"+882\"", "prefix: \"882\"", "sms.prefixes[0].prefix"},
 		"long idle":        {"idle: 30m", "idle: 25h", "session.idle"},
 		"short absolute":   {"absolute: 2h", "absolute: 20m", "session.absolute"},
 		"patient logout":   {"logout_per_sp: 4s", "logout_per_sp: 11s", "session.logout_per_sp"},

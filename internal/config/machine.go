@@ -5,6 +5,8 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+
+	"custode/internal/id"
 )
 
 // Machine is the file of machine facts.
@@ -19,7 +21,9 @@ type Machine struct {
 	Registry                   Registry     `yaml:"registry"`
 	HSM                        HSM          `yaml:"hsm"`
 	Modems                     []Modem      `yaml:"modems"`
+	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
 	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	MetricsListen              string       `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
 	CertifiedLog               CertifiedLog `yaml:"certified_log"`
 	Log                        Log          `yaml:"log"`
 }
@@ -42,6 +46,9 @@ type Modem struct {
 	Device     string `yaml:"device"`       // absolute, a stable name (/dev/serial/by-path/...)
 	Baud       int    `yaml:"baud"`         // 0: 115200
 	SIMPINFile string `yaml:"sim_pin_file"` // empty: the SIM has no PIN
+	Flow       bool   `yaml:"rtscts"`       // hardware flow control
+	IMEI       string `yaml:"imei"`         // the modem that belongs here, 14 to 16 digits; empty: any
+	Centre     string `yaml:"smsc"`         // service centre to set, +39...; empty: the card's
 }
 
 // Log sets the log on standard error.
@@ -77,9 +84,11 @@ func (m *Machine) Validate() error {
 		m.HSM.Sessions = 8
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
+	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)
+	validateMetrics(&p, m.MetricsListen)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"
 	}
@@ -103,6 +112,9 @@ func (m *Machine) validateModems(p *problems) {
 		p.check(b.Name != "" && len(b.Name) <= 16 && strings.Trim(b.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") == "", key+".name: 1 to 16 of a-z 0-9 -")
 		p.check(filepath.IsAbs(b.Device), key+".device: must be an absolute path")
 		p.check(b.SIMPINFile == "" || filepath.IsAbs(b.SIMPINFile), key+".sim_pin_file: must be an absolute path")
+		p.check(b.IMEI == "" || len(b.IMEI) >= 14 && len(b.IMEI) <= 16 && strings.Trim(b.IMEI, "0123456789") == "", key+".imei: 14 to 16 digits")
+		_, err := id.ParsePhone(b.Centre)
+		p.check(b.Centre == "" || err == nil, key+".smsc: an international number")
 		p.check(!names[b.Name], key+".name: used twice")
 		p.check(!devices[b.Device], key+".device: used twice")
 		names[b.Name], devices[b.Device] = true, true

@@ -23,6 +23,7 @@ type Policy struct {
 	Codes        CodePolicy         `yaml:"codes"`
 	Passwords    PasswordPolicy     `yaml:"passwords"`
 	Pages        PagePolicy         `yaml:"pages"`
+	SMS          SMSPolicy          `yaml:"sms"`
 	Registry     RegistryPolicy     `yaml:"registry"`
 	CertifiedLog CertifiedLogPolicy `yaml:"certified_log"`
 }
@@ -125,6 +126,7 @@ func (c *Policy) Validate() error {
 	p.check(c.Passwords.MemoryKiB >= 8 && c.Passwords.MemoryKiB <= 128<<10, "passwords.memory_kib: 8 to 131072")
 	p.check(c.Passwords.Iterations >= 1 && c.Passwords.Iterations <= 16, "passwords.iterations: 1 to 16")
 	p.check(uint64(c.Passwords.MemoryKiB)*uint64(c.Passwords.Iterations) <= 1<<19, "passwords: memory_kib times iterations must not pass 524288")
+	c.SMS.validate(&p)
 	p.check(c.Passwords.Queue >= 0 && c.Passwords.Queue <= 10000, "passwords.queue: 0 to 10000")
 	c.Session.validate(&p)
 	c.Pages.validate(&p)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"custode/simulators/browsersim"
@@ -139,23 +140,52 @@ func TestPassportSPID(t *testing.T) {
 }
 
 // TestNodeSAML: a general SAML library, strict about signatures, audience,
-// times without skew and InResponseTo, accepts our Responses.
+// times without skew and InResponseTo, accepts our Responses and exchanges
+// single-logout messages with us: it asks for a logout and is asked for one, by
+// Redirect and by POST.
 func TestNodeSAML(t *testing.T) {
 	t.Parallel()
 	l := own(t, lab.Config{})
 	file := idpMetadata(t, l)
-	byRedirect := outsider(t, "nodesaml.js", "--idp-metadata", file, "--slo", "HTTP-Redirect")
-	byPost := outsider(t, "nodesaml.js", "--idp-metadata", file, "--slo", "HTTP-POST")
-	register(t, l, "nodesaml-redirect", byRedirect)
-	register(t, l, "nodesaml-post", byPost)
+	sps := map[string]string{}
+	for _, by := range []string{"HTTP-Redirect", "HTTP-POST"} {
+		sps[by] = outsider(t, "nodesaml.js", "--idp-metadata", file, "--slo", by)
+		register(t, l, "nodesaml-"+by, sps[by])
+	}
 	restart(t, l)
-
-	v := &visit{t: t, l: l, b: browsersim.New(nil)}
-	v.to(v.b.Get(byRedirect + "/login"))
-	v.password(enrol(t, l))
-	v.submit("consent", nil)
-	v.submit("", nil)
-	if got := v.verdict(); fmt.Sprint(got.Profile["fiscalNumber"]) != v.who.Attributes["fiscalNumber"] {
-		t.Errorf("profile %v", got.Profile)
+	for _, c := range []struct{ asks, asked string }{{"HTTP-Redirect", "HTTP-POST"}, {"HTTP-POST", "HTTP-Redirect"}} {
+		t.Run(c.asks+" asks "+c.asked, func(t *testing.T) {
+			v := &visit{t: t, l: l, b: browsersim.New(nil)}
+			v.to(v.b.Get(sps[c.asks] + "/login"))
+			v.password(enrol(t, l))
+			v.submit("consent", nil)
+			v.submit("", nil)
+			if got := v.verdict(); fmt.Sprint(got.Profile["fiscalNumber"]) != v.who.Attributes["fiscalNumber"] {
+				t.Errorf("profile %v", got.Profile)
+			}
+			v.to(v.b.Get(sps[c.asked] + "/login")) // in the session: consent only
+			v.submit("consent", nil)
+			v.submit("", nil)
+			v.verdict()
+			v.to(v.b.Get(sps[c.asks] + "/logout"))
+			for strings.HasPrefix(v.p.URL.String(), l.IdP) { // the chain of pages, as without scripts
+				v.submit("", nil)
+			}
+			if !strings.HasPrefix(v.p.URL.String(), sps[c.asks]) || !v.verdict().LoggedOut {
+				t.Errorf("the chain ends at %s with %s", v.p.URL, v.p.Body)
+			}
+			v.to(v.b.Get(sps[c.asked] + "/state"))
+			var state struct {
+				LoggedIn bool `json:"loggedIn"`
+				Requests int  `json:"requests"`
+			}
+			if err := json.Unmarshal([]byte(v.p.Body), &state); err != nil || state.LoggedIn || state.Requests != 1 {
+				t.Errorf("the other service provider: %s, %v", v.p.Body, err)
+			}
+			v.to(v.b.Get(sps[c.asks] + "/login"))
+			if !v.p.Has("password") {
+				t.Errorf("the session outlives the logout: %.200s", v.p.Text)
+			}
+		})
 	}
 }

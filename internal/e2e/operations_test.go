@@ -57,7 +57,7 @@ func TestSecondDaemon(t *testing.T) {
 	v.sms()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		if bays, err := l.Run(t.Context(), "modem", "list"); err == nil && strings.Contains(bays, `"sending"`) {
+		if bays, err := l.Run(t.Context(), "modem", "list", "--json"); err == nil && strings.Contains(bays, `"sending"`) {
 			break
 		}
 		if time.Now().After(deadline) {

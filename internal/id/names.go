@@ -22,7 +22,8 @@ var (
 )
 
 // ParsePhone normalises s to E.164. It accepts "+" or "00" international
-// forms, "tel:", the separators blank . - / ( ), and the Italian mobile forms
+// forms, "tel:", the separators blank . - / ( ), digits as other scripts and Asian
+// keyboards write them, and the Italian mobile forms
 // without a prefix (3xx, 9 or 10 digits; 393xx, 11 or 12 digits). Anything else
 // without "+" or "00" is refused rather than guessed, with fault.Invalid.
 func ParsePhone(s string) (Phone, error) {
@@ -30,7 +31,7 @@ func ParsePhone(s string) (Phone, error) {
 		return Phone{}, refuse("telephone number")
 	}
 	s = strings.TrimPrefix(strings.TrimSpace(s), "tel:")
-	s = strings.NewReplacer(" ", "", ".", "", "-", "", "/", "", "(", "", ")", "").Replace(s)
+	s = strings.Map(phoneRune, s)
 	switch {
 	case strings.HasPrefix(s, "00"):
 		s = "+" + s[2:]
@@ -43,6 +44,23 @@ func ParsePhone(s string) (Phone, error) {
 		return Phone{}, refuse("telephone number")
 	}
 	return Phone{text{s}}, nil
+}
+
+// phoneRune drops separators and maps the digits people type to ASCII.
+func phoneRune(r rune) rune {
+	switch {
+	case strings.ContainsRune(" .-/()\u00a0\u202f\u2010\u2011\u2012\u2013", r):
+		return -1
+	case r >= '\uff10' && r <= '\uff19': // full width
+		return '0' + r - '\uff10'
+	case r >= '\u0660' && r <= '\u0669': // Arabic-Indic
+		return '0' + r - '\u0660'
+	case r >= '\u06f0' && r <= '\u06f9': // the Persian form
+		return '0' + r - '\u06f0'
+	case r == '\uff0b':
+		return '+'
+	}
+	return r
 }
 
 // Masked shows only the last three digits, for pages: "••• ••• 567".

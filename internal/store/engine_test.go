@@ -129,7 +129,8 @@ func TestCancelledTextIsErased(t *testing.T) {
 
 // TestQueuedByClass: no number of notices, waiting or in doubt, cuts off a code.
 func TestQueuedByClass(t *testing.T) {
-	db := mustOpen(t, migrated(t))
+	path := migrated(t)
+	db := mustOpen(t, path)
 	now := time.Now()
 	var ids []string
 	for n, class := range []modem.Class{modem.Bulk, modem.Alert, modem.Alert, modem.OneTime, modem.OneTime} {
@@ -148,6 +149,10 @@ func TestQueuedByClass(t *testing.T) {
 		}
 		ids = append(ids, m.ID.String())
 	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = mustOpen(t, path)
 	if events, err := db.Recover(t.Context(), now); err != nil || len(events) != 2 {
 		t.Fatal(events, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store/storetest"
+	"custode/modem"
 	"custode/otpvault"
 )
 
@@ -58,6 +59,15 @@ func child(task string, args []string) error {
 			return err
 		}
 		return db.IssueChallenge(ctx, c, m, storetest.Limit())
+	case "claim":
+		m, err := id.ParseMessageID(args[1])
+		if err != nil {
+			return err
+		}
+		if _, err := db.Recover(ctx, time.Now()); err != nil {
+			return err
+		}
+		return db.Record(ctx, modem.Event{ID: m, State: modem.Sending, Bay: "bay1", At: time.Now()})
 	case "many": // until killed in the middle of a write
 		for n := 0; ; n++ {
 			c, m, err := freshIssue()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"time"
 
 	"custode/authcore"
 	"custode/internal/fault"
@@ -17,6 +16,7 @@ import (
 var (
 	_ authcore.Deliveries = (*DB)(nil)
 	_ modem.Journal       = (*DB)(nil)
+	_ modem.Accounts      = (*DB)(nil)
 )
 
 // mayFollow is what a message in a state may become. Sending is the claim of a
@@ -99,188 +99,14 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	rows = rows[:min(len(rows), limit)]
 	list := make([]modem.Message, 0, len(rows))
 	for _, r := range rows {
-		m := modem.Message{Wrapped: r.Wrapped, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts)}
+		m := modem.Message{Wrapped: r.Wrapped, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts),
+			InDoubt: r.Recovered != 0, OnlyBay: r.OnlyBay}
 		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, r.Recipient}); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
 		list = append(list, m)
 	}
 	return list, nil
-}
-
-// Record implements modem.Journal. Each step to Sending counts an attempt.
-// fault.NotFound, fault.Conflict when the message cannot become that from the
-// state it is in. To record a state again is no error, but for Sending; nor is
-// the expiry of a message in doubt, which stays in doubt and is not tried again.
-// A message whose code was used or replaced while it was Sending becomes
-// Cancelled where it would become Queued or MaybeSent, so that no further copy
-// leaves.
-func (db *DB) Record(ctx context.Context, e modem.Event) error {
-	return db.write(ctx, "record message "+e.ID.String(), func(q *sqlite.Queries) error { return step(ctx, q, e) })
-}
-
-// step records e and cancels what is to be sent once more for nothing.
-func step(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
-	if err := record(ctx, q, e); err != nil || e.State != modem.Queued && e.State != modem.MaybeSent {
-		return err
-	}
-	closed, err := q.CountClosedCodes(ctx, e.ID.String())
-	if err != nil || closed == 0 {
-		return err
-	}
-	return cancelMessage(ctx, q, e.ID.String(), e.At)
-}
-
-const detailCancelled = "its code was used or replaced"
-
-// cancelMessage ends a message whose code is worthless unless it is on the air,
-// finished or cancelled.
-func cancelMessage(ctx context.Context, q *sqlite.Queries, message string, now time.Time) error {
-	row, err := q.GetMessageState(ctx, message)
-	if err != nil {
-		return err
-	}
-	if s := modem.State(row.State); s != modem.Queued && s != modem.MaybeSent {
-		return nil
-	}
-	e := modem.Event{State: modem.Cancelled, Bay: row.Bay, Detail: detailCancelled, At: now}
-	if err := parseAll(field{&e.ID, message}); err != nil {
-		return err
-	}
-	return record(ctx, q, e)
-}
-
-func record(ctx context.Context, q *sqlite.Queries, e modem.Event) error {
-	op := "record message " + e.ID.String()
-	row, err := q.GetMessageState(ctx, e.ID.String())
-	if err != nil {
-		return err
-	}
-	from := modem.State(row.State)
-	switch {
-	case from == modem.MaybeSent && e.State == modem.Expired:
-		return q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: e.ID.String(), State: row.State})
-	case from == e.State && e.State != modem.Sending:
-		return nil
-	case !slices.Contains(mayFollow(from), e.State):
-		return fault.Newf(fault.Conflict, op, "state %d cannot follow %d", e.State, from)
-	}
-	attempts := int64(0)
-	if e.State == modem.Sending {
-		attempts = 1
-	}
-	n, err := q.UpdateMessage(ctx, sqlite.UpdateMessageParams{
-		ToState: int64(e.State), MoreAttempts: attempts, Bay: e.Bay, Detail: e.Detail, Changed: nanos(e.At),
-		ID: e.ID.String(), FromState: row.State,
-	})
-	if err != nil {
-		return err
-	}
-	if n != 1 {
-		return fault.Newf(fault.Conflict, op, "it moved meanwhile")
-	}
-	if textNeeded(e.State) {
-		return nil
-	}
-	return q.EraseMessageText(ctx, sqlite.EraseMessageTextParams{Wrapped: []byte{}, ID: e.ID.String()})
-}
-
-// Recover implements modem.Journal: what a dead process was sending is in doubt
-// (and is told of again as long as nobody tried it once more) unless its code is
-// worthless by now: then it is cancelled, and not told of. What is queued past
-// its deadline has expired. It must be called before any process sends: it
-// cannot tell a dead process from a busy one.
-func (db *DB) Recover(ctx context.Context, now time.Time) ([]modem.Event, error) {
-	var events []modem.Event
-	err := db.write(ctx, "recover messages", func(q *sqlite.Queries) error {
-		if err := recoverSending(ctx, q, now); err != nil {
-			return err
-		}
-		doubtful, err := recoverDoubtful(ctx, q, now)
-		if err != nil {
-			return err
-		}
-		expired, err := recoverQueued(ctx, q, now)
-		events = append(doubtful, expired...)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return events, nil
-}
-
-const detailDoubt = "the process that was sending it ended"
-
-// recoverSending puts what was being sent in doubt, with a second chance unless
-// its code is worthless by now.
-func recoverSending(ctx context.Context, q *sqlite.Queries, now time.Time) error {
-	rows, err := q.ListMessagesInState(ctx, int64(modem.Sending))
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		e := modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: detailDoubt, At: now}
-		if err := parseAll(field{&e.ID, r.ID}); err != nil {
-			return err
-		}
-		if err := step(ctx, q, e); err != nil {
-			return err
-		}
-		if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 1, ID: r.ID, State: int64(modem.MaybeSent)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// recoverDoubtful ends the second chance of what is past its deadline and tells
-// of the others. It follows recoverSending, whose messages it sees too.
-func recoverDoubtful(ctx context.Context, q *sqlite.Queries, now time.Time) ([]modem.Event, error) {
-	rows, err := q.ListMessagesInState(ctx, int64(modem.MaybeSent))
-	if err != nil {
-		return nil, err
-	}
-	var events []modem.Event
-	for _, r := range rows {
-		if r.Recovered == 0 {
-			continue
-		}
-		e := modem.Event{State: modem.MaybeSent, Bay: r.Bay, Detail: detailDoubt, At: now}
-		if err := parseAll(field{&e.ID, r.ID}); err != nil {
-			return nil, err
-		}
-		if r.Expires <= nanos(now) {
-			if err := q.SetMessageRecovered(ctx, sqlite.SetMessageRecoveredParams{Recovered: 0, ID: r.ID, State: int64(modem.MaybeSent)}); err != nil {
-				return nil, err
-			}
-		}
-		events = append(events, e)
-	}
-	return events, nil
-}
-
-// recoverQueued ends what is queued past its deadline.
-func recoverQueued(ctx context.Context, q *sqlite.Queries, now time.Time) ([]modem.Event, error) {
-	rows, err := q.ListMessagesInState(ctx, int64(modem.Queued))
-	if err != nil {
-		return nil, err
-	}
-	var events []modem.Event
-	for _, r := range rows {
-		if r.Expires > nanos(now) {
-			continue
-		}
-		e := modem.Event{State: modem.Expired, Bay: r.Bay, Detail: "deadline passed", At: now}
-		if err := parseAll(field{&e.ID, r.ID}); err != nil {
-			return nil, err
-		}
-		if err := record(ctx, q, e); err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	return events, nil
 }
 
 // Delivery implements authcore.Deliveries; fault.NotFound.

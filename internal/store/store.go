@@ -3,7 +3,7 @@
 //
 // [DB] implements the small interfaces that the consumers declare, one file per
 // consumer: authcore.Flows, Identities, Tallies and Deliveries, otpvault.Store
-// and modem.Journal. It imports those packages for their types; they never import
+// modem.Journal and modem.Accounts. It imports those packages for their types; they never import
 // it (docs/adr/0002-store-imports-consumers.md). Methods speak the consumers'
 // vocabulary; row structs stay inside.
 //
@@ -23,6 +23,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"log/slog"
@@ -50,7 +51,10 @@ type Config struct {
 	// BusyTimeout is how long a statement waits for another process's write
 	// lock before fault.Retry; 0 means 5 s.
 	BusyTimeout time.Duration
-	Log         *slog.Logger // optional
+	// Alone says that the caller made sure that no other process sends from this
+	// file (a lock on its folder): Recover then waits for no lease of a dead one.
+	Alone bool
+	Log   *slog.Logger // optional
 }
 
 // DB is an open database. It is safe for concurrent use.
@@ -59,6 +63,8 @@ type DB struct {
 	reader *sql.DB // query_only connections
 	path   string
 	issuer id.EntityID
+	owner  string // names this DB in leases
+	alone  bool
 	log    *slog.Logger
 	// refused is set when the disk refused a write and cleared when Ping got one
 	// through: reading goes on while the disk is full.
@@ -74,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := checkFile(cfg.Path); err != nil {
 		return nil, err
 	}
-	db := &DB{path: cfg.Path, issuer: cfg.Issuer, log: cfg.Log}
+	db := &DB{path: cfg.Path, issuer: cfg.Issuer, owner: rand.Text(), alone: cfg.Alone, log: cfg.Log}
 	db.writer = sql.OpenDB(newConnector(cfg.Path, cfg.BusyTimeout, false))
 	db.writer.SetMaxOpenConns(1)
 	db.writer.SetMaxIdleConns(1)
@@ -129,8 +135,12 @@ func (db *DB) check(ctx context.Context) error {
 	return checkSchema(ctx, db.reader)
 }
 
-// Close releases the file. Calls under way finish first.
+// Close gives up this process's claims and releases the file. Calls under way
+// finish first.
 func (db *DB) Close() error {
+	if err := sqlite.New(db.writer).DropLease(context.Background(), db.owner); err != nil {
+		db.log.Warn("lease not given up; it ends by itself", "error", err)
+	}
 	err := db.reader.Close()
 	if werr := db.writer.Close(); werr != nil {
 		err = werr

@@ -19,18 +19,22 @@ const (
 	// LogoutRequest about it is recognised.
 	keepSessions = 25 * time.Hour
 	keepLogouts  = time.Hour
+	keepIncoming = 90 * 24 * time.Hour
+	// keepEvents: as long as the certified register of the logins they belong to.
+	keepEvents = 24 * 31 * 24 * time.Hour
 	// sweepBatch bounds how long one transaction of Sweep holds the write lock.
 	sweepBatch = 500
 )
 
 // Swept is what a Sweep deleted.
 type Swept struct {
-	Flows, Challenges, Messages, Tallies, Sessions, Logouts int64
+	Flows, Challenges, Messages, Tallies, Sessions, Logouts, Incoming, Events int64
 }
 
 // Sweep deletes what is over: flows an hour after their deadline, challenges and
 // messages two days after they expired, tallies 30 days after the last failure, sessions 25 hours after they were used
-// last, logouts an hour after their deadline.
+// last, logouts an hour after their deadline, incoming messages after 90 days, the
+// audit trail of messages after 24 months.
 // Answers (the transaction register) and identities stay. It works in small
 // transactions; when it fails, what was deleted so far stays deleted.
 func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
@@ -58,6 +62,12 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
 		}},
 		{"sweep logouts", &s.Logouts, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepLogouts(ctx, sqlite.SweepLogoutsParams{Before: nanos(now.Add(-keepLogouts)), Most: sweepBatch})
+		}},
+		{"sweep incoming messages", &s.Incoming, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepIncoming(ctx, sqlite.SweepIncomingParams{Before: nanos(now.Add(-keepIncoming)), Most: sweepBatch})
+		}},
+		{"sweep message trail", &s.Events, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepMessageEvents(ctx, sqlite.SweepMessageEventsParams{Before: nanos(now.Add(-keepEvents)), Most: sweepBatch})
 		}},
 	}
 	for _, step := range steps {

@@ -38,6 +38,7 @@ var (
 	ErrRestarted = errors.New("the modem restarted")
 	ErrDead      = errors.New("the port is dead")
 	ErrNoPrompt  = errors.New("no prompt")
+	ErrUnclear   = errors.New("an answer that may be an earlier command's")
 )
 
 // Port is what the engine needs from a line; *port.Port is one.
@@ -76,6 +77,13 @@ type Command struct {
 	// Timeout bounds the transaction, or with a Payload the phase after it. 0 means 2 s.
 	Timeout time.Duration
 
+	// Stale recognises lines of an earlier transaction whose answer comes only now:
+	// such a line and the final result code after it are not ours. May be nil.
+	Stale func(line string) bool
+	// StaleGrace is how long after such an answer our own is waited for; then the
+	// command fails with ErrUnclear. 0 means until Timeout.
+	StaleGrace time.Duration
+
 	// Payload, when not nil, is sent with Ctrl-Z after it once the modem prompts;
 	// the prompt may take PromptTimeout (0 means 10 s). The engine does not keep it.
 	Payload       []byte
@@ -97,15 +105,25 @@ type Reply struct {
 // Config parameterises an Engine. Every field may be zero.
 type Config struct {
 	Indication func(Indication) // called in the engine's goroutine
-	CommandGap time.Duration    // pause before each command, for old DCEs
+	Dialect    Dialect
 	// Marker is the query whose answer proves that both sides are in step; its
 	// Prefix must be set. The zero value means AT+CSQ.
 	Marker Command
 }
 
+// Dialect is what differs between modems on this level. The zero value knows the
+// common boot lines and ignores nothing.
+type Dialect struct {
+	CommandGap time.Duration // pause before each command, for old DCEs
+	CtrlZGap   time.Duration // pause between payload and Ctrl-Z
+	Boot       []string      // beginnings of lines of a modem that starts or goes down
+	Ready      []string      // beginnings of lines of the late stages of a start
+	Ignore     []string      // beginnings of lines that are counted and dropped
+}
+
 // Stats counts odd events since New.
 type Stats struct {
-	Indications, Timeouts, Resyncs, StrayFinals, StrayPrompts uint64
+	Indications, Ignored, Timeouts, Resyncs, StrayFinals, StrayPrompts, StaleAnswers uint64
 }
 
 // maxLines bounds the lines of one answer; more are dropped.
@@ -117,6 +135,7 @@ type Engine struct {
 	cfg   Config
 	open  *transaction // last one that timed out, for Resume
 	head  string       // first line of a two-line indication
+	boots string       // the ^BOOT line of this start
 	dirty bool
 	armed bool
 	stats Stats
@@ -137,6 +156,9 @@ func New(p Port, cfg Config) *Engine {
 // initialisation) or are the rest of the boot we know of (before).
 func (e *Engine) Arm(on bool) { e.armed = on }
 
+// Adapt changes the dialect, once the modem is known.
+func (e *Engine) Adapt(d Dialect) { e.cfg.Dialect = d }
+
 // Dirty reports that Resync is needed before the next command.
 func (e *Engine) Dirty() bool { return e.dirty }
 
@@ -145,6 +167,16 @@ func (e *Engine) Stats() Stats { return e.stats }
 
 // Tokens returns the port's channel, for the idle owner.
 func (e *Engine) Tokens() <-chan port.Token { return e.port.Tokens() }
+
+// Port returns the line, for what only some lines can (DTR).
+func (e *Engine) Port() Port { return e.port }
+
+// Shout writes a command line whose answer nobody waits for, even when the engine
+// is out of step; it is, afterwards.
+func (e *Engine) Shout(ctx context.Context, text string) error {
+	e.dirty = true
+	return e.writeShort(ctx, []byte(text+"\r"))
+}
 
 // Close closes the port.
 func (e *Engine) Close() error { return e.port.Close() }
@@ -215,10 +247,14 @@ func (e *Engine) Resume(ctx context.Context, d time.Duration) (Reply, error) {
 }
 
 func (e *Engine) pause(ctx context.Context) error {
-	if e.cfg.CommandGap == 0 {
+	return wait(ctx, e.cfg.Dialect.CommandGap)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(e.cfg.CommandGap)
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -250,6 +286,10 @@ type transaction struct {
 	op       string
 	prompted bool
 	done     bool
+	stale    bool // the next final is an earlier transaction's
+	grace    bool // it came: our own answer is due
+	terse    bool // a digit is a final code, too (ATV0)
+	digit    bool // and one was seen
 }
 
 func (t *transaction) finished() bool  { return t.done }
@@ -292,6 +332,17 @@ func (e *Engine) run(ctx context.Context, t *transaction) (Reply, error) {
 	defer clear(out)
 	t.PayloadLeft = true
 	defer func() { t.Payload = nil }()
+	if gap := e.cfg.Dialect.CtrlZGap; gap > 0 {
+		if err := e.writeShort(ctx, out[:len(out)-1]); err != nil {
+			return t.Reply, err
+		}
+		if err := wait(ctx, gap); err != nil {
+			e.dirty = true // no Ctrl-Z: nothing was submitted, and Resync leaves with ESC
+			t.PayloadLeft = false
+			return t.Reply, fault.New(fault.Retry, t.op, err)
+		}
+		out = out[len(out)-1:]
+	}
 	err = e.exchange(ctx, t, out, timeout, t.SlowAfter, (*transaction).finished)
 	return t.Reply, err
 }
@@ -329,7 +380,13 @@ func (e *Engine) exchange(ctx context.Context, t *transaction, out []byte, timeo
 
 // await feeds tokens to the transaction until ready, an error, or the deadline.
 func (e *Engine) await(ctx context.Context, t *transaction, deadline, slow <-chan time.Time, ready func(*transaction) bool) error {
+	var unclear <-chan time.Time
 	for !ready(t) {
+		if t.grace && unclear == nil && t.StaleGrace > 0 {
+			timer := time.NewTimer(t.StaleGrace)
+			defer timer.Stop()
+			unclear = timer.C
+		}
 		// A flood of indications must not starve the deadline: look at it first.
 		select {
 		case <-deadline:
@@ -343,6 +400,9 @@ func (e *Engine) await(ctx context.Context, t *transaction, deadline, slow <-cha
 			}
 		case <-deadline:
 			return e.late(t)
+		case <-unclear:
+			e.dirty = true
+			return fault.New(fault.Retry, t.op, ErrUnclear)
 		case <-slow:
 			slow = nil
 			t.step(Slow)
@@ -379,13 +439,25 @@ func (e *Engine) take(t *transaction, tok port.Token) error {
 	case e.indication(line):
 	case t.isEcho(line):
 		return nil
+	case t.Stale != nil && t.Stale(line):
+		e.stats.StaleAnswers++
+		t.stale = true
+		return nil
 	case t.wants(line):
 		if len(t.Lines) < maxLines {
 			t.Lines = append(t.Lines, line)
 		}
 		return nil
 	default:
-		if f, ok := ParseFinal(line); ok {
+		f, ok := ParseFinal(line)
+		if t.terse && (line == "0" || line == "4") {
+			ok, t.digit = true, true
+		}
+		if ok && t.stale && f.Refused == nil {
+			t.stale, t.grace = false, true
+			return nil
+		}
+		if ok {
 			t.done = true
 			return f.asError(t.op)
 		}
@@ -426,7 +498,7 @@ func (e *Engine) indication(line string) bool {
 	}
 	head := e.head
 	e.head = ""
-	if !isHex(line) {
+	if !follows(head, line) {
 		e.stats.Indications++
 		e.cfg.Indication(Indication{Line: head})
 		return false
@@ -443,15 +515,56 @@ func (e *Engine) dispatch(line string) {
 			return
 		}
 	}
+	boot := e.boot(line)
+	if boot == BootNo && hasPrefix(line, e.cfg.Dialect.Ignore) {
+		e.stats.Ignored++
+		return
+	}
 	e.stats.Indications++
-	e.cfg.Indication(Indication{Line: line, Boot: bootOf(line)})
+	e.cfg.Indication(Indication{Line: line, Boot: boot})
+}
+
+// boot says what line tells of a restart. Huawei sticks repeat ^BOOT with a number
+// drawn at the start: only another number means another start.
+func (e *Engine) boot(line string) Boot {
+	if strings.HasPrefix(line, "^BOOT:") {
+		if e.boots == line {
+			return BootNo
+		}
+		return BootHard
+	}
+	d := e.cfg.Dialect
+	switch {
+	case hasPrefix(line, d.Boot):
+		return BootHard
+	case hasPrefix(line, d.Ready):
+		return BootSoft
+	}
+	return bootLines[line]
 }
 
 func (e *Engine) restarted(line string) error {
-	if e.armed && bootOf(line) == BootHard {
+	was := e.boot(line)
+	if strings.HasPrefix(line, "^BOOT:") {
+		first := e.boots == ""
+		e.boots = line
+		if first {
+			return nil // the one of the start we know of
+		}
+	}
+	if e.armed && was == BootHard {
 		return fault.New(fault.Reopen, "modem", ErrRestarted)
 	}
 	return nil
+}
+
+func hasPrefix(line string, list []string) bool {
+	for _, p := range list {
+		if strings.HasPrefix(line, p) {
+			return true
+		}
+	}
+	return false
 }
 
 func dead(err error) error {

@@ -107,14 +107,12 @@ var bootLines = map[string]Boot{
 	"+QIND: SMS DONE": BootSoft, "+QIND: PB DONE": BootSoft,
 }
 
-func bootOf(line string) Boot { return bootLines[line] }
-
 // looksUnsolicited keeps indications out of bare answers.
 func looksUnsolicited(line string) bool {
 	if line == "" || strings.ContainsRune("+^*#$_", rune(line[0])) {
 		return true
 	}
-	return bootOf(line) != BootNo || line == "RING" || strings.HasPrefix(line, "DST:")
+	return bootLines[line] != BootNo || line == "RING" || strings.HasPrefix(line, "DST:")
 }
 
 func isHex(s string) bool {
@@ -125,6 +123,25 @@ func isHex(s string) bool {
 		}
 	}
 	return len(s) >= 2 && len(s)%2 == 0
+}
+
+// follows reports that line is the PDU that the first line of a two-line indication
+// announced. Its length counts octets after the service centre address, which has
+// 1 to 13; ZTE writes "+CDS: ,<len>" and some firmware no length at all.
+func follows(head, line string) bool {
+	if !isHex(line) {
+		return false
+	}
+	f := Fields(head[:min(len(head), 80)], head[:strings.IndexByte(head, ':')+1])
+	if len(f) == 0 {
+		return true
+	}
+	n, err := strconv.ParseUint(f[len(f)-1], 10, 8)
+	if err != nil {
+		return true
+	}
+	octets := len(line) / 2
+	return octets >= int(n) && octets <= int(n)+13 // some count the address, too
 }
 
 // Fields splits the part of a line after its prefix at commas outside quotes,

@@ -12,8 +12,9 @@ import (
 const (
 	quiet       = 300 * time.Millisecond // no octet for so long: the modem has said all
 	drainMax    = 2 * time.Second        // a flood of indications never gets quiet
-	attnTries   = 3
-	attnTimeout = 2 * time.Second
+	attnTries   = 5
+	attnPause   = 500 * time.Millisecond
+	attnTimeout = 2 * time.Second // of a write
 	markTimeout = 5 * time.Second
 )
 
@@ -58,23 +59,29 @@ func (e *Engine) Resync(ctx context.Context) error {
 	return nil
 }
 
-// attention sends AT until any final code comes back; a modem that took our ESC
-// as text may answer ERROR to the first.
+// attention sends AT until any final code comes back (auto-baud modems need some);
+// a modem that took our ESC as text may answer ERROR. One that says digits (ATV0) or nothing
+// (ATQ1) is told its manners.
 func (e *Engine) attention(ctx context.Context) error {
 	var err error
+	text := "AT\r"
 	for range attnTries {
-		t := &transaction{Command: Command{Text: "AT"}, op: "modem command AT"}
-		if err = e.writeShort(ctx, []byte("AT\r")); err != nil {
+		t := &transaction{Command: Command{Text: text[:len(text)-1]}, op: "modem command AT", terse: true}
+		if err = e.writeShort(ctx, []byte(text)); err != nil {
 			return err
 		}
-		timer := time.NewTimer(attnTimeout)
+		timer := time.NewTimer(attnPause)
 		err = e.await(ctx, t, timer.C, nil, (*transaction).finished)
 		timer.Stop()
-		if err == nil {
+		if err == nil && !t.digit {
 			return nil
 		}
+		text = "ATE0V1Q0\r"
 		var refused *Refusal
-		if !errors.As(err, &refused) && !errors.Is(err, ErrTimeout) {
+		if errors.As(err, &refused) {
+			return nil // it is awake; the marker tells the rest
+		}
+		if err != nil && !errors.Is(err, ErrTimeout) {
 			return err
 		}
 	}

@@ -7,9 +7,9 @@ import (
 	"custode/internal/fault"
 )
 
-// room is what one part holds, in septets or octets: alone, and after the six
-// octets of a concatenation header.
-var room = map[alphabet][2]int{gsm7: {160, 153}, utf16be: {140, 134}}
+// room is what one part holds, in septets or octets: alone, and after a
+// concatenation header with an octet of reference, or with two.
+var room = map[alphabet][3]int{gsm7: {160, 153, 152}, utf16be: {140, 134, 132}}
 
 const maxText = 255 * 153 * 4 // octets of UTF-8 that could possibly fit
 
@@ -21,7 +21,7 @@ func Parts(text []byte) (parts int, wide bool, err error) {
 		return 0, false, err
 	}
 	defer clear(units)
-	return len(cut(units, a)), a == utf16be, nil
+	return len(cut(units, a, false)), a == utf16be, nil
 }
 
 // Encode makes the frames of the message, one per part. It fails with
@@ -32,20 +32,28 @@ func (s Submit) Encode() ([]Frame, error) {
 	if s.To.IsZero() || len(s.Text) == 0 {
 		return nil, fault.Newf(fault.Invalid, op, "number or text missing")
 	}
-	units, a, err := encodeText(s.Text)
+	text := s.Text
+	if s.Plain {
+		text = Transliterate(text)
+		defer clear(text)
+	}
+	units, a, err := encodeText(text)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(units)
-	parts := cut(units, a)
+	parts := cut(units, a, s.LongRef)
 	if limit := max(s.MaxParts, 1); len(parts) > min(limit, 255) {
 		return nil, fault.Newf(fault.Invalid, op, "text needs %d parts, %d allowed", len(parts), limit)
 	}
 	frames := make([]Frame, len(parts))
 	for i, body := range parts {
 		var header []byte
-		if len(parts) > 1 {
-			header = []byte{5, 0x00, 3, s.Ref, byte(len(parts)), byte(i + 1)}
+		switch {
+		case len(parts) > 1 && s.LongRef:
+			header = []byte{6, 0x08, 4, byte(s.Ref >> 8), byte(s.Ref), byte(len(parts)), byte(i + 1)}
+		case len(parts) > 1:
+			header = []byte{5, 0x00, 3, byte(s.Ref), byte(len(parts)), byte(i + 1)}
 		}
 		frames[i] = s.frame(header, body, a)
 	}
@@ -125,13 +133,17 @@ func encodeText(text []byte) ([]byte, alphabet, error) {
 }
 
 // cut divides units into parts without splitting an escape or a surrogate pair.
-func cut(units []byte, a alphabet) [][]byte {
+func cut(units []byte, a alphabet, longRef bool) [][]byte {
 	if len(units) <= room[a][0] {
 		return [][]byte{units}
 	}
+	size := room[a][1]
+	if longRef {
+		size = room[a][2]
+	}
 	var parts [][]byte
 	for len(units) > 0 {
-		n := min(len(units), room[a][1])
+		n := min(len(units), size)
 		if n < len(units) {
 			switch {
 			case a == gsm7 && units[n-1] == esc:

@@ -4,7 +4,7 @@
 // 27.005): the service centre address, then the TPDU, as upper-case hexadecimal.
 //
 // It knows the GSM 7-bit default alphabet with its extension table and UCS-2
-// (23.038), concatenation (23.040 section 9.2.3.24.1), relative validity
+// (23.038), concatenation with both lengths of reference (23.040 section 9.2.3.24), relative validity
 // periods, and class 0. It does not know national shift tables, compression,
 // SMS-COMMAND, ports, or pictures: such a body is returned as octets.
 //
@@ -32,7 +32,9 @@ type Submit struct {
 	// MaxParts is the most parts a long text may be cut into, at most 255; 0
 	// means 1. Ref is the concatenation reference of the parts.
 	MaxParts int
-	Ref      byte
+	Ref      uint16 // the low octet counts, unless LongRef
+	LongRef  bool   // two octets of reference: one character less per part
+	Plain    bool   // send Transliterate's text
 }
 
 // Frame is one encoded SMS-SUBMIT. Hex starts with "00", the empty service

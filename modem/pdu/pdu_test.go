@@ -131,7 +131,8 @@ func TestDifferential(t *testing.T) {
 			text = append(text, set[rnd.IntN(len(set))])
 		}
 		number := "+39" + fmt.Sprint(3000000000 + rnd.Int64N(999999999))[:9+rnd.IntN(2)]
-		s := pdu.Submit{To: phone(t, number), Text: []byte(string(text)), Report: rnd.IntN(2) == 0, MaxParts: 9, Ref: 1}
+		s := pdu.Submit{To: phone(t, number), Text: []byte(string(text)), Report: rnd.IntN(2) == 0, Flash: rnd.IntN(8) == 0, MaxParts: 9, Ref: uint16(rnd.IntN(1 << 16)), LongRef: rnd.IntN(2) == 0,
+			Validity: time.Duration(rnd.IntN(1000)) * time.Hour}
 		frames, err := s.Encode()
 		if err != nil {
 			t.Fatal(err)

@@ -14,7 +14,8 @@
 //     Writes here go through a second, non-blocking descriptor of the same tty
 //     and obey a context.
 //   - Two programs may open one port. The second descriptor carries a flock, and
-//     a refusal names the process that holds it.
+//     a lock file of the old kind (/var/lock/LCK..ttyUSB2) is made where that is
+//     possible; a refusal names the process that holds the port.
 //   - Modem lines and hardware flow control do not exist in the library; they are
 //     set through the second descriptor and are never fatal (a pty has none).
 //
@@ -88,6 +89,7 @@ const (
 // Port is an open line. One goroutine reads it from Open to Close.
 type Port struct {
 	device  string
+	uucp    string // lock file of the old kind, "" for none
 	tty     *serial.Port
 	fd      int // second descriptor: poll, write, lock, modem lines
 	wakeFD  int
@@ -122,14 +124,25 @@ func Open(cfg Config) (*Port, error) {
 		_ = unix.Close(fd)
 		return nil, fault.Newf(fault.Unavailable, op, "held by %s: %w", holder, err)
 	}
-	wakeFD, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	uucp, err := uucpLock(lockDir, cfg.Device)
 	if err != nil {
 		_ = unix.Close(fd)
+		return nil, err
+	}
+	drop := func() {
+		_ = unix.Close(fd)
+		if uucp != "" {
+			_ = os.Remove(uucp)
+		}
+	}
+	wakeFD, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		drop()
 		return nil, fault.New(fault.Unavailable, op, err)
 	}
 	tty, err := serial.OpenPort(&serial.Config{Name: cfg.Device, Baud: cfg.Baud, ReadTimeout: readTimeout})
 	if err != nil {
-		_ = unix.Close(fd)
+		drop()
 		_ = unix.Close(wakeFD)
 		kind := fault.Unavailable
 		var errno unix.Errno
@@ -139,7 +152,7 @@ func Open(cfg Config) (*Port, error) {
 		return nil, fault.New(kind, op, err)
 	}
 	p := &Port{
-		device: cfg.Device, tty: tty, fd: fd, wakeFD: wakeFD,
+		device: cfg.Device, uucp: uucp, tty: tty, fd: fd, wakeFD: wakeFD,
 		tokens: make(chan Token, tokenRoom), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.HardwareFlow {
@@ -270,6 +283,9 @@ func (p *Port) release() error {
 	// closing_wait, 30 s by default (Linux, tty_port_close_start).
 	_ = unix.IoctlSetInt(p.fd, unix.TCFLSH, unix.TCOFLUSH)
 	err := p.tty.Close()
+	if p.uucp != "" {
+		_ = os.Remove(p.uucp)
+	}
 	_ = unix.Close(p.fd) // drops the lock
 	_ = unix.Close(p.wakeFD)
 	if err != nil {
@@ -381,11 +397,7 @@ func lockHolder(fd int) string {
 		if len(f) < 6 || f[1] != "FLOCK" || !strings.HasSuffix(f[5], ":"+inode) {
 			continue
 		}
-		name, err := os.ReadFile("/proc/" + f[4] + "/comm")
-		if err != nil {
-			return "process " + f[4]
-		}
-		return "process " + f[4] + " (" + strings.TrimSpace(string(name)) + ")"
+		return processName(f[4])
 	}
 	return "another process"
 }

@@ -70,9 +70,10 @@ func (l *Lab) configure(ctx context.Context) error {
 	l.machine, l.policy = filepath.Join(l.Dir, "machine.yaml"), filepath.Join(l.Dir, "policy.yaml")
 	plan := filepath.Join(l.Dir, "ceremony.yaml")
 	for path, text := range map[string]string{
-		l.machine: l.machineFile(state),
-		l.policy:  l.policyFile(),
-		plan:      fmt.Sprintf(ceremonyPlan, "simulator", l.IdP),
+		l.machine:                       l.machineFile(state),
+		l.policy:                        l.policyFile(),
+		filepath.Join(l.Dir, "sim-pin"): l.cfg.SIMPIN + "\n",
+		plan:                            fmt.Sprintf(ceremonyPlan, "simulator", l.IdP),
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return err
@@ -108,13 +109,17 @@ certified_log:
   tsa_certificates: %s
   witness_directories: [%s]
   clock: none
+metrics_listen: %s
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
+		if l.cfg.SIMPIN != "" {
+			fmt.Fprintf(&b, "    sim_pin_file: %s\n", filepath.Join(l.Dir, "sim-pin"))
+		}
 	}
 	return b.String()
 }
@@ -129,6 +134,8 @@ func (l *Lab) policyFile() string {
 		},
 		"certified_log": {"time_stamps": l.timeStamps()},
 	}
+	// A laboratory's people log in like machines.
+	sections["sms"] = map[string]string{"burst": "-1", "per_day": "-1", "per_month": "-1", "per_number": "-1"}
 	for k, v := range l.cfg.Policy {
 		section, key, _ := strings.Cut(k, ".")
 		if sections[section] == nil {

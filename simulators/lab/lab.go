@@ -37,6 +37,7 @@ type Config struct {
 	Custode  string            // path of the custode binary
 	Dir      string            // work folder; "": a temporary one, removed by Close
 	Modems   int               // 0: 4
+	SIMPIN   string            // what the appliance is told of the cards' PIN; "": nothing
 	Network  modemsim.Config   // radio behaviour; Dir and Modems are set by the lab
 	Policy   map[string]string // "section.key" -> YAML value, over the lab's policy file
 	LogLevel string            // of the daemon; "": info
@@ -56,6 +57,7 @@ type Lab struct {
 	SP        *spsim.SP
 	SPURL     string
 	PhonesURL string
+	Metrics   string // base URL of the appliance's metrics
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
@@ -153,6 +155,12 @@ func (l *Lab) idpURL() (string, error) {
 		ln.Close()
 		l.cfg.Addr.IdP = strings.TrimPrefix(base, "http://")
 	}
+	ln, base, err := listen("127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	ln.Close()
+	l.Metrics = base
 	return "http://" + l.cfg.Addr.IdP, nil
 }
 

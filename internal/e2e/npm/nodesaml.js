@@ -68,7 +68,7 @@ function metadata(base, slo, pair) {
     { privateKey: pair.key, signatureAlgorithm: 'sha256', digestAlgorithm: 'sha256' });
 }
 
-function consumer(base, idp, pair) {
+function consumer(base, idp, pair, slo) {
   return new SAML({
     issuer: base,
     callbackUrl: base + '/acs',
@@ -88,7 +88,9 @@ function consumer(base, idp, pair) {
     wantAssertionsSigned: true,
     wantAuthnResponseSigned: true,
     acceptedClockSkewMs: 0,
-    validateInResponseTo: ValidateInResponseTo.always,
+    // By POST the library looks for InResponseTo on a Response only, and would
+    // miss it on every LogoutResponse.
+    validateInResponseTo: slo === 'HTTP-POST' ? ValidateInResponseTo.ifPresent : ValidateInResponseTo.always,
   });
 }
 
@@ -117,7 +119,7 @@ async function main() {
   const { server, listening: base } = await listen(Number(values.port));
   const pair = makeKeyPair();
   const idp = identityProvider(values['idp-metadata']);
-  const saml = consumer(base, idp, pair);
+  const saml = consumer(base, idp, pair, values.slo);
   const published = metadata(base, values.slo, pair);
   let profile = null;
   let requests = 0;

@@ -18,6 +18,15 @@ type Identity struct {
 	IdentityType int64
 }
 
+type Incoming struct {
+	Mark     string
+	Sender   string
+	Text     string
+	Bay      string
+	Card     string
+	Received int64
+}
+
 type Logout struct {
 	ID       string
 	Version  int64
@@ -25,6 +34,26 @@ type Logout struct {
 	Browser  []byte
 	Deadline int64
 	Document string
+}
+
+type OptOut struct {
+	Recipient string
+	Since     int64
+}
+
+type OutboxEvent struct {
+	Number    int64
+	Message   string
+	Recipient string
+	Class     int64
+	State     int64
+	Bay       string
+	Card      string
+	Detail    string
+	Parts     int64
+	Handoff   int64
+	Submit    int64
+	At        int64
 }
 
 type Session struct {

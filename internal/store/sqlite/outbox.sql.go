@@ -9,6 +9,40 @@ import (
 	"context"
 )
 
+const countAccepted = `-- name: CountAccepted :one
+SELECT COUNT(*) FROM outbox WHERE recipient = ?1 AND created >= ?2
+`
+
+type CountAcceptedParams struct {
+	Recipient string
+	Since     int64
+}
+
+func (q *Queries) CountAccepted(ctx context.Context, arg CountAcceptedParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countAccepted, arg.Recipient, arg.Since)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countAcceptedPrefix = `-- name: CountAcceptedPrefix :one
+SELECT COUNT(*) FROM outbox
+WHERE created >= ?1 AND +recipient >= ?2 AND +recipient < ?3
+`
+
+type CountAcceptedPrefixParams struct {
+	Since  int64
+	Prefix string
+	Past   string
+}
+
+func (q *Queries) CountAcceptedPrefix(ctx context.Context, arg CountAcceptedPrefixParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countAcceptedPrefix, arg.Since, arg.Prefix, arg.Past)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countClosedCodes = `-- name: CountClosedCodes :one
 SELECT COUNT(*) FROM challenge WHERE message_id = ?1 AND state <> 1
 `
@@ -46,25 +80,32 @@ func (q *Queries) GetChallengeMessageState(ctx context.Context, id string) (int6
 }
 
 const getMessageState = `-- name: GetMessageState :one
-SELECT state, bay FROM outbox WHERE id = ?1
+SELECT state, bay, owner, recovered FROM outbox WHERE id = ?1
 `
 
 type GetMessageStateRow struct {
-	State int64
-	Bay   string
+	State     int64
+	Bay       string
+	Owner     string
+	Recovered int64
 }
 
 func (q *Queries) GetMessageState(ctx context.Context, id string) (GetMessageStateRow, error) {
 	row := q.db.QueryRowContext(ctx, getMessageState, id)
 	var i GetMessageStateRow
-	err := row.Scan(&i.State, &i.Bay)
+	err := row.Scan(
+		&i.State,
+		&i.Bay,
+		&i.Owner,
+		&i.Recovered,
+	)
 	return i, err
 }
 
 const insertMessage = `-- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed)
+INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed, owner, only_bay)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
-    0, 0, '', '', ?6)
+    0, 0, '', '', ?6, '', ?8)
 `
 
 type InsertMessageParams struct {
@@ -75,6 +116,7 @@ type InsertMessageParams struct {
 	State     int64
 	Created   int64
 	Expires   int64
+	OnlyBay   string
 }
 
 func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) error {
@@ -86,12 +128,51 @@ func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) er
 		arg.State,
 		arg.Created,
 		arg.Expires,
+		arg.OnlyBay,
 	)
 	return err
 }
 
+const listExpiredInState = `-- name: ListExpiredInState :many
+SELECT id, bay FROM outbox WHERE state = ?1 AND expires <= ?2 ORDER BY expires LIMIT ?3
+`
+
+type ListExpiredInStateParams struct {
+	State  int64
+	Moment int64
+	Most   int64
+}
+
+type ListExpiredInStateRow struct {
+	ID  string
+	Bay string
+}
+
+func (q *Queries) ListExpiredInState(ctx context.Context, arg ListExpiredInStateParams) ([]ListExpiredInStateRow, error) {
+	rows, err := q.db.QueryContext(ctx, listExpiredInState, arg.State, arg.Moment, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListExpiredInStateRow
+	for rows.Next() {
+		var i ListExpiredInStateRow
+		if err := rows.Scan(&i.ID, &i.Bay); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listMessages = `-- name: ListMessages :many
-SELECT id, recipient, wrapped, class, created, expires, attempts
+SELECT id, recipient, wrapped, class, created, expires, attempts, recovered, only_bay
 FROM outbox
 WHERE state = ?1 AND recovered = ?2
 ORDER BY class, expires
@@ -112,6 +193,8 @@ type ListMessagesRow struct {
 	Created   int64
 	Expires   int64
 	Attempts  int64
+	Recovered int64
+	OnlyBay   string
 }
 
 func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]ListMessagesRow, error) {
@@ -131,6 +214,8 @@ func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]L
 			&i.Created,
 			&i.Expires,
 			&i.Attempts,
+			&i.Recovered,
+			&i.OnlyBay,
 		); err != nil {
 			return nil, err
 		}
@@ -146,7 +231,7 @@ func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]L
 }
 
 const listMessagesInState = `-- name: ListMessagesInState :many
-SELECT id, bay, expires, recovered FROM outbox WHERE state = ?1 ORDER BY class, expires
+SELECT id, bay, expires, recovered, owner FROM outbox WHERE state = ?1 ORDER BY class, expires
 `
 
 type ListMessagesInStateRow struct {
@@ -154,6 +239,7 @@ type ListMessagesInStateRow struct {
 	Bay       string
 	Expires   int64
 	Recovered int64
+	Owner     string
 }
 
 func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListMessagesInStateRow, error) {
@@ -170,6 +256,7 @@ func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListM
 			&i.Bay,
 			&i.Expires,
 			&i.Recovered,
+			&i.Owner,
 		); err != nil {
 			return nil, err
 		}
@@ -185,7 +272,7 @@ func (q *Queries) ListMessagesInState(ctx context.Context, state int64) ([]ListM
 }
 
 const setMessageRecovered = `-- name: SetMessageRecovered :exec
-UPDATE outbox SET recovered = ?1 WHERE id = ?2 AND state = ?3
+UPDATE outbox SET recovered = ?1, owner = '' WHERE id = ?2 AND state = ?3
 `
 
 type SetMessageRecoveredParams struct {
@@ -222,8 +309,8 @@ func (q *Queries) SweepMessages(ctx context.Context, arg SweepMessagesParams) (i
 const updateMessage = `-- name: UpdateMessage :execrows
 UPDATE outbox
 SET state = ?1, attempts = attempts + ?2, recovered = 0, bay = ?3,
-    detail = ?4, changed = ?5
-WHERE id = ?6 AND state = ?7
+    detail = ?4, changed = ?5, owner = ?6
+WHERE id = ?7 AND state = ?8
 `
 
 type UpdateMessageParams struct {
@@ -232,6 +319,7 @@ type UpdateMessageParams struct {
 	Bay          string
 	Detail       string
 	Changed      int64
+	Owner        string
 	ID           string
 	FromState    int64
 }
@@ -243,6 +331,7 @@ func (q *Queries) UpdateMessage(ctx context.Context, arg UpdateMessageParams) (i
 		arg.Bay,
 		arg.Detail,
 		arg.Changed,
+		arg.Owner,
 		arg.ID,
 		arg.FromState,
 	)

@@ -158,6 +158,8 @@ func testRecover(t *testing.T, b *Bench) {
 
 	must(t, b.record(m2.ID, modem.Sending))
 	b.Now = b.Now.Add(5 * time.Minute)
+	check("in flight, and this process lives", map[id.MessageID]modem.State{})
+	b.reopen(t)
 	check("a crash after the deadline", map[id.MessageID]modem.State{m2.ID: modem.MaybeSent})
 	check("the same once more", map[id.MessageID]modem.State{})
 	if got := get(b.DB.Delivery(b.ctx, queued.ID))(t); got != authcore.DeliveryUncertain {
@@ -167,6 +169,7 @@ func testRecover(t *testing.T, b *Bench) {
 	// The deadline passes while it waits for its second chance.
 	other, m6 := issued(t, b)
 	must(t, b.record(m6.ID, modem.Sending))
+	b.reopen(t)
 	check("in time", map[id.MessageID]modem.State{m6.ID: modem.MaybeSent}, m6.ID)
 	must(t, b.record(m6.ID, modem.Expired))
 	check("expired meanwhile", map[id.MessageID]modem.State{})

@@ -1,4 +1,4 @@
-package main
+package certified
 
 import (
 	"context"
@@ -18,7 +18,16 @@ import (
 	"custode/internal/fault"
 )
 
-type logCmd struct {
+// Host is the command line that the subcommands are part of.
+type Host interface {
+	// MachineFile reads the machine file.
+	MachineFile() (*config.Machine, error)
+	// Ask calls a method of the daemon and prints the result.
+	Ask(method string, arg any) error
+}
+
+// Commands are the subcommands of `custode log`.
+type Commands struct {
 	Status  logStatusCmd  `cmd:"" help:"Show both logs: records, what waits for seal or time-stamp, witnesses, last night, holds."`
 	Verify  logVerifyCmd  `cmd:"" help:"Verify a log's folder off-line, from public certificates alone; status 65 names the first divergence."`
 	Seal    logSealCmd    `cmd:"" help:"Close, seal and time-stamp the open segment now."`
@@ -30,8 +39,8 @@ type logCmd struct {
 }
 
 // await has the daemon do a job and prints its result.
-func (c *cli) await(method string, arg any) error {
-	machine, err := config.Load[config.Machine](c.Machine)
+func await(c Host, method string, arg any) error {
+	machine, err := c.MachineFile()
 	if err != nil {
 		return err
 	}
@@ -46,7 +55,7 @@ func (c *cli) await(method string, arg any) error {
 type logStatusCmd struct{}
 
 // Run asks the daemon.
-func (logStatusCmd) Run(c *cli) error { return c.ask("log/status", nil) }
+func (logStatusCmd) Run(c Host) error { return c.Ask("log/status", nil) }
 
 // which names a log on the command line.
 type which struct {
@@ -56,8 +65,8 @@ type which struct {
 type logSealCmd struct{ which }
 
 // Run asks the daemon.
-func (a *logSealCmd) Run(c *cli) error {
-	return c.await("log/seal", logArgument{Actor: actor(), Log: a.Log})
+func (a *logSealCmd) Run(c Host) error {
+	return await(c, "log/seal", registerArgument{Actor: admin.Actor(), Log: a.Log})
 }
 
 type logVerifyCmd struct {
@@ -70,9 +79,9 @@ type logVerifyCmd struct {
 }
 
 // Run verifies without the daemon and without a key.
-func (a *logVerifyCmd) Run(c *cli) error {
+func (a *logVerifyCmd) Run(c Host) error {
 	if a.Folder == "" || len(a.TSA) == 0 {
-		machine, err := config.Load[config.Machine](c.Machine)
+		machine, err := c.MachineFile()
 		if err != nil {
 			return err
 		}
@@ -85,14 +94,14 @@ func (a *logVerifyCmd) Run(c *cli) error {
 	}
 	judge := &notary.Notary{Roots: x509.NewCertPool()}
 	for _, name := range a.Seal {
-		certs, err := readCertificates(name)
+		certs, err := config.Certificates(name)
 		if err != nil {
 			return err
 		}
 		judge.Pinned = append(judge.Pinned, certs...)
 	}
 	for _, name := range a.TSA {
-		certs, err := readCertificates(name)
+		certs, err := config.Certificates(name)
 		if err != nil {
 			return err
 		}
@@ -129,11 +138,11 @@ type logExportCmd struct {
 }
 
 // Run copies files, or asks the daemon for the records.
-func (a *logExportCmd) Run(c *cli) error {
+func (a *logExportCmd) Run(c Host) error {
 	if a.Plain {
-		return c.await("log/export", logArgument{Actor: actor(), Log: a.Log, From: a.From, To: a.To, Out: a.Out})
+		return await(c, "log/export", registerArgument{Actor: admin.Actor(), Log: a.Log, From: a.From, To: a.To, Out: a.Out})
 	}
-	machine, err := config.Load[config.Machine](c.Machine)
+	machine, err := c.MachineFile()
 	if err != nil {
 		return err
 	}
@@ -152,8 +161,8 @@ type logDestroyCmd struct {
 }
 
 // Run asks the daemon.
-func (a *logDestroyCmd) Run(c *cli) error {
-	return c.await("log/destroy", logArgument{Actor: actor(), Log: a.Log, Before: a.Before, Reason: a.Reason})
+func (a *logDestroyCmd) Run(c Host) error {
+	return await(c, "log/destroy", registerArgument{Actor: admin.Actor(), Log: a.Log, Before: a.Before, Reason: a.Reason})
 }
 
 type logHoldCmd struct {
@@ -170,8 +179,8 @@ type logHoldAddCmd struct {
 }
 
 // Run asks the daemon.
-func (a *logHoldAddCmd) Run(c *cli) error {
-	return c.ask("log/hold", logArgument{Actor: actor(), Log: a.Log, From: a.From, To: a.To, Case: a.Case, Reason: a.Reason})
+func (a *logHoldAddCmd) Run(c Host) error {
+	return c.Ask("log/hold", registerArgument{Actor: admin.Actor(), Log: a.Log, From: a.From, To: a.To, Case: a.Case, Reason: a.Reason})
 }
 
 type logHoldReleaseCmd struct {
@@ -181,8 +190,8 @@ type logHoldReleaseCmd struct {
 }
 
 // Run asks the daemon.
-func (a *logHoldReleaseCmd) Run(c *cli) error {
-	return c.ask("log/release", logArgument{Actor: actor(), Log: a.Log, Number: a.Number, Reason: a.Reason})
+func (a *logHoldReleaseCmd) Run(c Host) error {
+	return c.Ask("log/release", registerArgument{Actor: admin.Actor(), Log: a.Log, Number: a.Number, Reason: a.Reason})
 }
 
 type logAttestCmd struct {
@@ -194,7 +203,7 @@ type logAttestCmd struct {
 }
 
 // Run asks the daemon, which writes the file: it is the daemon's user's.
-func (a *logAttestCmd) Run(c *cli) error {
+func (a *logAttestCmd) Run(c Host) error {
 	if a.Out == "" {
 		here, err := os.Getwd()
 		if err != nil {
@@ -202,7 +211,7 @@ func (a *logAttestCmd) Run(c *cli) error {
 		}
 		a.Out = filepath.Join(here, "attestation-"+filepath.Base(a.Subject)+".zip")
 	}
-	return c.await("log/attest", logArgument{Actor: actor(), Subject: a.Subject, Name: a.Name, From: a.From, To: a.To, Out: a.Out})
+	return await(c, "log/attest", registerArgument{Actor: admin.Actor(), Subject: a.Subject, Name: a.Name, From: a.From, To: a.To, Out: a.Out})
 }
 
 type logBenchCmd struct {
@@ -212,9 +221,9 @@ type logBenchCmd struct {
 }
 
 // Run measures and prints one JSON object; times are in seconds.
-func (a *logBenchCmd) Run(c *cli) error {
+func (a *logBenchCmd) Run(c Host) error {
 	if a.Dir == "" {
-		machine, err := config.Load[config.Machine](c.Machine)
+		machine, err := c.MachineFile()
 		if err != nil {
 			return err
 		}

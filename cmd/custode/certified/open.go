@@ -1,4 +1,7 @@
-package main
+// Package certified is the certified log in the appliance: it opens both logs
+// with the token's keys, answers the administration socket about them, and has
+// the subcommands of `custode log`. Wiring only, like cmd/custode, which imports it.
+package certified
 
 import (
 	"context"
@@ -6,24 +9,38 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/certlog"
 	"custode/internal/certlog/notary"
 	"custode/internal/certlog/tsa"
+	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/journal"
 )
 
-// registers are the certified logs and what opens and judges them.
-type registers struct {
+// Config is what Open needs. Token and database are open.
+type Config struct {
+	Machine *config.Machine
+	Policy  *config.Policy
+	Token   *pkcs11.Token
+	Floors  journal.Floors
+	Build   string
+	Log     *slog.Logger
+}
+
+// Registers are the certified logs and what opens and judges them.
+type Registers struct {
 	*journal.Journals
+	Config
 	notary *notary.Notary
 	seals  []*x509.Certificate // today's first
 	roots  []*x509.Certificate // of time-stamping authorities
@@ -31,67 +48,73 @@ type registers struct {
 	jobs   admin.Jobs
 }
 
-// openRegisters opens both logs. The token and the database are open.
-func (a *appliance) openRegisters(ctx context.Context) error {
-	m, p := &a.machine.CertifiedLog, &a.policy.CertifiedLog
-	r := &registers{}
-	a.registers = r
-	if err := a.openNotary(r); err != nil {
-		return err
+// Open opens both logs. Even after an error Close releases what was acquired.
+func Open(ctx context.Context, c Config) (*Registers, error) {
+	m, p := &c.Machine.CertifiedLog, &c.Policy.CertifiedLog
+	r := &Registers{Config: c}
+	if err := r.openNotary(); err != nil {
+		return r, err
 	}
 	escrow, err := escrowKey(m.EscrowCertificate)
 	if err != nil {
-		return err
+		return r, err
 	}
-	if escrow == nil && !a.machine.InsecureHTTPForDevelopment {
-		a.log.Warn("certified log: without an escrow certificate the token alone can open it")
+	if escrow == nil && !c.Machine.InsecureHTTPForDevelopment {
+		c.Log.Warn("certified log: without an escrow certificate the token alone can open it")
 	}
 	r.Journals, err = journal.Open(ctx, journal.Config{
-		Directory: m.Directory, State: a.machine.StateDirectory, Entity: a.policy.EntityID, Build: version, Keys: r.keys, Escrow: escrow, Notary: r.notary,
+		Directory: m.Directory, State: c.Machine.StateDirectory, Entity: c.Policy.EntityID, Build: c.Build, Keys: r.keys, Escrow: escrow, Notary: r.notary,
 		Age: p.SegmentAge, Size: int64(p.SegmentMiB) << 20, Retention: p.Retention, SecurityRetention: p.SecurityRetention, Patience: p.Patience,
 		Hour: *p.VerifyHour, WitnessFolders: m.WitnessDirectories, WitnessURLs: m.WitnessURLs, HTTP: client(10 * time.Second),
-		Floors: a.db, Random: a.token.Random(), Now: time.Now, Log: a.log,
+		Floors: c.Floors, Random: c.Token.Random(), Now: time.Now, Log: c.Log,
 	})
-	return err
+	return r, err
+}
+
+// Close ends what runs and releases the folders.
+func (r *Registers) Close() {
+	if r.Journals != nil {
+		r.Journals.Close()
+	}
 }
 
 // openNotary finds the seal, its predecessors, the time-stamping services and
 // the wrap keys.
-func (a *appliance) openNotary(r *registers) error {
-	m, p, keys := &a.machine.CertifiedLog, &a.policy.CertifiedLog, a.policy.Keys
-	signer, err := a.token.Signer(keys.Seal)
+func (r *Registers) openNotary() error {
+	m, p, keys := &r.Machine.CertifiedLog, &r.Policy.CertifiedLog, r.Policy.Keys
+	signer, err := r.Token.Signer(keys.Seal)
 	if err != nil {
 		return err
 	}
-	cert, err := a.token.Certificate(keys.Seal)
+	cert, err := r.Token.Certificate(keys.Seal)
 	if err != nil {
 		return err
 	}
-	earlier, err := readCertificates(m.SealCertificates)
+	earlier, err := config.Certificates(m.SealCertificates)
 	if err != nil {
 		return err
 	}
-	if r.roots, err = readCertificates(m.TSACertificates); err != nil {
+	if r.roots, err = config.Certificates(m.TSACertificates); err != nil {
 		return err
 	}
 	r.seals = append([]*x509.Certificate{cert}, earlier...)
 	r.notary = &notary.Notary{Pinned: r.seals, Roots: pool(r.roots), Key: signer, Cert: cert, Clock: notary.KernelClock}
 	if m.Clock == "none" {
-		a.log.Warn("certified log: the clock is not checked before sealing")
+		r.Log.Warn("certified log: the clock is not checked before sealing")
 		r.notary.Clock = func(context.Context) error { return nil }
 	}
 	if left := time.Until(cert.NotAfter); left < 90*24*time.Hour {
-		a.log.Warn("certified log: the seal's certificate ends", "not after", cert.NotAfter)
+		r.Log.Warn("certified log: the seal's certificate ends", "not after", cert.NotAfter)
 	}
-	if r.notary.Stamper, err = a.stamper(r); err != nil {
+	if r.notary.Stamper, err = r.stamper(); err != nil {
 		return err
 	}
 	if len(p.TimeStamps) == 1 {
-		a.log.Warn("certified log: one time-stamping service only; when it is away segments wait")
+		r.Log.Warn("certified log: one time-stamping service only; when it is away segments wait")
 	}
 	wraps := hsm.Rotated{ByLabel: map[id.KeyLabel]hsm.Wrapper{}}
 	for i, label := range append([]id.KeyLabel{keys.Log}, keys.EarlierLog...) {
-		w, err := a.token.Wrapper(label)
+		w, err := r.Token.Wrapper(label)
 		if err != nil {
 			return err
 		}
@@ -104,10 +127,10 @@ func (a *appliance) openNotary(r *registers) error {
 	return nil
 }
 
-func (a *appliance) stamper(r *registers) (notary.Stamper, error) {
-	p := &a.policy.CertifiedLog
+func (r *Registers) stamper() (notary.Stamper, error) {
+	p := &r.Policy.CertifiedLog
 	if len(p.TimeStamps) == 0 {
-		a.log.Warn("certified log: NO TIME-STAMPING SERVICE: segments are sealed and stay pending; for development only")
+		r.Log.Warn("certified log: NO TIME-STAMPING SERVICE: segments are sealed and stay pending; for development only")
 		return nil, nil
 	}
 	c := &tsa.Client{Roots: r.notary.Roots, HTTP: client(15 * time.Second), Skew: time.Minute, Now: time.Now}
@@ -152,7 +175,7 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 
 // escrowKey returns the public key of the certificate at path, nil for no path.
 func escrowKey(path string) (*rsa.PublicKey, error) {
-	certs, err := readCertificates(path)
+	certs, err := config.Certificates(path)
 	if err != nil || len(certs) == 0 {
 		return nil, err
 	}

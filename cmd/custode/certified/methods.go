@@ -1,4 +1,4 @@
-package main
+package certified
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 	"custode/internal/journal"
 )
 
-// logArgument is the argument of every method about the logs; each uses what it needs.
-type logArgument struct {
+// registerArgument is the argument of every method about the logs; each uses what it needs.
+type registerArgument struct {
 	Actor   string    `json:"actor"`
 	Log     string    `json:"log,omitempty"`
 	Subject string    `json:"subject,omitempty"` // spidCode
@@ -44,34 +44,38 @@ type logView struct {
 	Holds     []keep.Hold     `json:"holds,omitempty"`
 }
 
-// logMethods adds what the administration socket answers about the logs, and
+// Methods adds what the administration socket answers about the logs, and
 // has the identities' and the registry's changes kept in the security log first.
-func (a *appliance) logMethods(methods map[string]admin.Method) map[string]admin.Method {
-	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh"} {
-		methods[name] = a.acted(name, methods[name])
+func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Method {
+	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh",
+		"modem/power", "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout"} {
+		if methods[name] == nil {
+			continue
+		}
+		methods[name] = r.acted(name, methods[name])
 	}
-	methods["log/status"] = a.registers.status
-	methods["log/job"] = a.registers.jobs.State
-	for name, work := range map[string]func(context.Context, *journal.Kept, logArgument) (any, error){
-		"log/seal": logSeal, "log/destroy": logDestroy, "log/verify": logVerify, "log/attest": a.logAttest, "log/export": a.logExport,
+	methods["log/status"] = r.status
+	methods["log/job"] = r.jobs.State
+	for name, work := range map[string]func(context.Context, *journal.Kept, registerArgument) (any, error){
+		"log/seal": logSeal, "log/destroy": logDestroy, "log/verify": logVerify, "log/attest": r.logAttest, "log/export": r.logExport,
 	} {
 		methods[name] = func(ctx context.Context, arg []byte) (any, error) {
-			k, in, err := a.logActed(ctx, name, arg)
+			k, in, err := r.logActed(ctx, name, arg)
 			if err != nil {
 				return nil, err
 			}
-			return a.registers.jobs.Start(ctx, func(ctx context.Context) (any, error) {
+			return r.jobs.Start(ctx, func(ctx context.Context) (any, error) {
 				result, err := work(ctx, k, in)
 				if err != nil {
-					a.log.Error("work on the certified log failed", "work", name, "error", err)
+					r.Log.Error("work on the certified log failed", "work", name, "error", err)
 				}
 				return result, err
 			})
 		}
 	}
-	for name, work := range map[string]func(*journal.Kept, logArgument) (any, error){"log/hold": logHold, "log/release": logRelease} {
+	for name, work := range map[string]func(*journal.Kept, registerArgument) (any, error){"log/hold": logHold, "log/release": logRelease} {
 		methods[name] = func(ctx context.Context, arg []byte) (any, error) {
-			k, in, err := a.logActed(ctx, name, arg)
+			k, in, err := r.logActed(ctx, name, arg)
 			if err != nil {
 				return nil, err
 			}
@@ -82,29 +86,34 @@ func (a *appliance) logMethods(methods map[string]admin.Method) map[string]admin
 }
 
 // acted has the call kept, without its secrets, before it takes effect.
-func (a *appliance) acted(name string, method admin.Method) admin.Method {
+func (r *Registers) acted(name string, method admin.Method) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in struct { // what may be kept of any argument
-			Username, Actor, Reason string
-			Shrink, Rollback        bool
+			Username, Actor, Reason, Bay, What, Class string
+			Shrink, Rollback                          bool
 		}
 		if err := json.Unmarshal(arg, &in); err != nil {
 			return nil, fault.Newf(fault.Invalid, "read the argument", "%w", err)
 		}
 		detail := fmt.Sprintf("username %q, reason %q", in.Username, in.Reason)
-		if name == "registry/refresh" {
+		switch name {
+		case "modem/power":
+			detail = fmt.Sprintf("bay %q, %q", in.Bay, in.What)
+		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":
+			detail = fmt.Sprintf("bay %q, class %q", in.Bay, in.Class)
+		case "registry/refresh":
 			if !in.Shrink && !in.Rollback {
 				return method(ctx, arg) // changes nothing that the daemon would not by itself
 			}
 			detail = fmt.Sprintf("accept shrink %t, accept rollback %t", in.Shrink, in.Rollback)
 		}
-		if err := a.act(ctx, name, in.Actor, detail); err != nil {
+		if err := r.act(ctx, name, in.Actor, detail); err != nil {
 			return nil, err
 		}
 		result, err := method(ctx, arg)
 		if err != nil {
-			if e := a.act(ctx, name+"-failed", in.Actor, detail+": "+fault.KindOf(err).String()); e != nil {
-				a.log.Error("not kept in the security log", "error", e)
+			if e := r.act(ctx, name+"-failed", in.Actor, detail+": "+fault.KindOf(err).String()); e != nil {
+				r.Log.Error("not kept in the security log", "error", e)
 			}
 		}
 		return result, err
@@ -112,9 +121,9 @@ func (a *appliance) acted(name string, method admin.Method) admin.Method {
 }
 
 // logActed reads the argument, finds the log and has the act kept.
-func (a *appliance) logActed(ctx context.Context, name string, arg []byte) (*journal.Kept, logArgument, error) {
-	var in logArgument
-	if err := decode(arg, &in); err != nil {
+func (r *Registers) logActed(ctx context.Context, name string, arg []byte) (*journal.Kept, registerArgument, error) {
+	var in registerArgument
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, in, err
 	}
 	if in.Actor == "" {
@@ -123,7 +132,7 @@ func (a *appliance) logActed(ctx context.Context, name string, arg []byte) (*jou
 	if in.Log == "" {
 		in.Log = journal.TransactionLog
 	}
-	k, err := a.registers.Kept(in.Log)
+	k, err := r.Kept(in.Log)
 	if err != nil {
 		return nil, in, err
 	}
@@ -133,15 +142,15 @@ func (a *appliance) logActed(ctx context.Context, name string, arg []byte) (*jou
 	if err != nil {
 		return nil, in, fault.New(fault.Internal, "keep "+name, err)
 	}
-	return k, in, a.act(ctx, name, in.Actor, string(detail))
+	return k, in, r.act(ctx, name, in.Actor, string(detail))
 }
 
 // act keeps an administrative act before it takes effect.
-func (a *appliance) act(ctx context.Context, what, actor, detail string) error {
-	return a.registers.Security.Act(ctx, journal.Event{What: what, Actor: actor, Detail: detail})
+func (r *Registers) act(ctx context.Context, what, actor, detail string) error {
+	return r.Security.Act(ctx, journal.Event{What: what, Actor: actor, Detail: detail})
 }
 
-func (r *registers) status(context.Context, []byte) (any, error) {
+func (r *Registers) status(context.Context, []byte) (any, error) {
 	var out []logView
 	for _, name := range []string{journal.TransactionLog, journal.SecurityLog} {
 		k, err := r.Kept(name)
@@ -157,7 +166,7 @@ func (r *registers) status(context.Context, []byte) (any, error) {
 	return out, nil
 }
 
-func logSeal(ctx context.Context, k *journal.Kept, _ logArgument) (any, error) {
+func logSeal(ctx context.Context, k *journal.Kept, _ registerArgument) (any, error) {
 	if err := k.Log.Seal(ctx); err != nil {
 		return nil, err
 	}
@@ -165,7 +174,7 @@ func logSeal(ctx context.Context, k *journal.Kept, _ logArgument) (any, error) {
 	return k.Log.Status(), nil
 }
 
-func logVerify(ctx context.Context, k *journal.Kept, in logArgument) (any, error) {
+func logVerify(ctx context.Context, k *journal.Kept, in registerArgument) (any, error) {
 	n := k.Keeper.Night(ctx)
 	if n.Problem != "" {
 		return nil, fault.Newf(fault.Invalid, "verify "+in.Log, "%s", n.Problem)
@@ -173,7 +182,7 @@ func logVerify(ctx context.Context, k *journal.Kept, in logArgument) (any, error
 	return n, nil
 }
 
-func logDestroy(ctx context.Context, k *journal.Kept, in logArgument) (any, error) {
+func logDestroy(ctx context.Context, k *journal.Kept, in registerArgument) (any, error) {
 	d, err := k.Keeper.Destroy(ctx, in.Reason, in.Before)
 	if err != nil || d != nil {
 		return d, err
@@ -181,11 +190,11 @@ func logDestroy(ctx context.Context, k *journal.Kept, in logArgument) (any, erro
 	return "nothing to destroy", nil
 }
 
-func logHold(k *journal.Kept, in logArgument) (any, error) {
+func logHold(k *journal.Kept, in registerArgument) (any, error) {
 	return k.Keeper.Holds.Add(keep.Hold{From: in.From, To: in.To, Case: in.Case, Reason: in.Reason, By: in.Actor, At: time.Now().UTC().Truncate(time.Second)})
 }
 
-func logRelease(k *journal.Kept, in logArgument) (any, error) {
+func logRelease(k *journal.Kept, in registerArgument) (any, error) {
 	return k.Keeper.Holds.Release(in.Number, in.Actor, time.Now().UTC().Truncate(time.Second))
 }
 
@@ -223,7 +232,7 @@ type attested struct {
 }
 
 // logAttest closes and seals what is open, so that the last access is in it too.
-func (a *appliance) logAttest(ctx context.Context, k *journal.Kept, in logArgument) (any, error) {
+func (r *Registers) logAttest(ctx context.Context, k *journal.Kept, in registerArgument) (any, error) {
 	if _, err := id.ParseSPIDCode(in.Subject); err != nil {
 		return nil, err
 	}
@@ -233,7 +242,7 @@ func (a *appliance) logAttest(ctx context.Context, k *journal.Kept, in logArgume
 	if err := k.Log.Seal(ctx); err != nil {
 		return nil, err
 	}
-	reader, err := certlog.NewReader(certlog.Dir(k.Dir), a.registers.notary)
+	reader, err := certlog.NewReader(certlog.Dir(k.Dir), r.notary)
 	if err != nil {
 		return nil, err
 	}
@@ -241,8 +250,8 @@ func (a *appliance) logAttest(ctx context.Context, k *journal.Kept, in logArgume
 	if err != nil {
 		return nil, err
 	}
-	maker := attest.Maker{Reader: reader, Keys: a.registers.keys, Sealer: a.registers.notary, Seals: a.registers.seals, TSA: a.registers.roots,
-		Provider: a.policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed}
+	maker := attest.Maker{Reader: reader, Keys: r.keys, Sealer: r.notary, Seals: r.seals, TSA: r.roots,
+		Provider: r.Policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed}
 	s, err := maker.Make(ctx, f, attest.Question{SPIDCode: in.Subject, From: in.From, To: in.To, Name: in.Name})
 	if err := written(f, err); err != nil {
 		return nil, err
@@ -255,8 +264,8 @@ func (a *appliance) logAttest(ctx context.Context, k *journal.Kept, in logArgume
 }
 
 // logExport writes the records of sealed segments in clear, JSON lines.
-func (a *appliance) logExport(ctx context.Context, k *journal.Kept, in logArgument) (any, error) {
-	reader, err := certlog.NewReader(certlog.Dir(k.Dir), a.registers.notary)
+func (r *Registers) logExport(ctx context.Context, k *journal.Kept, in registerArgument) (any, error) {
+	reader, err := certlog.NewReader(certlog.Dir(k.Dir), r.notary)
 	if err != nil {
 		return nil, err
 	}
@@ -264,6 +273,6 @@ func (a *appliance) logExport(ctx context.Context, k *journal.Kept, in logArgume
 	if err != nil {
 		return nil, err
 	}
-	n, err := export.Plain(ctx, f, reader, a.registers.keys, in.From, in.To)
+	n, err := export.Plain(ctx, f, reader, r.keys, in.From, in.To)
 	return map[string]any{"file": in.Out, "records": n}, written(f, err)
 }
