@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	maxPinned = 1 << 20 // octets of the file of certificates
 	// copyFile is the name in the state directory of the last good copy of the aggregate.
 	copyFile = "registry.copy"
 )
