@@ -17,6 +17,5 @@ const (
 // and it may do so when the first answer has left already: without this the
 // Response, signed and recorded, would never arrive. The very same octets go out
 // again; nothing is signed twice. Whoever asks was checked to be the flow's own
-// browser. It is per process: after a restart, and on another node, a second
-// click finds the flow answered.
+// browser. It is per process.
 type departures = lanes.Recent[id.FlowID, Outcome]

@@ -126,7 +126,7 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
 	if err := l.flows.CreateFlow(ctx, f); fault.Is(err, fault.Conflict) {
-		return id.FlowID{}, l.answeredBefore(ctx, r, err)
+		return id.FlowID{}, l.answeredBefore(ctx, r, names, err)
 	} else if err != nil {
 		return id.FlowID{}, err
 	}
@@ -191,15 +191,14 @@ func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (Outcome, error) {
 		return Outcome{}, err
 	}
 	defer leave()
-	const op = "refuse request"
-	if _, err := l.ready(op); err != nil {
+	if _, err := l.ready("refuse request"); err != nil {
 		return Outcome{}, err
 	}
 	signed, err := l.responses.Anomaly(r.Code, *r.Reply, l.now())
 	if err != nil {
 		return Outcome{}, err
 	}
-	proof, err := l.record(ctx, op, register.Transaction{At: l.now(), SP: r.Reply.SP, RequestID: r.Reply.InResponseTo,
+	proof, err := l.record(ctx, "refuse request", register.Transaction{At: l.now(), SP: r.Reply.SP, SPName: (&saml.SP{EntityID: r.Reply.SP, DisplayName: r.SPName}).Name("it"), RequestID: r.Reply.InResponseTo,
 		RequestIssued: r.Reply.RequestIssued, Request: r.Raw, Response: signed})
 	if err != nil {
 		return Outcome{}, err

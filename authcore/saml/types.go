@@ -179,10 +179,11 @@ type Reply struct {
 // table prescribes a page for the person (codes 2 to 7 and 10), else it says
 // where the signed error Response goes.
 type Refusal struct {
-	Code  Code
-	Reply *Reply
-	Raw   []byte // with Reply: the AuthnRequest document, for the register
-	Err   error  // private cause
+	Code   Code
+	Reply  *Reply
+	SPName map[string]string // the SP's OrganizationDisplayName by xml:lang, with a Reply; not modified
+	Raw    []byte            // with Reply: the AuthnRequest document, for the register
+	Err    error             // private cause
 }
 
 // Error names the anomaly and its cause, for logs.

@@ -91,6 +91,6 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		}
 		return s.failure(ctx, r, err)
 	}
-	// No flow, no name nor level: the request may have asked for none.
-	return s.handOver(ctx, r, out, spNames{otherwise: refused.Reply.SP.String()}, 0)
+	// No level: the request may have asked for none.
+	return s.handOver(ctx, r, out, spNames{refused.SPName, refused.Reply.SP.String()}, 0)
 }
