@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"time"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/id"
 )
@@ -116,6 +117,7 @@ type Answered struct {
 	Response saml.Signed
 	At       time.Time
 	Joining  *Joining // nil: the answer belongs to no session
+	Floor    uint64   // records the certified register is known to hold, without this answer's
 }
 
 // Identities finds identities; fault.NotFound.
@@ -180,6 +182,7 @@ type Responses interface {
 type Visitor struct {
 	Browser    [32]byte   // SHA-256 of the cookie secret; zero when there was no cookie
 	Address    netip.Addr // peer address, for the network tally
+	Agent      string     // User-Agent, for the security log
 	Session    [32]byte   // SHA-256 of the session cookie's secret; zero for none
 	NewSession [32]byte   // what Session will be if a session begins; zero: none can
 }
@@ -255,6 +258,7 @@ type View struct {
 type Outcome struct {
 	View     *View
 	Response *saml.Signed
+	Proof    register.Proof // that Response is in the register; without it nothing may leave
 	// What the page that hands the Response over shows besides; see View.
 	SPName map[string]string
 	Level  saml.Level

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -327,6 +329,7 @@ var cheap = Cost{Memory: 8, Time: 1, Threads: 1}
 
 // bench is a Login with all its fakes, a clock and one person.
 type bench struct {
+	ledger ledger
 	*Login
 	t      testing.TB
 	store  *memory
@@ -390,7 +393,7 @@ func (b *bench) node(p Policy) *Login {
 		b.hashes.Add(1)
 		return kdf(pw, salt, t, m, th, n)
 	}
-	l, err := New(Config{Flows: b.store, Identities: b.store, Tallies: b.store, Codes: b.vault, Deliveries: b.vault,
+	l, err := New(Config{Register: &b.ledger, Watch: &b.ledger, Flows: b.store, Identities: b.store, Tallies: b.store, Codes: b.vault, Deliveries: b.vault,
 		Responses: b.signer, Passwords: passwords, Random: rand.Reader, Now: b.time,
 		Log: slog.New(slog.NewTextHandler(b.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), Policy: p})
 	if err != nil {
@@ -491,3 +494,47 @@ var (
 )
 
 func (o Outcome) empty() bool { return o.View == nil && o.Response == nil }
+
+// ledger is a register and a watch.
+type ledger struct {
+	mu        sync.Mutex
+	kept      []register.Transaction
+	noted     []register.Incident
+	down      error // of Ready
+	fails     error // of Record
+	noProof   bool
+	recording func()
+}
+
+type receipt int
+
+func (r receipt) IsZero() bool   { return r == 0 }
+func (r receipt) String() string { return fmt.Sprintf("record %d", int(r)) }
+
+func (r *ledger) Ready() (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return uint64(len(r.kept)), r.down
+}
+
+func (r *ledger) Record(ctx context.Context, t register.Transaction) (register.Proof, error) {
+	if r.recording != nil {
+		r.recording()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := errors.Join(r.fails, ctx.Err()); err != nil {
+		return nil, err
+	}
+	if r.noProof {
+		return receipt(0), nil
+	}
+	r.kept = append(r.kept, t)
+	return receipt(len(r.kept)), nil
+}
+
+func (r *ledger) Note(_ context.Context, i register.Incident) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noted = append(r.noted, i)
+}

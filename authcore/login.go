@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"custode/authcore/lanes"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -22,6 +23,8 @@ type Config struct {
 	Codes      Codes
 	Deliveries Deliveries
 	Responses  Responses
+	Register   register.Register
+	Watch      register.Watch
 	Sessions   Sessions // nil: every login is fresh and begins no session
 	Passwords  *Passwords
 	Random     io.Reader        // flow identifiers and session indexes
@@ -39,6 +42,8 @@ type Login struct {
 	codes      Codes
 	deliveries Deliveries
 	responses  Responses
+	register   register.Register
+	watch      register.Watch
 	sessions   Sessions // may be nil
 	passwords  *Passwords
 	random     io.Reader
@@ -48,9 +53,9 @@ type Login struct {
 	turns      *lanes.Lanes // by flow
 	guesses    *lanes.Lanes // by username
 	gone       departures
-	networks   *underWay
-	refusals   *lanes.Lanes // one key
-	replays    *allowance
+	networks   *lanes.UnderWay[[32]byte] // attempts begun and not yet counted as a failure or let pass
+	refusals   *lanes.Lanes              // one key
+	replays    *lanes.Allowance
 }
 
 const (
@@ -72,7 +77,7 @@ func New(c Config) (*Login, error) {
 	const op = "configure login"
 	for name, missing := range map[string]bool{
 		"flows": c.Flows == nil, "identities": c.Identities == nil, "tallies": c.Tallies == nil,
-		"codes": c.Codes == nil, "deliveries": c.Deliveries == nil, "responses": c.Responses == nil,
+		"codes": c.Codes == nil, "deliveries": c.Deliveries == nil, "responses": c.Responses == nil, "register": c.Register == nil, "watch": c.Watch == nil,
 		"passwords": c.Passwords == nil, "random": c.Random == nil, "now": c.Now == nil, "log": c.Log == nil,
 	} {
 		if missing {
@@ -84,10 +89,10 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
-		networks: &underWay{byKey: map[[32]byte]int{}}, gone: departures{byFlow: map[id.FlowID]departure{}}, replays: &allowance{}}, nil
+		networks: &lanes.UnderWay[[32]byte]{}, gone: departures{Life: departureLife, Most: maxDepartures}, replays: &lanes.Allowance{Most: replayRefusals, Pause: replayPause}}, nil
 }
 
 // Begin stores a new flow for a verified request, bound to the visitor's
@@ -108,6 +113,9 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 		return id.FlowID{}, fault.Newf(fault.Invalid, op, "incomplete request")
 	case v.Browser == [32]byte{}:
 		return id.FlowID{}, fault.Newf(fault.Denied, op, "visitor without a cookie")
+	}
+	if _, err := l.ready(op); err != nil {
+		return id.FlowID{}, err // at the end of the login it would be too late to say so
 	}
 	flow, err := id.NewFlowID(l.random)
 	if err != nil {
@@ -132,6 +140,7 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 // meanwhile). fault.NotFound: unknown; fault.Denied: another browser's;
 // fault.Conflict: answered already.
 func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, error) {
+	ctx = withVisitor(ctx, v)
 	f, err := l.open(ctx, flow, v)
 	if err != nil {
 		return Outcome{}, err
@@ -157,6 +166,7 @@ func (l *Login) View(ctx context.Context, flow id.FlowID, v Visitor) (Outcome, e
 // or for a moment after the end the Response that left. Errors as View; a request that was answered before is fault.Conflict and
 // nothing leaves.
 func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer) (Outcome, error) {
+	ctx = withVisitor(ctx, v)
 	f, err := l.open(ctx, flow, v)
 	if err != nil {
 		return Outcome{}, err
@@ -172,22 +182,30 @@ func (l *Login) Answer(ctx context.Context, flow id.FlowID, v Visitor, a Answer)
 // Refuse signs the error Response to a request that was refused before a flow
 // began. fault.Invalid when the refusal is to be told to the person only,
 // fault.Busy when too many are waiting for theirs.
-func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error) {
+func (l *Login) Refuse(ctx context.Context, r *saml.Refusal) (Outcome, error) {
 	if r == nil || r.Reply == nil || r.Code == saml.Success {
-		return saml.Signed{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
+		return Outcome{}, fault.Newf(fault.Invalid, "refuse request", "no answer goes to a service provider")
 	}
 	leave, err := l.refusals.Enter(ctx, "")
 	if err != nil {
-		return saml.Signed{}, err
+		return Outcome{}, err
 	}
 	defer leave()
+	if _, err := l.ready("refuse request"); err != nil {
+		return Outcome{}, err
+	}
 	signed, err := l.responses.Anomaly(r.Code, *r.Reply, l.now())
 	if err != nil {
-		return saml.Signed{}, err
+		return Outcome{}, err
+	}
+	proof, err := l.record(ctx, "refuse request", register.Transaction{At: l.now(), SP: r.Reply.SP, SPName: (&saml.SP{EntityID: r.Reply.SP, DisplayName: r.SPName}).Name("it"), RequestID: r.Reply.InResponseTo,
+		RequestIssued: r.Reply.RequestIssued, Request: r.Raw, Response: signed})
+	if err != nil {
+		return Outcome{}, err
 	}
 	l.log.WarnContext(ctx, "request refused", "code", r.Code, "sp", r.Reply.SP.String(),
-		"request", r.Reply.InResponseTo, "response", signed.ID, "cause", fmt.Sprint(r.Err))
-	return signed, nil
+		"request", r.Reply.InResponseTo, "response", signed.ID, "cause", fmt.Sprint(r.Err), "record", proof.String())
+	return Outcome{Response: &signed, Proof: proof}, nil
 }
 
 // open loads a flow that began in the visitor's browser.
@@ -263,7 +281,7 @@ func (l *Login) inTurn(ctx context.Context, seen Flow, v Visitor, work func(cont
 // current shows a flow that somebody else moved on, or with what it ended.
 func (l *Login) current(ctx context.Context, f Flow) (Outcome, error) {
 	if f.Step == StepDone {
-		if out, ok := l.gone.recall(f.ID, l.now()); ok {
+		if out, ok := l.gone.Recall(f.ID, l.now()); ok {
 			return out, nil
 		}
 		return Outcome{}, fault.Newf(fault.Conflict, "continue flow "+f.ID.String(), "answered already")

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -441,9 +442,12 @@ func TestRefuse(t *testing.T) {
 	b := newBench(t)
 	req := b.request(saml.L1, saml.Exact)
 	to := req.Reply()
-	r, err := b.Refuse(t.Context(), &saml.Refusal{Code: saml.Passive, Reply: &to, Err: errors.New("passive")})
-	if err != nil || r.Code != saml.Passive || r.ACS != to.ACS {
+	r, err := b.Refuse(t.Context(), &saml.Refusal{Code: saml.Passive, Reply: &to, Raw: []byte("<raw/>"), Err: errors.New("passive")})
+	if err != nil || r.Response == nil || r.Response.Code != saml.Passive || r.Response.ACS != to.ACS || !register.Proved(r.Proof) {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if kept := b.ledger.kept; len(kept) != 1 || kept[0].Response.ID != r.Response.ID || string(kept[0].Request) != "<raw/>" {
+		t.Errorf("recorded: %+v", kept)
 	}
 	for _, bad := range []*saml.Refusal{nil, {Code: saml.BadIssuer}, {Code: saml.Success, Reply: &to}} {
 		if _, err := b.Refuse(t.Context(), bad); !fault.Is(err, fault.Invalid) {

@@ -29,7 +29,7 @@ func TestAnsweredRequestSentAgain(t *testing.T) {
 		refused.Reply.ACS != r.ACS || refused.Reply.RelayState != r.RelayState || !refused.Reply.HasRelayState {
 		t.Fatalf("%v, %+v", err, refused)
 	}
-	if signed, err := b.Refuse(t.Context(), refused); err != nil || signed.Code != saml.BadID {
+	if signed, err := b.Refuse(t.Context(), refused); err != nil || signed.Response.Code != saml.BadID {
 		t.Errorf("%+v, %v", signed, err)
 	}
 	if !strings.Contains(b.logged.String(), "request sent again after its answer") {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -60,7 +61,7 @@ func (l *Login) answerPassword(ctx context.Context, f Flow, v Visitor, a Passwor
 		return Outcome{}, err
 	}
 	defer leave()
-	others, end := l.networks.begin(networkKey(v.Address))
+	others, end := l.networks.Begin(networkKey(v.Address))
 	defer end()
 	g, wait, err := l.readTallies(ctx, a.Username, v.Address, others)
 	if err != nil {
@@ -113,6 +114,7 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 	nobody := Identity{State: Active} // whoever it was, they did not identify themselves
 	// Logged by subject, never by what was typed: people type passwords there.
 	l.log.WarnContext(ctx, "password wrong", "flow", f.ID.String(), "subject", who.Subject.String())
+	l.note(ctx, register.Incident{What: register.PasswordWrong, Flow: f.ID, Subject: who.Subject, SP: f.Request.SP})
 	// First, and whatever becomes of the flow: one that cannot move (its request
 	// was answered in another flow, another node was faster) must not give
 	// guesses away.
@@ -233,6 +235,7 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		if kind == fault.Exhausted {
 			with.event = codeExhausted
 		}
+		l.note(ctx, register.Incident{What: register.CodeWrong, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
 		l.log.WarnContext(ctx, "code wrong", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
 		return l.apply(ctx, f, who, with, note{notice: NoticeWrongCode, left: min(left, l.policy.WrongCodes-f.WrongCode-1)})
 	case fault.Expired:
@@ -267,6 +270,7 @@ func (l *Login) countCode(ctx context.Context, f Flow) error {
 
 // blocked ends a flow whose subject's codes are blocked (anomaly 23).
 func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, error) {
+	l.note(ctx, register.Incident{What: register.CodesBlocked, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
 	l.log.WarnContext(ctx, "codes blocked", "flow", f.ID.String(), "subject", f.Subject.String())
 	return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
 }
@@ -397,21 +401,35 @@ func (l *Login) succeed(ctx context.Context, done Flow, who Identity, p Passed, 
 	return l.finish(ctx, done, who, signed, joining)
 }
 
-// finish lets a Response leave only after the store took the flow's end, the
-// claim of the request and the register's record in one transaction.
+// finish lets a Response leave only after the store took the flow's end and the
+// claim of the request in one transaction, and the register proved that it holds
+// the answer. What crashes between the two has answered the request and let
+// nothing leave.
 func (l *Login) finish(ctx context.Context, done Flow, who Identity, signed saml.Signed, j *Joining) (Outcome, error) {
+	op := "finish flow " + done.ID.String()
 	if signed.Code != done.Outcome {
-		return Outcome{}, fault.Newf(fault.Internal, "finish flow "+done.ID.String(), "the Response says %d, the flow %d", signed.Code, done.Outcome)
+		return Outcome{}, fault.Newf(fault.Internal, op, "the Response says %d, the flow %d", signed.Code, done.Outcome)
 	}
-	err := l.flows.FinishFlow(ctx, done, Answered{SPIDCode: who.SPIDCode, Response: signed, At: l.now(), Joining: j})
+	floor, err := l.ready(op)
 	if err != nil {
+		return Outcome{}, err // before the request is spent
+	}
+	now := l.now()
+	if err := l.flows.FinishFlow(ctx, done, Answered{SPIDCode: who.SPIDCode, Response: signed, At: now, Joining: j, Floor: floor}); err != nil {
 		l.log.ErrorContext(ctx, "login not finished", "flow", done.ID.String(), "code", done.Outcome, "error", err)
 		return Outcome{}, err
 	}
+	proof, err := l.record(ctx, op, done.transaction(who, signed, now))
+	if err != nil {
+		return Outcome{}, err
+	}
+	if done.Outcome != saml.Success {
+		l.note(ctx, register.Incident{What: register.LoginFailed, Flow: done.ID, Subject: done.Subject, SP: done.Request.SP, Request: done.Request.ID, Code: done.Outcome})
+	}
 	l.log.InfoContext(ctx, "login finished", "flow", done.ID.String(), "code", done.Outcome, "sp", done.Request.SP.String(),
 		"request", done.Request.ID, "response", signed.ID, "assertion", signed.AssertionID,
-		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed))
-	out := Outcome{Response: &signed, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who), SessionBegan: j != nil && j.Begin}
-	l.gone.keep(done.ID, out, l.now())
+		"subject", done.Subject.String(), "level", fmt.Sprint(done.Performed), "record", proof.String())
+	out := Outcome{Response: &signed, Proof: proof, SPName: maps.Clone(done.SPName), Level: done.shownLevel(who), SessionBegan: j != nil && j.Begin}
+	l.gone.Keep(done.ID, out, l.now())
 	return out, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"custode/internal/id"
@@ -127,28 +126,6 @@ func (l *Login) readTallies(ctx context.Context, typed string, peer netip.Addr, 
 		}
 	}
 	return g, wait, nil
-}
-
-// underWay counts the attempts of each network that were begun and not yet
-// counted as a failure or let pass.
-type underWay struct {
-	mu    sync.Mutex
-	byKey map[[32]byte]int // none is zero
-}
-
-// begin returns how many others there are; the caller must call end, once.
-func (u *underWay) begin(key [32]byte) (others int, end func()) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	others = u.byKey[key]
-	u.byKey[key]++
-	return others, func() {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if u.byKey[key]--; u.byKey[key] == 0 {
-			delete(u.byKey, key)
-		}
-	}
 }
 
 // countFailure adds one failure to each tally; a decayed one begins anew.

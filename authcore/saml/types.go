@@ -182,6 +182,7 @@ type Refusal struct {
 	Code   Code
 	Reply  *Reply
 	SPName map[string]string // the SP's OrganizationDisplayName by xml:lang, with a Reply; not modified
+	Raw    []byte            // with Reply: the AuthnRequest document, for the register
 	Err    error             // private cause
 }
 

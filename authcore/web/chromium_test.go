@@ -163,7 +163,7 @@ func (s *scriptedLogin) install(f *fakeLogins) {
 			s.view.Step = authcore.StepDone
 			r := testSigned(saml.Success)
 			r.ACS = s.acs
-			return authcore.Outcome{Response: r}, nil
+			return authcore.Outcome{Response: r, Proof: recorded{}}, nil
 		}
 		view := *testView(s.t, s.view.Step)
 		view.Notice, view.AttemptsLeft = notice, 2

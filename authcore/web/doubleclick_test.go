@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -49,7 +50,7 @@ func newLastPage(t *testing.T, acs string) *lastPage {
 		t.Fatal(err)
 	}
 	l.request = saml.Request{ID: "_q1", SP: mustEntity(t, "https://sp.example.it"), Level: saml.L1, Comparison: saml.Exact, ACS: acs}
-	l.Login, err = authcore.New(authcore.Config{Flows: l, Identities: l, Tallies: l, Codes: l, Deliveries: l, Responses: l,
+	l.Login, err = authcore.New(authcore.Config{Register: l, Watch: &witness{}, Flows: l, Identities: l, Tallies: l, Codes: l, Deliveries: l, Responses: l,
 		Passwords: passwords, Random: rand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +70,12 @@ func (l *lastPage) Begin(_ context.Context, _ saml.VerifiedRequest, v authcore.V
 func (l *lastPage) Answer(ctx context.Context, flow id.FlowID, v authcore.Visitor, a authcore.Answer) (authcore.Outcome, error) {
 	l.clicks <- struct{}{}
 	return l.Login.Answer(ctx, flow, v, a)
+}
+
+func (l *lastPage) Ready() (uint64, error) { return 0, nil }
+
+func (l *lastPage) Record(context.Context, register.Transaction) (register.Proof, error) {
+	return recorded{}, nil
 }
 
 func (l *lastPage) MAC(_ context.Context, data []byte) ([]byte, error) { return make([]byte, 32), nil }

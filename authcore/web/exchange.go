@@ -25,6 +25,7 @@ type request struct {
 	origin      string
 	site        string // Sec-Fetch-Site
 	peer        netip.Addr
+	agent       string // User-Agent, what is printable of its first octets
 	lang        string // chosen: a tag of words.Languages
 }
 
@@ -42,9 +43,21 @@ func copyIn(c *fasthttp.RequestCtx) request {
 		origin:      string(h.Peek("Origin")),
 		site:        string(h.Peek("Sec-Fetch-Site")),
 		peer:        peerOf(c.RemoteAddr()),
+		agent:       agentOf(h.UserAgent()),
 	}
 	r.lang = chooseLanguage(r.cookies, r.language)
 	return r
+}
+
+// agentOf keeps the name that a browser gives itself fit for a log.
+func agentOf(b []byte) string {
+	const most = 200
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, string(b[:min(len(b), most)]))
 }
 
 func (r *request) isGet() bool {

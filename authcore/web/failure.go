@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 )
@@ -30,6 +31,9 @@ func (s *Server) failure(ctx context.Context, r request, err error) answer {
 		return s.refusal(ctx, r, refused)
 	}
 	kind := fault.KindOf(err)
+	if kind == fault.Denied {
+		s.note(ctx, r, register.Incident{What: register.FlowDenied, Detail: err.Error()})
+	}
 	s.cfg.Log.Warn("login refused", "kind", kind.String(), "error", err, "peer", r.peer.String())
 	switch kind {
 	case fault.NotFound:
@@ -56,14 +60,31 @@ func (s *Server) failure(ctx context.Context, r request, err error) answer {
 	return s.anomaly(r, saml.SystemError)
 }
 
+// note tells the security log.
+func (s *Server) note(ctx context.Context, r request, i register.Incident) {
+	i.Address, i.Agent = r.peer, r.agent
+	s.cfg.Watch.Note(ctx, i)
+}
+
+// unreceivable is the page for a request that no verifier is asked about.
+func (s *Server) unreceivable(ctx context.Context, r request, code saml.Code, why string) answer {
+	s.note(ctx, r, register.Incident{What: register.RequestRefused, Code: code, Detail: why})
+	return s.anomaly(r, code)
+}
+
 // refusal answers an AuthnRequest that broke a rule: a page when nothing may be
 // said to the SP, else the signed error Response.
 func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) answer {
 	s.cfg.Log.Warn("request refused", "anomaly", int(refused.Code), "error", refused, "peer", r.peer.String())
+	incident := register.Incident{What: register.RequestRefused, Code: refused.Code, Detail: refused.Error()}
+	if refused.Reply != nil {
+		incident.SP, incident.Request = refused.Reply.SP, refused.Reply.InResponseTo
+	}
+	s.note(ctx, r, incident)
 	if refused.Reply == nil {
 		return s.anomaly(r, refused.Code)
 	}
-	resp, err := s.cfg.Logins.Refuse(ctx, refused)
+	out, err := s.cfg.Logins.Refuse(ctx, refused)
 	if err != nil {
 		if again := (*saml.Refusal)(nil); errors.As(err, &again) {
 			err = fault.Newf(fault.Internal, "refuse request", "refused again")
@@ -71,5 +92,5 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		return s.failure(ctx, r, err)
 	}
 	// No level: the request may have asked for none.
-	return s.handOver(ctx, r, &resp, spNames{refused.SPName, refused.Reply.SP.String()}, 0)
+	return s.handOver(ctx, r, out, spNames{refused.SPName, refused.Reply.SP.String()}, 0)
 }

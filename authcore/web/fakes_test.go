@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/id"
 )
@@ -70,7 +72,7 @@ type fakeLogins struct {
 	begin  func(authcore.Visitor) (id.FlowID, error)
 	view   func(context.Context, id.FlowID, authcore.Visitor) (authcore.Outcome, error)
 	answer func(id.FlowID, authcore.Visitor, authcore.Answer) (authcore.Outcome, error)
-	refuse func(*saml.Refusal) (saml.Signed, error)
+	refuse func(*saml.Refusal) (saml.Signed, error) // the Response; recorded
 }
 
 func (f *fakeLogins) Begin(_ context.Context, _ saml.VerifiedRequest, v authcore.Visitor) (id.FlowID, error) {
@@ -97,12 +99,37 @@ func (f *fakeLogins) Answer(_ context.Context, flow id.FlowID, v authcore.Visito
 	return f.answer(flow, v, a)
 }
 
-func (f *fakeLogins) Refuse(_ context.Context, r *saml.Refusal) (saml.Signed, error) {
+func (f *fakeLogins) Refuse(_ context.Context, r *saml.Refusal) (authcore.Outcome, error) {
 	if f.refuse == nil {
 		f.t.Error("Refuse was called")
-		return saml.Signed{}, io.ErrUnexpectedEOF
+		return authcore.Outcome{}, io.ErrUnexpectedEOF
 	}
-	return f.refuse(r)
+	signed, err := f.refuse(r)
+	return authcore.Outcome{Response: &signed, Proof: recorded{}}, err
+}
+
+// recorded is a proof.
+type recorded struct{}
+
+func (recorded) IsZero() bool   { return false }
+func (recorded) String() string { return "recorded" }
+
+// witness notes incidents.
+type witness struct {
+	mu    sync.Mutex
+	noted []register.Incident
+}
+
+func (w *witness) Note(_ context.Context, i register.Incident) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noted = append(w.noted, i)
+}
+
+func (w *witness) all() []register.Incident {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.noted)
 }
 
 // fakeRequests keeps what it was given and returns err.
@@ -148,6 +175,7 @@ func (l *lockedBuffer) String() string {
 }
 
 type testRoom struct {
+	witness *witness
 	*Server
 	logins   *fakeLogins
 	requests *fakeRequests
@@ -160,10 +188,10 @@ type testRoom struct {
 // newRoom builds a Server with fakes and does not serve.
 func newRoom(t testing.TB, change func(*Config)) *testRoom {
 	t.Helper()
-	room := &testRoom{logins: &fakeLogins{t: t}, requests: &fakeRequests{}, log: &lockedBuffer{}}
+	room := &testRoom{witness: &witness{}, logins: &fakeLogins{t: t}, requests: &fakeRequests{}, log: &lockedBuffer{}}
 	cfg := Config{
 		PublicURL: "https://login.example.it", EntityID: mustEntity(t, "https://login.example.it"), Listen: "127.0.0.1:0",
-		Logins: room.logins, Requests: room.requests,
+		Watch: room.witness, Logins: room.logins, Requests: room.requests,
 		Metadata: func() []byte { return []byte("<md/>") }, Health: func() error { return nil },
 		Random: &counter{}, Now: func() time.Time { return testNow },
 		Log:      slog.New(slog.NewTextHandler(room.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

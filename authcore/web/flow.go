@@ -9,6 +9,7 @@ import (
 	"net/url"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -32,7 +33,7 @@ func (s *Server) flowPage(ctx context.Context, r request, flow id.FlowID) answer
 		return s.failure(ctx, r, err)
 	}
 	if out.Response != nil {
-		return s.withSession(s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
+		return s.withSession(s.handOver(ctx, r, out, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
 	}
 	if out.View == nil {
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "show flow "+flow.String(), "neither a page nor a response"))
@@ -83,7 +84,7 @@ func (s *Server) flowAnswer(ctx context.Context, r request, flow id.FlowID) answ
 	case err != nil:
 		return s.failure(ctx, r, err)
 	case out.Response != nil:
-		return s.withSession(s.handOver(ctx, r, out.Response, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
+		return s.withSession(s.handOver(ctx, r, out, spNames{out.SPName, acsHost(out.Response)}, out.Level), out, k, flow)
 	case out.View == nil:
 		return s.failure(ctx, r, fault.Newf(fault.Internal, "answer in flow "+flow.String(), "neither a page nor a response"))
 	}
@@ -145,8 +146,14 @@ func acsHost(resp *saml.Signed) string {
 // submits itself, or after a button when the table prescribes a page first.
 // The flow's cookie is left to expire: a flow that is over accepts nothing, and
 // a second click within the same moment still needs it.
-// who and level are shown as on the pages before; level 0 is not.
-func (s *Server) handOver(ctx context.Context, r request, resp *saml.Signed, who spNames, level saml.Level) answer {
+// who and level are shown as on the pages before; level 0 is not. What the
+// register does not prove to hold stays here.
+func (s *Server) handOver(ctx context.Context, r request, out authcore.Outcome, who spNames, level saml.Level) answer {
+	resp := out.Response
+	if !register.Proved(out.Proof) {
+		s.cfg.Log.Error("response without a proof that it was recorded: it does not leave", "response", resp.ID)
+		return s.anomaly(r, saml.SystemError)
+	}
 	u, err := url.Parse(resp.ACS)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		s.cfg.Log.Error("response without a usable address", "response", resp.ID)

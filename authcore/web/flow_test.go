@@ -201,7 +201,7 @@ func TestHandOver(t *testing.T) {
 	room := newRoom(t, nil)
 	signed := testSigned(saml.Success)
 	room.logins.answer = func(id.FlowID, authcore.Visitor, authcore.Answer) (authcore.Outcome, error) {
-		return authcore.Outcome{Response: signed}, nil
+		return authcore.Outcome{Response: signed, Proof: recorded{}}, nil
 	}
 	a := postFlow(t, room, nil)
 	body := string(a.body)
@@ -277,7 +277,7 @@ func TestFlowPageGuards(t *testing.T) {
 	}{
 		{authcore.Outcome{View: testView(t, authcore.StepDone)}, 410},
 		{authcore.Outcome{View: &authcore.View{Flow: flow}}, 410},
-		{authcore.Outcome{Response: testSigned(saml.TimedOut)}, 200},
+		{authcore.Outcome{Response: testSigned(saml.TimedOut), Proof: recorded{}}, 200},
 		{authcore.Outcome{}, 500},
 	}
 	for i, o := range outcomes {

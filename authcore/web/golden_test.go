@@ -64,7 +64,7 @@ func allPages() []shownPage {
 	signed := func(code saml.Code) func(testing.TB, *testRoom, string) answer {
 		return func(t testing.TB, room *testRoom, lang string) answer {
 			names := testView(t, authcore.StepConsent).SPName
-			return room.handOver(t.Context(), request{lang: lang}, testSigned(code), spNames{names, ""}, saml.L2)
+			return room.handOver(t.Context(), request{lang: lang}, authcore.Outcome{Response: testSigned(code), Proof: recorded{}}, spNames{names, ""}, saml.L2)
 		}
 	}
 	at := func(method, path string) func(testing.TB, *testRoom, string) answer {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/saml/query"
@@ -58,7 +59,7 @@ func (k secret) newSession(flow id.FlowID) (s secret) {
 }
 
 func visitor(r request, k secret, flow id.FlowID) authcore.Visitor {
-	return authcore.Visitor{Browser: k.browser(), Address: r.peer, Session: sessionOf(r), NewSession: k.newSession(flow).browser()}
+	return authcore.Visitor{Browser: k.browser(), Address: r.peer, Agent: r.agent, Session: sessionOf(r), NewSession: k.newSession(flow).browser()}
 }
 
 // newLogout is the secret of the logout that ends the session with secret k.
@@ -203,13 +204,13 @@ func (s *Server) sloPost(ctx context.Context, r request) answer {
 	}
 	f, err := parseForm(r.body)
 	if err != nil || !isForm(r.contentType) {
-		return s.refuseLogout(r, fault.Newf(fault.Invalid, "read logout form", "no readable form"))
+		return s.refuseLogout(ctx, r, fault.Newf(fault.Invalid, "read logout form", "no readable form"))
 	}
 	parameter := query.Request
 	_, isRequest := f[query.Request]
 	if _, isResponse := f[query.Response]; isResponse {
 		if parameter = query.Response; isRequest {
-			return s.refuseLogout(r, fault.Newf(fault.Invalid, "read logout form", "both a request and a response"))
+			return s.refuseLogout(ctx, r, fault.Newf(fault.Invalid, "read logout form", "both a request and a response"))
 		}
 	}
 	relayState, has := f["RelayState"]
@@ -217,10 +218,15 @@ func (s *Server) sloPost(ctx context.Context, r request) answer {
 	return s.arrive(ctx, r, v, err)
 }
 
+func (s *Server) noteLogout(ctx context.Context, r request, err error) {
+	s.cfg.Log.Warn("logout message refused", "error", err, "peer", r.peer.String())
+	s.note(ctx, r, register.Incident{What: register.LogoutRefused, Detail: err.Error()})
+}
+
 // refuseLogout is the page for a message that nothing may follow from. No row of
 // the table of anomalies speaks of logout (docs/divergences.md).
-func (s *Server) refuseLogout(r request, err error) answer {
-	s.cfg.Log.Warn("logout message refused", "error", err, "peer", r.peer.String())
+func (s *Server) refuseLogout(ctx context.Context, r request, err error) answer {
+	s.noteLogout(ctx, r, err)
 	return s.plainPage(r, http.StatusForbidden, "plain.refused", "")
 }
 
@@ -235,7 +241,7 @@ func (s *Server) plainPage(r request, status int, sentence, advice string) answe
 
 func (s *Server) arrive(ctx context.Context, r request, v logout.Verified, err error) answer {
 	if err != nil {
-		return s.refuseLogout(r, err)
+		return s.refuseLogout(ctx, r, err)
 	}
 	fresh, err := newSecret(s.cfg.Random)
 	if err != nil {
@@ -262,7 +268,7 @@ func (s *Server) arrive(ctx context.Context, r request, v logout.Verified, err e
 func (s *Server) logoutFailure(ctx context.Context, r request, err error) answer {
 	switch kind := fault.KindOf(err); kind {
 	case fault.NotFound, fault.Denied:
-		s.cfg.Log.Warn("logout refused", "kind", kind.String(), "error", err, "peer", r.peer.String())
+		s.noteLogout(ctx, r, err)
 		status := http.StatusNotFound
 		if kind == fault.Denied {
 			status = http.StatusForbidden
@@ -282,7 +288,7 @@ func (s *Server) sloSOAP(ctx context.Context, r request) answer {
 	}
 	v, err := s.cfg.LogoutMessages.SOAP(r.body, s.cfg.Now())
 	if err != nil {
-		s.cfg.Log.Warn("logout message refused", "error", err, "peer", r.peer.String())
+		s.noteLogout(ctx, r, err)
 		return answer{status: http.StatusForbidden}
 	}
 	m, err := s.cfg.Sessions.SOAP(ctx, v)

@@ -360,7 +360,7 @@ func TestSessionCookie(t *testing.T) {
 	began := true
 	room.logins.answer = func(_ id.FlowID, v authcore.Visitor, _ authcore.Answer) (authcore.Outcome, error) {
 		seen = v
-		return authcore.Outcome{Response: testSigned(saml.Success), SessionBegan: began}, nil
+		return authcore.Outcome{Response: testSigned(saml.Success), Proof: recorded{}, SessionBegan: began}, nil
 	}
 	send := func(more string) answer {
 		body := url.Values{"action": {"consent"}, "token": {k.formToken(flow)}}.Encode()

@@ -12,7 +12,7 @@ import (
 // received: its signature covers the percent-encoded octets.
 func (s *Server) ssoRedirect(ctx context.Context, r request) answer {
 	if r.method != http.MethodGet {
-		return s.anomaly(r, saml.WrongMethod)
+		return s.unreceivable(ctx, r, saml.WrongMethod, "method "+r.methodForLog())
 	}
 	v, err := s.cfg.Requests.Redirect(r.query, s.cfg.Now())
 	return s.begin(ctx, r, v, err)
@@ -23,15 +23,15 @@ func (s *Server) ssoRedirect(ctx context.Context, r request) answer {
 // speaks.
 func (s *Server) ssoPost(ctx context.Context, r request) answer {
 	if r.method != http.MethodPost {
-		return s.anomaly(r, saml.WrongMethod)
+		return s.unreceivable(ctx, r, saml.WrongMethod, "method "+r.methodForLog())
 	}
 	if !isForm(r.contentType) {
-		return s.anomaly(r, saml.BadBinding)
+		return s.unreceivable(ctx, r, saml.BadBinding, "not a form")
 	}
 	f, err := parseForm(r.body)
 	if err != nil {
 		s.cfg.Log.Warn("request refused", "error", err, "peer", r.peer.String())
-		return s.anomaly(r, saml.BadBinding)
+		return s.unreceivable(ctx, r, saml.BadBinding, err.Error())
 	}
 	relayState, hasRelayState := f["RelayState"]
 	v, err := s.cfg.Requests.Post(f["SAMLRequest"], relayState, hasRelayState, s.cfg.Now())
@@ -48,7 +48,7 @@ func (s *Server) begin(ctx context.Context, r request, v saml.VerifiedRequest, e
 	if err != nil {
 		return s.failure(ctx, r, err)
 	}
-	flow, err := s.cfg.Logins.Begin(ctx, v, authcore.Visitor{Browser: k.browser(), Address: r.peer})
+	flow, err := s.cfg.Logins.Begin(ctx, v, authcore.Visitor{Browser: k.browser(), Address: r.peer, Agent: r.agent})
 	if err != nil {
 		return s.failure(ctx, r, err)
 	}

@@ -1,15 +1,19 @@
 package web
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/web/words"
 	"custode/internal/fault"
@@ -230,5 +234,40 @@ func TestBeginFails(t *testing.T) {
 	room = newRoom(t, func(c *Config) { c.Random = strings.NewReader("short") })
 	if _, a := room.route(t.Context(), r); a.status != 503 {
 		t.Errorf("without randomness: %d, want 503", a.status)
+	}
+}
+
+// TestUnprovedStays: what the register does not prove to hold does not leave.
+func TestUnprovedStays(t *testing.T) {
+	room := newRoom(t, nil)
+	for _, out := range []authcore.Outcome{{Response: testSigned(saml.Success)}, {Response: testSigned(saml.Cancelled), Proof: unproved{}}} {
+		a := room.handOver(t.Context(), request{lang: "it"}, out, spNames{}, 0)
+		if a.status != http.StatusInternalServerError || bytes.Contains(a.body, []byte("SAMLResponse")) {
+			t.Errorf("HTTP %d: %.200s", a.status, a.body)
+		}
+	}
+}
+
+type unproved struct{ recorded }
+
+func (unproved) IsZero() bool { return true }
+
+// TestRefusedIsNoted: refused requests reach the security log with peer and browser.
+func TestRefusedIsNoted(t *testing.T) {
+	room := newRoom(t, nil)
+	room.requests.err = &saml.Refusal{Code: saml.BadIssuer, Err: errors.New("unknown")}
+	peer := netip.MustParseAddr("192.0.2.9")
+	room.ssoRedirect(t.Context(), request{method: http.MethodGet, peer: peer, agent: "Browser", lang: "it"})
+	room.ssoPost(t.Context(), request{method: http.MethodGet, peer: peer, lang: "it"})
+	room.ssoPost(t.Context(), request{method: http.MethodPost, contentType: "text/plain", peer: peer, lang: "it"})
+	var codes []saml.Code
+	for _, i := range room.witness.all() {
+		if i.What != register.RequestRefused || i.Address != peer {
+			t.Errorf("noted: %+v", i)
+		}
+		codes = append(codes, i.Code)
+	}
+	if !slices.Equal(codes, []saml.Code{saml.BadIssuer, saml.WrongMethod, saml.BadBinding}) || room.witness.all()[0].Agent != "Browser" {
+		t.Errorf("noted: %v", room.witness.all())
 	}
 }

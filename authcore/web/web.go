@@ -39,6 +39,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
@@ -58,7 +59,7 @@ type Logins interface {
 	Answer(ctx context.Context, flow id.FlowID, v authcore.Visitor, a authcore.Answer) (authcore.Outcome, error)
 	// Refuse signs the error Response to a request that broke a rule; it is
 	// asked only about a refusal with a Reply.
-	Refuse(ctx context.Context, r *saml.Refusal) (saml.Signed, error)
+	Refuse(ctx context.Context, r *saml.Refusal) (authcore.Outcome, error)
 }
 
 // Requests verifies AuthnRequests; errors are *saml.Refusal. The slices are
@@ -112,6 +113,7 @@ type Config struct {
 	// cookies are the same as in production.
 	DevelopmentHTTP bool
 
+	Watch    register.Watch // the security log
 	Logins   Logins
 	Requests Requests
 	// Sessions and LogoutMessages serve single logout and the session page; both
@@ -168,7 +170,7 @@ type Server struct {
 // New checks cfg and parses every template; a defect is fault.Invalid. It
 // starts nothing.
 func New(cfg Config) (*Server, error) {
-	if cfg.Logins == nil || cfg.Requests == nil || cfg.Metadata == nil || cfg.Health == nil ||
+	if cfg.Logins == nil || cfg.Requests == nil || cfg.Watch == nil || cfg.Metadata == nil || cfg.Health == nil ||
 		cfg.Random == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, fault.Newf(fault.Invalid, "build web server", "a required part of the configuration is nil")
 	}

@@ -246,7 +246,7 @@ func TestNoSecretInTheLog(t *testing.T) {
 		case authcore.ConsentAnswer:
 			s := testSigned(saml.Success)
 			s.RelayState = "rel4ystate"
-			return authcore.Outcome{Response: s}, nil
+			return authcore.Outcome{Response: s, Proof: recorded{}}, nil
 		}
 		return authcore.Outcome{}, fault.New(fault.Internal, "check password", nil)
 	}

@@ -237,7 +237,7 @@ func readPair(keyFile, certFile string) (request.KeyPair, error) {
 	if err != nil {
 		return request.KeyPair{}, fault.New(fault.Invalid, op, err)
 	}
-	certs, err := readCertificates(certFile)
+	certs, err := config.Certificates(certFile)
 	if err != nil {
 		return request.KeyPair{}, err
 	}

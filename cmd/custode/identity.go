@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"os/user"
 	"strings"
 	"time"
 
@@ -90,7 +88,7 @@ func (a *identityAddCmd) Run(c *cli) error {
 		return err
 	}
 	defer clear(password)
-	return c.ask("identity/add", addArgument{*f, password, actor()})
+	return c.ask("identity/add", addArgument{*f, password, admin.Actor()})
 }
 
 type identityShowCmd struct {
@@ -109,7 +107,7 @@ type identitySuspendCmd struct {
 
 // Run asks the daemon to suspend the identity.
 func (a *identitySuspendCmd) Run(c *cli) error {
-	return c.ask("identity/suspend", nameArgument{a.Username, a.Reason, actor()})
+	return c.ask("identity/suspend", nameArgument{a.Username, a.Reason, admin.Actor()})
 }
 
 type identityRestoreCmd struct {
@@ -119,7 +117,7 @@ type identityRestoreCmd struct {
 
 // Run asks the daemon to restore the identity.
 func (a *identityRestoreCmd) Run(c *cli) error {
-	return c.ask("identity/restore", nameArgument{a.Username, a.Reason, actor()})
+	return c.ask("identity/restore", nameArgument{a.Username, a.Reason, admin.Actor()})
 }
 
 // ask calls the daemon and prints the result as indented JSON.
@@ -140,17 +138,6 @@ func (c *cli) ask(method string, arg any) error {
 	return nil
 }
 
-// actor names the operator for the history: the login behind sudo, else the user.
-func actor() string {
-	if name := os.Getenv("SUDO_USER"); name != "" {
-		return name
-	}
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return fmt.Sprintf("uid %d", os.Getuid())
-}
-
 // methods are what the administration socket answers.
 func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 	methods := map[string]admin.Method{
@@ -166,7 +153,7 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 
 func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reader) (any, error) {
 	var in addArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	defer clear(in.Password)
@@ -200,7 +187,7 @@ func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reade
 
 func (a *appliance) showIdentity(ctx context.Context, arg []byte) (any, error) {
 	var in nameArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	i, err := a.identity(ctx, in.Username)
@@ -214,7 +201,7 @@ func (a *appliance) showIdentity(ctx context.Context, arg []byte) (any, error) {
 func (a *appliance) changeState(transition func(authcore.Identity, string) (authcore.Identity, error)) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in nameArgument
-		if err := decode(arg, &in); err != nil {
+		if err := admin.Decode(arg, &in); err != nil {
 			return nil, err
 		}
 		i, err := a.identity(ctx, in.Username)
@@ -261,17 +248,4 @@ func (a *appliance) identityView(ctx context.Context, i authcore.Identity) (iden
 // eventNames are the words operators read for the store's events.
 var eventNames = map[store.What]string{
 	store.IdentityAdded: "added", store.StateChanged: "state changed", store.PasswordChanged: "password changed",
-}
-
-// decode reads an administrative argument strictly.
-func decode(arg []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(arg))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fault.Newf(fault.Invalid, "read the argument", "%w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fault.Newf(fault.Invalid, "read the argument", "something follows the JSON value")
-	}
-	return nil
 }

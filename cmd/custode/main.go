@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"custode/cmd/custode/certified"
+	"custode/internal/config"
 	"custode/internal/fault"
 )
 
@@ -21,18 +23,25 @@ type cli struct {
 	Machine string `type:"path" default:"/etc/custode/machine.yaml" help:"File of machine facts."`
 	Policy  string `type:"path" default:"/etc/custode/policy.yaml" help:"File of decisions."`
 
-	Serve       serveCmd    `cmd:"" help:"Run the appliance."`
-	Migrate     migrateCmd  `cmd:"" help:"Create or update the database schema."`
-	CheckConfig checkCmd    `cmd:"" help:"Check both configuration files and exit."`
-	Ceremony    ceremonyCmd `cmd:"" help:"Key ceremonies."`
-	Identity    identityCmd `cmd:"" help:"Digital identities (asks the running appliance)."`
-	Metadata    metadataCmd `cmd:"" help:"Metadata of this identity provider."`
-	Modem       modemCmd    `cmd:"" help:"Modem bays (asks the running appliance)."`
-	Registry    registryCmd `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
-	Version     versionCmd  `cmd:"" help:"Print the version."`
+	Serve       serveCmd           `cmd:"" help:"Run the appliance."`
+	Migrate     migrateCmd         `cmd:"" help:"Create or update the database schema."`
+	CheckConfig checkCmd           `cmd:"" help:"Check both configuration files and exit."`
+	Ceremony    ceremonyCmd        `cmd:"" help:"Key ceremonies."`
+	Identity    identityCmd        `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Metadata    metadataCmd        `cmd:"" help:"Metadata of this identity provider."`
+	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Log         certified.Commands `cmd:"" help:"The certified log."`
+	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Version     versionCmd         `cmd:"" help:"Print the version."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }
+
+// MachineFile implements certified.Host.
+func (c *cli) MachineFile() (*config.Machine, error) { return config.Load[config.Machine](c.Machine) }
+
+// Ask implements certified.Host.
+func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }
 
 type versionCmd struct{}
 
@@ -44,7 +53,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError())
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

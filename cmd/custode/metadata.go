@@ -120,7 +120,7 @@ func (m *metadataVerifyCmd) Run(c *cli) error {
 	}
 	want := idpmeta.Expected{EntityID: policy.EntityID.String(), PublicURL: policy.PublicURL, Count: 1 + len(policy.Keys.AlsoPublished), KnownNames: attribute.Names()}
 	if m.Certificates != "" {
-		if want.Published, err = readCertificates(m.Certificates); err != nil {
+		if want.Published, err = config.Certificates(m.Certificates); err != nil {
 			return err
 		}
 		want.Signer = want.Published[0]

@@ -141,7 +141,7 @@ type modemDrainCmd struct {
 
 // Run drains a bay.
 func (m modemDrainCmd) Run(c *cli) error {
-	return c.call("modem/drain", bayArgument{Bay: m.Bay, Actor: actor()}, nil)
+	return c.call("modem/drain", bayArgument{Bay: m.Bay, Actor: admin.Actor()}, nil)
 }
 
 type modemEnableCmd struct {
@@ -150,7 +150,7 @@ type modemEnableCmd struct {
 
 // Run enables a bay.
 func (m modemEnableCmd) Run(c *cli) error {
-	return c.call("modem/enable", bayArgument{Bay: m.Bay, Actor: actor()}, nil)
+	return c.call("modem/enable", bayArgument{Bay: m.Bay, Actor: admin.Actor()}, nil)
 }
 
 type modemPowerCmd struct {
@@ -160,7 +160,7 @@ type modemPowerCmd struct {
 
 // Run switches the power of a bay.
 func (m modemPowerCmd) Run(c *cli) error {
-	return c.call("modem/power", bayArgument{Bay: m.Bay, What: m.What, Actor: actor()}, nil)
+	return c.call("modem/power", bayArgument{Bay: m.Bay, What: m.What, Actor: admin.Actor()}, nil)
 }
 
 type modemUSSDCmd struct {
@@ -171,7 +171,7 @@ type modemUSSDCmd struct {
 // Run prints the network's answer.
 func (m modemUSSDCmd) Run(c *cli) error {
 	var answer string
-	if err := c.call("modem/ussd", bayArgument{Bay: m.Bay, What: m.Code, Actor: actor()}, &answer); err != nil {
+	if err := c.call("modem/ussd", bayArgument{Bay: m.Bay, What: m.Code, Actor: admin.Actor()}, &answer); err != nil {
 		return err
 	}
 	fmt.Println(printable(answer, 500))
@@ -186,7 +186,7 @@ type modemTestCmd struct {
 // Run queues the test and tells its steps until its end.
 func (m modemTestCmd) Run(c *cli) error {
 	var q sent
-	if err := c.call("modem/test", testArgument{Bay: m.Bay, Number: m.Number, Actor: actor()}, &q); err != nil {
+	if err := c.call("modem/test", testArgument{Bay: m.Bay, Number: m.Number, Actor: admin.Actor()}, &q); err != nil {
 		return err
 	}
 	op := "test bay " + m.Bay
@@ -233,7 +233,7 @@ func (m modemSendCmd) Run(c *cli) error {
 	}
 	defer clear(text)
 	var q sent
-	if err := c.call("modem/send", sendArgument{Numbers: m.Numbers, Class: m.Class, Text: []byte(strings.TrimRight(string(text), "\r\n")), Life: m.Life, Actor: actor()}, &q); err != nil {
+	if err := c.call("modem/send", sendArgument{Numbers: m.Numbers, Class: m.Class, Text: []byte(strings.TrimRight(string(text), "\r\n")), Life: m.Life, Actor: admin.Actor()}, &q); err != nil {
 		return err
 	}
 	for _, k := range q.Messages {
@@ -313,5 +313,5 @@ type modemOptOutCmd struct {
 
 // Run notes an opt-out.
 func (m modemOptOutCmd) Run(c *cli) error {
-	return c.call("modem/optout", optOutArgument{Number: m.Number, Undo: m.Undo, Actor: actor()}, nil)
+	return c.call("modem/optout", optOutArgument{Number: m.Number, Undo: m.Undo, Actor: admin.Actor()}, nil)
 }

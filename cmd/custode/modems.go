@@ -139,7 +139,7 @@ func (a *appliance) overview() modem.Overview {
 func (a *appliance) onBay(what string, do func(context.Context, bayArgument) (any, error)) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in bayArgument
-		if err := decode(arg, &in); err != nil {
+		if err := admin.Decode(arg, &in); err != nil {
 			return nil, err
 		}
 		result, err := do(ctx, in)
@@ -151,7 +151,7 @@ func (a *appliance) onBay(what string, do func(context.Context, bayArgument) (an
 // testBay queues a message that only one bay may send.
 func (a *appliance) testBay(ctx context.Context, arg []byte, random io.Reader) (any, error) {
 	var in testArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	to, err := id.ParsePhone(in.Number)
@@ -177,7 +177,7 @@ func (a *appliance) testBay(ctx context.Context, arg []byte, random io.Reader) (
 func (a *appliance) send(ctx context.Context, arg []byte, random io.Reader) (any, error) {
 	const op = "send messages"
 	var in sendArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	defer clear(in.Text)
@@ -249,7 +249,7 @@ type logEntry struct {
 
 func (a *appliance) messageLog(ctx context.Context, arg []byte) (any, error) {
 	var in logArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	list, err := func() ([]store.TrailEntry, error) {
@@ -275,7 +275,7 @@ func (a *appliance) messageLog(ctx context.Context, arg []byte) (any, error) {
 
 func (a *appliance) inbox(ctx context.Context, arg []byte) (any, error) {
 	var in logArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	return a.db.Incoming(ctx, time.Now().Add(-in.Since), 200)
@@ -283,7 +283,7 @@ func (a *appliance) inbox(ctx context.Context, arg []byte) (any, error) {
 
 func (a *appliance) optOut(ctx context.Context, arg []byte) (any, error) {
 	var in optOutArgument
-	if err := decode(arg, &in); err != nil {
+	if err := admin.Decode(arg, &in); err != nil {
 		return nil, err
 	}
 	a.log.Info("operator notes an opt-out", "undo", in.Undo, "actor", in.Actor)

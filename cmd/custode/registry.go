@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -19,7 +17,6 @@ import (
 )
 
 const (
-	maxPinned = 1 << 20 // octets of the file of certificates
 	// copyFile is the name in the state directory of the last good copy of the aggregate.
 	copyFile = "registry.copy"
 )
@@ -41,7 +38,7 @@ type watched interface {
 
 // openRegistry loads the replica of the federation registry.
 func (a *appliance) openRegistry(ctx context.Context, random io.Reader) error {
-	pinned, err := readCertificates(a.machine.RegistryCertificates)
+	pinned, err := config.Certificates(a.machine.RegistryCertificates)
 	if err != nil {
 		return err
 	}
@@ -107,36 +104,6 @@ func (g gated) Post(samlRequest, relayState []byte, hasRelayState bool, now time
 		return saml.VerifiedRequest{}, &saml.Refusal{Code: saml.SystemUnavailable, Err: err}
 	}
 	return g.Verifier.Post(samlRequest, relayState, hasRelayState, now)
-}
-
-// readCertificates returns the certificates of a PEM file, none for no file. A
-// file without any is an error: it must not mean "trust everybody".
-func readCertificates(path string) ([]*x509.Certificate, error) {
-	if path == "" {
-		return nil, nil
-	}
-	op := "read registry certificates " + path
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fault.New(fault.Fatal, op, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxPinned))
-	if err != nil {
-		return nil, fault.New(fault.Fatal, op, err)
-	}
-	var certs []*x509.Certificate
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fault.New(fault.Fatal, op, err)
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, fault.Newf(fault.Fatal, op, "no certificate in it")
-	}
-	return certs, nil
 }
 
 type registryCmd struct {
@@ -208,14 +175,14 @@ func (a *appliance) registryMethods(methods map[string]admin.Method) map[string]
 	methods["registry/status"] = func(context.Context, []byte) (any, error) { return a.watched.Status(), nil }
 	methods["registry/show"] = func(ctx context.Context, arg []byte) (any, error) {
 		var in showArgument
-		if err := decode(arg, &in); err != nil {
+		if err := admin.Decode(arg, &in); err != nil {
 			return nil, err
 		}
 		return a.watched.Show(ctx, in.EntityID)
 	}
 	methods["registry/refresh"] = func(_ context.Context, arg []byte) (any, error) {
 		var in registry.Accept
-		if err := decode(arg, &in); err != nil {
+		if err := admin.Decode(arg, &in); err != nil {
 			return nil, err
 		}
 		a.log.Info("registry: an operator asks for a refresh", "accept shrink", in.Shrink, "accept rollback", in.Rollback)

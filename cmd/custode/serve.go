@@ -21,6 +21,7 @@ import (
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
 	"custode/authcore/web"
+	"custode/cmd/custode/certified"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
@@ -98,6 +99,7 @@ type appliance struct {
 	logouts   *logout.Reader
 	web       *web.Server
 	admin     *admin.Server
+	registers *certified.Registers
 }
 
 // databaseFile is the database's name in the state directory.
@@ -126,6 +128,9 @@ func (a *appliance) close() {
 			a.log.Error("registry copy not closed", "error", err)
 		}
 	}
+	if a.registers != nil {
+		a.registers.Close()
+	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {
 			a.log.Error("database not closed", "error", err)
@@ -144,6 +149,11 @@ func (a *appliance) close() {
 // wire builds every room from what open acquired.
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
+	var err error
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	if err != nil {
+		return err
+	}
 	if err := a.openIssuer(); err != nil {
 		return err
 	}
@@ -192,15 +202,15 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	login, err := authcore.New(authcore.Config{
 		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
-		Sessions: a.loginSessions(),
-		Random:   random, Now: time.Now, Log: a.log,
+		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
+		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
 	})
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registryMethods(a.methods(random)), a.log)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
 	return a.newWeb(login, random)
 }
 
@@ -243,7 +253,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
@@ -259,7 +269,7 @@ func (a *appliance) health() func() error {
 		defer cancel()
 		return a.db.Ping(ctx)
 	}, time.Second)
-	return func() error { return errors.Join(a.token.Health(), database()) }
+	return func() error { return errors.Join(a.token.Health(), database(), a.registers.Health()) }
 }
 
 // lately remembers the result of check for that long: anybody may ask, and
@@ -280,6 +290,9 @@ func lately(check func() error, life time.Duration) func() error {
 
 // run serves until ctx is cancelled or a part fails for good.
 func (a *appliance) run(ctx context.Context) error {
+	if err := a.registers.Start(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.token.Run(ctx) })
 	g.Go(func() error { return a.pool.Run(ctx) })

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"custode/internal/config"
 	"custode/internal/fault"
 )
 
@@ -52,18 +53,18 @@ func TestWithoutCoreDumps(t *testing.T) {
 // registry to whoever signs for themselves.
 func TestNoPinnedCertificateIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pinned.pem")
-	if _, err := readCertificates(path); !fault.Is(err, fault.Fatal) {
+	if _, err := config.Certificates(path); !fault.Is(err, fault.Fatal) {
 		t.Errorf("missing file: %v", err)
 	}
 	for _, text := range []string{"", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if certs, err := readCertificates(path); !fault.Is(err, fault.Fatal) || certs != nil {
+		if certs, err := config.Certificates(path); !fault.Is(err, fault.Fatal) || certs != nil {
 			t.Errorf("%q: %v, %v", text, certs, err)
 		}
 	}
-	if certs, err := readCertificates(""); err != nil || certs != nil {
+	if certs, err := config.Certificates(""); err != nil || certs != nil {
 		t.Error(certs, err)
 	}
 }

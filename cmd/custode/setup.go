@@ -48,6 +48,12 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err
 	}
+	if !machine.InsecureHTTPForDevelopment && len(policy.CertifiedLog.TimeStamps) == 0 {
+		return fault.Newf(fault.Invalid, "compare the configuration files", "certified_log.time_stamps: none is for insecure_http_for_development only")
+	}
+	if len(policy.CertifiedLog.TimeStamps) > 0 && machine.CertifiedLog.TSACertificates == "" {
+		return fault.Newf(fault.Invalid, "compare the configuration files", "certified_log.tsa_certificates: required with certified_log.time_stamps")
+	}
 	if _, err := readProfiles(machine.ModemProfiles); err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
 		"unknown key":       {"listen:", "lissen: x\nlisten:", "lissen"},
 		"duplicate key":     {"listen:", "listen: x:1\nlisten:", "listen"},
-		"two documents":     {"log:", "---\nlog:", "more than one"},
+		"two documents":     {"\nlog:", "\n---\nlog:", "more than one"},
 		"no TLS":            {"certificate_file: /etc/custode/tls/chain.pem", "certificate_file: \"\"", "go together"},
 		"plain not loop":    {"insecure_http_for_development: false", "insecure_http_for_development: true", "loopback"},
 		"relative TLS key":  {"key_file: /etc/custode/tls/key.pem", "key_file: key.pem", "tls.key_file"},
@@ -78,6 +78,11 @@ func TestRefusals(t *testing.T) {
 		"pin in the URI":    {"pin-source=file:/run/credentials/custode.service/pin", "pin-value=1234", "pin-value"},
 		"bad level":         {"level: info", "level: loud", "log.level"},
 		"bad modem name":    {"name: bay-1", "name: Bay 1", "modems[0].name"},
+		"clock":             {"clock: kernel", "clock: none", "certified_log.clock"},
+		"log directory":     {"directory: /var/lib/custode/log", "directory: log", "certified_log.directory"},
+		"witness inside":    {"/mnt/auditor/custode", "/var/lib/custode/log/w", "certified_log.witness_directories"},
+		"witness plain":     {"https://auditor.example.it", "http://auditor.example.it", "certified_log.witness_urls"},
+		"relative roots":    {"/etc/custode/log/tsa.pem", "tsa.pem", "certified_log.tsa_certificates"},
 		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
 	} {
@@ -104,6 +109,13 @@ func TestPolicyRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
+		"short retention":  {"retention: 17520h", "retention: 8760h", "certified_log.retention"},
+		"log key of codes": {"custode/log/2026-11", "custode/codes/2026-1", "one purpose"},
+		"earlier log key":  {"earlier_log: []", "earlier_log: [custode/log/2026-11]", "earlier_log"},
+		"no seal key":      {"  seal: custode/seal/2026-1\n", "", "keys.seal"},
+		"TSA policy":       {"policy: 1.3.6", "policy: x.3.6", "certified_log.time_stamps"},
+		"TSA address":      {"url: http://tsa.example.it/", "url: ftp://tsa.example.it/", "certified_log.time_stamps"},
+		"verify hour":      {"verify_hour: 3", "verify_hour: 24", "verify_hour"},
 		"long flow":        {"lifetime: 8m", "lifetime: 10m", "flow.lifetime"},
 		"short flow":       {"lifetime: 8m", "lifetime: 30s", "flow.lifetime"},
 		"shared key":       {"custode/codes/2026-1", "custode/pepper/2026-1", "one purpose"},

@@ -11,20 +11,21 @@ import (
 
 // Machine is the file of machine facts.
 type Machine struct {
-	Listen                     string   `yaml:"listen"`                        // host:port the pages are served on
-	TLS                        TLS      `yaml:"tls"`                           // both files, or neither for development
-	InsecureHTTPForDevelopment bool     `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
-	StateDirectory             string   `yaml:"state_directory"`               // absolute; holds the database
-	AdminSocket                string   `yaml:"admin_socket"`                  // absolute path of the Unix socket
-	RegistryDirectory          string   `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml; empty with registry.aggregate
-	RegistryCertificates       string   `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
-	Registry                   Registry `yaml:"registry"`
-	HSM                        HSM      `yaml:"hsm"`
-	Modems                     []Modem  `yaml:"modems"`
-	ModemProfiles              string   `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
-	AllowSimulatedModems       bool     `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
-	MetricsListen              string   `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
-	Log                        Log      `yaml:"log"`
+	Listen                     string       `yaml:"listen"`                        // host:port the pages are served on
+	TLS                        TLS          `yaml:"tls"`                           // both files, or neither for development
+	InsecureHTTPForDevelopment bool         `yaml:"insecure_http_for_development"` // plain HTTP; loopback addresses only
+	StateDirectory             string       `yaml:"state_directory"`               // absolute; holds the database
+	AdminSocket                string       `yaml:"admin_socket"`                  // absolute path of the Unix socket
+	RegistryDirectory          string       `yaml:"registry_directory"`            // absolute; signed SP metadata files *.xml; empty with registry.aggregate
+	RegistryCertificates       string       `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
+	Registry                   Registry     `yaml:"registry"`
+	HSM                        HSM          `yaml:"hsm"`
+	Modems                     []Modem      `yaml:"modems"`
+	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
+	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	MetricsListen              string       `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
+	CertifiedLog               CertifiedLog `yaml:"certified_log"`
+	Log                        Log          `yaml:"log"`
 }
 
 // TLS names PEM files.
@@ -86,6 +87,7 @@ func (m *Machine) Validate() error {
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
 	m.validateRegistry(&p)
 	m.validateModems(&p)
+	m.validateCertifiedLog(&p)
 	validateMetrics(&p, m.MetricsListen)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"

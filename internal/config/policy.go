@@ -11,20 +11,21 @@ import (
 
 // Policy is the file of decisions. Zero values take the documented default.
 type Policy struct {
-	EntityID     id.EntityID     `yaml:"entity_id"`   // of this identity provider; keep it for ever
-	PublicURL    string          `yaml:"public_url"`  // https://host[:port] the browsers use
-	SPIDPrefix   string          `yaml:"spid_prefix"` // of every spidCode that identity add takes
-	Organization Organization    `yaml:"organization"`
-	Keys         Keys            `yaml:"keys"`
-	Request      RequestPolicy   `yaml:"request"`
-	Attributes   AttributePolicy `yaml:"attributes"`
-	Flow         FlowPolicy      `yaml:"flow"`
-	Session      SessionPolicy   `yaml:"session"`
-	Codes        CodePolicy      `yaml:"codes"`
-	Passwords    PasswordPolicy  `yaml:"passwords"`
-	Pages        PagePolicy      `yaml:"pages"`
-	SMS          SMSPolicy       `yaml:"sms"`
-	Registry     RegistryPolicy  `yaml:"registry"`
+	EntityID     id.EntityID        `yaml:"entity_id"`   // of this identity provider; keep it for ever
+	PublicURL    string             `yaml:"public_url"`  // https://host[:port] the browsers use
+	SPIDPrefix   string             `yaml:"spid_prefix"` // of every spidCode that identity add takes
+	Organization Organization       `yaml:"organization"`
+	Keys         Keys               `yaml:"keys"`
+	Request      RequestPolicy      `yaml:"request"`
+	Attributes   AttributePolicy    `yaml:"attributes"`
+	Flow         FlowPolicy         `yaml:"flow"`
+	Session      SessionPolicy      `yaml:"session"`
+	Codes        CodePolicy         `yaml:"codes"`
+	Passwords    PasswordPolicy     `yaml:"passwords"`
+	Pages        PagePolicy         `yaml:"pages"`
+	SMS          SMSPolicy          `yaml:"sms"`
+	Registry     RegistryPolicy     `yaml:"registry"`
+	CertifiedLog CertifiedLogPolicy `yaml:"certified_log"`
 }
 
 // Organization is published in the metadata (Italian values).
@@ -40,6 +41,10 @@ type Keys struct {
 	Pepper id.KeyLabel `yaml:"pepper"` // HMAC key of the password hashes
 	Codes  id.KeyLabel `yaml:"codes"`  // HMAC key of the one-time codes
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
+	Seal   id.KeyLabel `yaml:"seal"`   // RSA key and certificate that seal the certified log
+	Log    id.KeyLabel `yaml:"log"`    // AES key that wraps the certified log's segment keys
+	// Earlier keys under which the segment keys of a log that is kept were wrapped
+	EarlierLog []id.KeyLabel `yaml:"earlier_log"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
 	AlsoPublished []id.KeyLabel `yaml:"also_published"`
 }
@@ -95,7 +100,7 @@ func (c *Policy) Validate() error {
 	_, ok = webURL(c.Organization.URL)
 	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
-	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox} {
+	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
 		labels[l] = true
@@ -103,6 +108,11 @@ func (c *Policy) Validate() error {
 	p.check(len(c.Keys.AlsoPublished) <= 3, "keys.also_published: at most 3")
 	for _, l := range c.Keys.AlsoPublished {
 		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
+		labels[l] = true
+	}
+	p.check(len(c.Keys.EarlierLog) <= 64, "keys.earlier_log: at most 64")
+	for _, l := range c.Keys.EarlierLog {
+		p.check(!l.IsZero() && !labels[l], "keys.earlier_log: a label is empty or used twice")
 		labels[l] = true
 	}
 	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")
@@ -121,6 +131,7 @@ func (c *Policy) Validate() error {
 	c.Session.validate(&p)
 	c.Pages.validate(&p)
 	c.Registry.validate(&p)
+	c.CertifiedLog.validate(&p)
 	return p.err()
 }
 

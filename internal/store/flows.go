@@ -154,6 +154,11 @@ func (db *DB) FinishFlow(ctx context.Context, f authcore.Flow, a authcore.Answer
 		}); err != nil {
 			return err
 		}
+		if a.Floor > 0 {
+			if err := q.RaiseFloor(ctx, sqlite.RaiseFloorParams{Log: transactionLog, Records: int64(a.Floor)}); err != nil {
+				return err
+			}
+		}
 		if !success {
 			return nil
 		}

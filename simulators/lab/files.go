@@ -35,6 +35,21 @@ keys:
   - label: custode/outbox/2026-1
     role: wrap
     bits: 256
+  - label: custode/seal/2026-1
+    role: sign
+    bits: 2048
+    certificate:
+      subject:
+        common-name: Custode Laboratory Log Seal
+        organization: Custode Laboratory
+        organization-identifier: VATIT-00000000000
+        uri: %[2]s
+        country: IT
+        locality: Roma
+      validity-days: 3650
+  - label: custode/log/2026-1
+    role: wrap
+    bits: 256
 `
 
 // configure registers the SP, writes both configuration files, holds the key
@@ -44,7 +59,12 @@ func (l *Lab) configure(ctx context.Context) error {
 		return err
 	}
 	state := filepath.Join(l.Dir, "state")
-	if err := os.MkdirAll(state, 0o700); err != nil {
+	for _, folder := range []string{state, l.LogDir(), l.WitnessDir()} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(l.TSACertificates(), l.tsaPEM(), 0o600); err != nil {
 		return err
 	}
 	l.machine, l.policy = filepath.Join(l.Dir, "machine.yaml"), filepath.Join(l.Dir, "policy.yaml")
@@ -84,12 +104,17 @@ admin_socket: %s
 %shsm:
   uri: %q
 allow_simulated_modems: true
+certified_log:
+  directory: %s
+  tsa_certificates: %s
+  witness_directories: [%s]
+  clock: none
 metrics_listen: %s
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), strings.TrimPrefix(l.Metrics, "http://"), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 		if l.cfg.SIMPIN != "" {
@@ -105,7 +130,9 @@ func (l *Lab) policyFile() string {
 		"keys": {
 			"sign": "custode/sign/2026-1", "pepper": "custode/pepper/2026-1",
 			"codes": "custode/codes/2026-1", "outbox": "custode/outbox/2026-1",
+			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1",
 		},
+		"certified_log": {"time_stamps": l.timeStamps()},
 	}
 	// A laboratory's people log in like machines.
 	sections["sms"] = map[string]string{"burst": "-1", "per_day": "-1", "per_month": "-1", "per_number": "-1"}

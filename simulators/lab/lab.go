@@ -29,6 +29,7 @@ import (
 	"custode/simulators/registrysim"
 	"custode/simulators/spsim"
 	"custode/simulators/spsim/site"
+	"custode/simulators/tsasim"
 )
 
 // Config says what to bring up. Custode is required.
@@ -60,6 +61,7 @@ type Lab struct {
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
+	TSA       []*tsasim.TSA    // two time-stamping authorities
 
 	cfg    Config
 	ownDir bool
@@ -90,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.configure, l.StartDaemon, l.awaitRegistry}
+	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err
@@ -277,6 +279,9 @@ func (l *Lab) Close() error {
 	}
 	if l.Bank != nil {
 		err = errors.Join(err, l.Bank.Close())
+	}
+	for _, t := range l.TSA {
+		err = errors.Join(err, t.Close())
 	}
 	if l.ownDir {
 		err = errors.Join(err, os.RemoveAll(l.Dir))

@@ -79,6 +79,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		"JoinEndRace":           testJoinEndRace,
 		"LogoutRoundTrip":       testLogoutRoundTrip,
 		"SessionSweep":          testSessionSweep,
+		"RegisterFloor":         testRegisterFloor,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, place(t))) })
 	}

@@ -1,0 +1,323 @@
+package certlog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"custode/internal/certlog/folder"
+	"custode/internal/certlog/index"
+	"custode/internal/certlog/merkle"
+	"custode/internal/fault"
+)
+
+type state uint8
+
+// What a closed segment still waits for.
+const (
+	stateClosed  state = iota + 1 // a seal
+	stateSealed                   // a time-stamp
+	stateStamped                  // nothing
+)
+
+// segment is a closed segment.
+type segment struct {
+	merkle.Span
+	opened     time.Time
+	state      state
+	destroyed  bool
+	checkpoint [32]byte // SHA-256 of the checkpoint's payload, once sealed
+}
+
+// identity is log.json.
+type identity struct {
+	Format  int       `json:"format"`
+	Log     ID        `json:"log"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+const (
+	identityName  = "log.json"
+	format        = 1
+	maxIdentity   = 4 << 10
+	maxCheckpoint = 64 << 10 // octets of N.bes or N.p7m
+)
+
+func readIdentity(fs Folder) (identity, error) {
+	text, err := folder.ReadAll(fs, identityName, maxIdentity)
+	if err != nil {
+		return identity{}, err
+	}
+	var i identity
+	if err := json.Unmarshal(text, &i); err != nil || i.Format != format || i.Log == (ID{}) {
+		return identity{}, fault.Newf(fault.Fatal, "read "+identityName, "not a log of format %d", format)
+	}
+	return i, nil
+}
+
+// load brings l to the state of the folder, making what is missing and
+// repairing what a crash left.
+func (l *Log) load(ctx context.Context) error {
+	files, err := l.cfg.FS.List()
+	if err != nil {
+		return err
+	}
+	for name := range files {
+		if strings.HasSuffix(name, ".tmp") {
+			if err := l.cfg.FS.Remove(name); err != nil {
+				return fault.New(fault.Unavailable, "remove "+name, err)
+			}
+			delete(files, name)
+		}
+	}
+	if _, ok := files[identityName]; !ok {
+		if len(files) > 0 {
+			return fault.Newf(fault.Fatal, "read "+identityName, "is missing, and the folder is not empty")
+		}
+		if err := l.create(); err != nil {
+			return fault.New(fault.Unavailable, "make "+identityName, err)
+		}
+	}
+	who, err := readIdentity(l.cfg.FS)
+	if err != nil {
+		return err
+	}
+	if who.Name != l.cfg.Name {
+		return fault.Newf(fault.Fatal, "read "+identityName, "this is the log %q", who.Name)
+	}
+	l.id = who.Log
+	numbers, err := segmentNumbers(files)
+	if err != nil {
+		return err
+	}
+	if l.condemned, err = readCondemned(l.cfg.FS, l.cfg.Sealer, l.id, files); err != nil {
+		return err
+	}
+	if err := l.carryOut(files); err != nil {
+		return fault.New(fault.Unavailable, "finish a destruction", err)
+	}
+	for i, n := range numbers {
+		if n != uint64(i)+1 {
+			return fault.Newf(fault.Fatal, "read certified log", "segment %d is missing", i+1)
+		}
+		if err := l.loadSegment(ctx, n, files, i == len(numbers)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Log) create() error {
+	i := identity{Format: format, Name: l.cfg.Name, Created: l.cfg.Now().UTC().Truncate(time.Second)}
+	if _, err := io.ReadFull(l.cfg.Random, i.Log[:]); err != nil {
+		return err
+	}
+	text, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	return folder.Publish(l.cfg.FS, identityName, func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	})
+}
+
+// segmentNumbers lists the segments of which any file is there, in order.
+func segmentNumbers(files map[string]int64) ([]uint64, error) {
+	seen := map[uint64]bool{}
+	for name := range files {
+		stem, suffix, ok := strings.Cut(name, ".")
+		if !ok || len(stem) != 12 || !slices.Contains([]string{"key", "seg", "idx", "hsh", "bes", "p7m"}, suffix) {
+			continue
+		}
+		n, err := strconv.ParseUint(stem, 10, 64)
+		if err != nil || n == 0 {
+			return nil, fault.Newf(fault.Fatal, "read certified log", "a file is called %q", name)
+		}
+		seen[n] = true
+	}
+	var out []uint64
+	for n := range seen {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// loadSegment adds segment n to l.segments, or repairs it first. Only the last
+// may lack its segment file: the crash came between key and file.
+func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64, last bool) error {
+	has := func(suffix string) bool { _, ok := files[segmentName(n, suffix)]; return ok }
+	g := segment{Span: merkle.Span{Number: n, First: l.next}}
+	switch {
+	case has("p7m"), has("bes"):
+		suffix, st := "bes", stateSealed
+		if has("p7m") {
+			suffix, st = "p7m", stateStamped
+		}
+		c, sum, err := readCheckpoint(l.cfg.FS, l.cfg.Sealer, segmentName(n, suffix))
+		if err != nil {
+			return err
+		}
+		if err := l.follows(c); err != nil {
+			return err
+		}
+		g.Count, g.opened, g.state, g.checkpoint, g.destroyed = c.Size-c.First, c.Opened, st, sum, !has("seg")
+		if st == stateStamped && has("bes") {
+			if err := l.cfg.FS.Remove(segmentName(n, "bes")); err != nil {
+				return fault.New(fault.Unavailable, "remove "+segmentName(n, "bes"), err)
+			}
+		}
+		if g.destroyed && !l.condemned[n] {
+			return fault.Newf(fault.Fatal, "read certified log", "%s is missing, and no sealed statement says that it was destroyed", segmentName(n, "seg"))
+		}
+	case !has("seg") && last:
+		if err := l.discard(n, files); err != nil {
+			return fault.New(fault.Unavailable, "discard an empty segment", err)
+		}
+		return nil
+	case !has("seg"):
+		return fault.Newf(fault.Fatal, "read certified log", "%s is missing", segmentName(n, "seg"))
+	default:
+		// Its first record may be its only proof that it exists: an empty one is dropped.
+		count, opened, err := l.recover(ctx, n, files)
+		if err != nil {
+			return err
+		}
+		if count == 0 {
+			if !last {
+				return fault.Newf(fault.Fatal, "read certified log", "segment %d is empty", n)
+			}
+			if err := l.discard(n, files); err != nil {
+				return fault.New(fault.Unavailable, "discard an empty segment", err)
+			}
+			return nil
+		}
+		g.Count, g.opened, g.state = count, opened, stateClosed
+	}
+	l.segments = append(l.segments, g)
+	l.next = g.First + g.Count
+	return nil
+}
+
+// follows checks that the checkpoint continues what was loaded before it.
+func (l *Log) follows(c Checkpoint) error {
+	var previous [32]byte
+	number := uint64(1)
+	if n := len(l.segments); n > 0 {
+		number, previous = l.segments[n-1].Number+1, l.segments[n-1].checkpoint
+	}
+	if c.Log != l.id || c.Segment != number || c.First != l.next || c.Size <= c.First || c.Previous != previous {
+		return fault.Newf(fault.Fatal, "read certified log", "the checkpoint of segment %d does not follow the one before", number)
+	}
+	return nil
+}
+
+// discard removes the files of a segment that holds no record.
+func (l *Log) discard(n uint64, files map[string]int64) error {
+	for _, suffix := range []string{"hsh", "idx", "seg", "key"} {
+		if _, ok := files[segmentName(n, suffix)]; !ok {
+			continue
+		}
+		if err := l.cfg.FS.Remove(segmentName(n, suffix)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return l.cfg.FS.Sync()
+}
+
+// recover makes a segment without a checkpoint whole: octets after the last
+// whole frame are dropped, what remains is written to a new file (a page that
+// failed to reach the disk may look fine until the next start), and index and
+// hashes are made from it.
+func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (count uint64, opened time.Time, err error) {
+	op := fmt.Sprintf("recover segment %d", n)
+	name := segmentName(n, "seg")
+	f, err := l.cfg.FS.Open(name)
+	if err != nil {
+		return 0, time.Time{}, fault.New(fault.Unavailable, op, err)
+	}
+	defer f.Close()
+	size := files[name]
+	if _, whole := files[segmentName(n, "hsh")]; whole {
+		h, count, end, err := scan(f, size, func(header, uint64, []byte) error { return nil })
+		if err == nil && (end != size || h.log != l.id || h.number != n || h.first != l.next) {
+			err = fault.Newf(fault.Fatal, op, "%s was closed and does not fit any more", name)
+		}
+		return count, h.opened, err
+	}
+	if size < headerLen {
+		return 0, time.Time{}, nil // the crash came before the first record
+	}
+	k, err := readKey(ctx, l.cfg.FS, l.cfg.Keys, l.id, n)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	defer k.wipe()
+	var leaves [][32]byte
+	var tags []index.Entry
+	h, count, end, err := scan(f, size, func(h header, seq uint64, sealed []byte) error {
+		r, err := k.open(seq, sealed)
+		if err != nil {
+			return fault.New(fault.Fatal, op, err)
+		}
+		leaves = append(leaves, merkle.LeafHash(sealed))
+		tags = append(tags, index.Entry{Tag: k.tag(r.Tag), Seq: seq})
+		return nil
+	})
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	if h.log != l.id || h.number != n || h.first != l.next {
+		return 0, time.Time{}, fault.Newf(fault.Fatal, op, "%s belongs elsewhere", name)
+	}
+	if count == 0 {
+		return 0, h.opened, nil
+	}
+	if end < size {
+		l.cfg.Log.Warn("certified log: a torn record was dropped", "log", l.cfg.Name, "segment", n, "octets", size-end, "records", count)
+		if l.cfg.Trimmed != nil {
+			l.cfg.Trimmed(Trim{Segment: n, Octets: size - end})
+		}
+	}
+	err = folder.Publish(l.cfg.FS, name, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(f, 0, end))
+		return err
+	})
+	if err == nil {
+		err = l.finish(h, leaves, tags)
+	}
+	if err != nil {
+		return 0, time.Time{}, fault.New(fault.Unavailable, op, err)
+	}
+	return count, h.opened, nil
+}
+
+func readCheckpoint(fs Folder, s Sealer, name string) (Checkpoint, [32]byte, error) {
+	op := "read " + name
+	sealed, err := folder.ReadAll(fs, name, maxCheckpoint)
+	if err != nil {
+		return Checkpoint{}, [32]byte{}, fault.New(fault.Unavailable, op, err)
+	}
+	return openCheckpoint(s, sealed, op)
+}
+
+func openCheckpoint(s Sealer, sealed []byte, op string) (Checkpoint, [32]byte, error) {
+	payload, err := s.Open(sealed)
+	if err != nil {
+		return Checkpoint{}, [32]byte{}, fault.New(fault.Fatal, op, err)
+	}
+	c, err := ParseCheckpoint(payload)
+	if err != nil {
+		return Checkpoint{}, [32]byte{}, fault.New(fault.Fatal, op, err)
+	}
+	return c, sha256.Sum256(payload), nil
+}
