@@ -63,6 +63,19 @@ func sessionOnly(err error) bool {
 	return isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED)
 }
 
+// beforePIN reports whether an answer to C_Login is about the session, the
+// device or the module. An answer that only the vendor knows, or that makes no
+// sense, may be a refusal of the PIN; a token that counts it must not meet it
+// twice.
+func beforePIN(err error) bool {
+	var rv p11.Error
+	if !errors.As(err, &rv) || rv >= p11.CKR_VENDOR_DEFINED {
+		return false
+	}
+	kind := classify(err)
+	return kind == fault.Retry || kind == fault.Reopen || isRV(err, p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN)
+}
+
 // ambiguous reports whether err may be the device's fault or the request's:
 // SoftHSM answers a damaged ciphertext with CKR_GENERAL_ERROR.
 func ambiguous(err error) bool {

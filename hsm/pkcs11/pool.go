@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -190,9 +191,11 @@ func (t *Token) enter(g *generation, l *lease, use func(*generation, p11.Session
 func (t *Token) giveBack(g *generation, l *lease, err error) {
 	keep := err == nil
 	if !keep && l.opened {
-		// Before the lease ends: a drain must wait for this call too. An error
-		// means that the session is gone already.
-		_ = t.mod.CloseSession(l.session)
+		// Before the lease ends: a drain must wait for this call too.
+		t.closeSession(l.session)
+	}
+	if keep {
+		t.sweep()
 	}
 	t.mu.Lock()
 	delete(g.busy, l)
@@ -254,7 +257,38 @@ func (t *Token) retire(g *generation) bool {
 	t.unpark()
 	t.mu.Unlock()
 	for _, s := range append(idle, g.anchor) {
-		_ = t.mod.CloseSession(s) // it may have died before; the next login proves the point
+		t.closeSession(s)
 	}
 	return true
+}
+
+// maxUnclosed bounds what is remembered of sessions that did not close.
+const maxUnclosed = 256
+
+// closeSession closes s. That a session is gone already is what is wanted; one
+// that the token did not want to close just now is kept for sweep, or it would
+// be held until the module is finalised.
+func (t *Token) closeSession(s p11.SessionHandle) {
+	err := t.mod.CloseSession(s)
+	if err == nil || isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.unclosed) < maxUnclosed {
+		t.unclosed = append(t.unclosed, s)
+	}
+}
+
+// sweep closes some of the sessions that did not close before. It runs after an
+// operation that went well, on that operation's lease.
+func (t *Token) sweep() {
+	t.mu.Lock()
+	n := min(len(t.unclosed), 4)
+	some := slices.Clone(t.unclosed[:n])
+	t.unclosed = t.unclosed[n:]
+	t.mu.Unlock()
+	for _, s := range some {
+		t.closeSession(s)
+	}
 }

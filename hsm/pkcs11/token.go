@@ -57,6 +57,11 @@ type Token struct {
 	dead     error                // fatal until a new Open
 	closed   bool
 	hung     map[*lease]struct{} // leases of an abandoned generation
+	unclosed []p11.SessionHandle // that the token did not close when asked
+
+	// unclear is true when the last C_Login was answered by an error that says
+	// nothing of the PIN. Only login uses it.
+	unclear bool
 }
 
 // generation is the time between two logins. Its maps are guarded by Token.mu.

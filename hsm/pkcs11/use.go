@@ -181,7 +181,14 @@ func (t *Token) unwrap(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad 
 		return nil, inCall("C_DecryptInit", err)
 	}
 	plain, err := t.mod.Decrypt(s, b.Wrapped)
-	return plain, inCall("C_Decrypt", err)
+	if err != nil {
+		return nil, inCall("C_Decrypt", err)
+	}
+	if len(plain) != len(b.Wrapped)-hsm.TagLen {
+		clear(plain)
+		return nil, fault.Newf(fault.Reopen, "decrypt", "the token made %d octets from %d", len(plain), len(b.Wrapped))
+	}
+	return plain, nil
 }
 
 // Public returns the *rsa.PublicKey that the token holds beside the private key.
