@@ -149,7 +149,7 @@ func (t *Token) renew(g *generation, tr trouble) {
 	t.mu.Lock()
 	t.unclosed = nil // C_Finalize closed them
 	t.mu.Unlock()
-	if err := t.mod.Initialize(); err != nil {
+	if err := t.initialize(); err != nil {
 		t.fail(inCall("C_Initialize", err))
 		return
 	}
@@ -302,4 +302,16 @@ func (t *Token) enterPIN(anchor p11.SessionHandle) error {
 	// CKR_USER_ALREADY_LOGGED_IN included: somebody else's login in this
 	// process would also be somebody else's logout.
 	return inCall("C_Login", err)
+}
+
+// initialize is C_Initialize with Config.InitArgs. The binding's option takes C
+// memory, which a module may keep looking at: it is given once and never freed.
+func (t *Token) initialize() error {
+	if t.cfg.InitArgs == "" {
+		return t.mod.Initialize()
+	}
+	if t.reserved == nil {
+		t.reserved = cString(t.cfg.InitArgs)
+	}
+	return t.mod.Initialize(p11.InitializeWithReserved(t.reserved))
 }

@@ -160,7 +160,7 @@ func (t *Token) wrap(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel,
 	if err := t.mod.EncryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return b, inCall("C_EncryptInit", err)
 	}
-	wrapped, err := t.mod.Encrypt(s, plaintext)
+	wrapped, err := t.direct.encrypt(s, plaintext, len(plaintext)+hsm.TagLen)
 	if err != nil {
 		return b, inCall("C_Encrypt", err)
 	}
@@ -180,7 +180,7 @@ func (t *Token) unwrap(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad 
 	if err := t.mod.DecryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return nil, inCall("C_DecryptInit", err)
 	}
-	plain, err := t.mod.Decrypt(s, b.Wrapped)
+	plain, err := t.direct.decrypt(s, b.Wrapped, len(b.Wrapped))
 	if err != nil {
 		return nil, inCall("C_Decrypt", err)
 	}
@@ -306,7 +306,7 @@ func (t *Token) Certificate(label id.KeyLabel) (*x509.Certificate, error) {
 		if err != nil {
 			return err
 		}
-		read := reader{t.mod, s, h, label}
+		read := reader{t.mod, s, h, label, t.cfg.Tolerate}
 		if keyID, err = read.value(p11.CKA_ID); err != nil {
 			return err
 		}

@@ -180,7 +180,7 @@ static void pause_us(long us) {
 // drop closes every session below the caller. With logout it ends the logins
 // and leaves the sessions.
 static word drop(int logout) {
-    word rv = OK, slots[64];
+    word rv = OK, slots[64], handles[64];
     int n = 0;
     pthread_rwlock_wrlock(&module);
     pthread_mutex_lock(&lock);
@@ -188,14 +188,14 @@ static word drop(int logout) {
         int seen = 0;
         for (int j = 0; j < n; j++) seen |= slots[j] == sessions[i].slot;
         if (!seen && n < 64) {
-            slots[n++] = sessions[i].slot;
-            if (logout) slots[n - 1] = sessions[i].handle;
+            slots[n] = sessions[i].slot;
+            handles[n++] = sessions[i].handle;
         }
     }
     if (!logout) forget_slot(~0ul);
     pthread_mutex_unlock(&lock);
     for (int j = 0; j < n; j++) {
-        word one = real->f[logout ? F_C_Logout : F_C_CloseAllSessions](slots[j]);
+        word one = logout ? real->f[F_C_Logout](handles[j]) : real->f[F_C_CloseAllSessions](slots[j]);
         if (one) rv = one;
     }
     pthread_rwlock_unlock(&module);
