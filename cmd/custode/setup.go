@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/hsm"
 	"custode/hsm/pkcs11"
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
@@ -46,6 +47,9 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 			"passwords: memory_kib times iterations under %d is for insecure_http_for_development only", leastHashWork)
 	}
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
+		return err
+	}
+	if _, err := hsm.ParseLacks(machine.HSM.Tolerate); err != nil {
 		return err
 	}
 	if _, err := readProfiles(machine.ModemProfiles); err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,7 +156,7 @@ var codes = []struct {
 	rv    uint
 }{
 	{"session", p11.CKR_SESSION_HANDLE_INVALID}, {"session", p11.CKR_OPERATION_ACTIVE},
-	{"object", p11.CKR_OBJECT_HANDLE_INVALID}, {"object", p11.CKR_USER_NOT_LOGGED_IN},
+	{"object", p11.CKR_OBJECT_HANDLE_INVALID}, {"object", p11.CKR_USER_NOT_LOGGED_IN}, {"object", p11.CKR_KEY_TYPE_INCONSISTENT},
 	{"device", p11.CKR_DEVICE_ERROR}, {"token", p11.CKR_TOKEN_NOT_PRESENT},
 	{"PIN", p11.CKR_PIN_INCORRECT}, {"generic", p11.CKR_GENERAL_ERROR}, {"generic", p11.CKR_FUNCTION_FAILED},
 	{"request", p11.CKR_MECHANISM_INVALID}, {"vendor", p11.CKR_VENDOR_DEFINED + 0x777},
@@ -168,10 +169,9 @@ func dies(call, class string) bool {
 
 func TestFaultMatrix(t *testing.T) {
 	r := newRig(t)
-	var slowest []string
+	slowest, classes := map[string]time.Duration{}, map[string]time.Duration{}
 	cases, total := 0, time.Duration(0)
 	for _, f := range served {
-		var worst time.Duration
 		for _, c := range codes {
 			if f.call == "C_CloseSession" && c.rv == p11.CKR_SESSION_HANDLE_INVALID {
 				continue // whoever says that the session is gone is believed
@@ -185,18 +185,67 @@ func TestFaultMatrix(t *testing.T) {
 			}
 			for name, rule := range modes {
 				rule.Call, rule.RV = f.call, c.rv
-				took := r.endure(t, fmt.Sprintf("%s %s %v %s", f.call, c.class, p11.Error(c.rv), name), f.path, dies(f.call, c.class), rule)
-				worst, total, cases = max(worst, took), total+took, cases+1
+				took := r.endure(t, fmt.Sprintf("%s %s %v %s", f.call, c.class, p11.Error(c.rv), name), f.path, expect{
+					dies:      dies(f.call, c.class),
+					unnoticed: f.path == hot && rule.Count == 1 && c.class != "PIN" && c.class != "request",
+				}, rule)
+				slowest[f.call], classes[c.class] = max(slowest[f.call], took), max(classes[c.class], took)
+				total, cases = total+took, cases+1
 			}
 		}
-		slowest = append(slowest, fmt.Sprintf("%s %v", f.call, worst.Round(10*time.Microsecond)))
+		if f.path != hot {
+			continue
+		}
+		// Not an error in words but in deed.
+		for action, name := range map[hsmsim.Action]string{
+			hsmsim.CloseSession: "its session closed", hsmsim.CloseSessions: "all sessions closed", hsmsim.Logout: "logged out",
+		} {
+			took := r.endure(t, f.call+" "+name, hot, expect{unnoticed: true}, hsmsim.Fault{Call: f.call, Action: action, Count: 1})
+			classes[name], total, cases = max(classes[name], took), total+took, cases+1
+		}
 	}
-	t.Logf("%d cases, recovery after the fault's end %v on average; slowest by function: %s", cases, total/time.Duration(cases), strings.Join(slowest, ", "))
+	t.Logf("%d cases; from the fault's end until one of each operation went well: %v on average", cases, (total / time.Duration(cases)).Round(time.Microsecond))
+	for _, table := range []map[string]time.Duration{slowest, classes} {
+		var rows []string
+		for _, name := range slices.Sorted(maps.Keys(table)) {
+			rows = append(rows, fmt.Sprintf("%s %.1f", name, table[name].Seconds()*1000))
+		}
+		t.Logf("slowest, ms: %s", strings.Join(rows, ", "))
+	}
+}
+
+// More callers than the token has sessions to spare.
+func TestFewSessionsInTheModule(t *testing.T) {
+	r := newRig(t)
+	if err := errors.Join(r.DropSessions(), r.Reset(), r.Limit(3)); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			for range 5 {
+				if err := errors.Join(r.use(t, 10*time.Second)...); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c, err := r.Counts()
+	if err != nil || c.Peak > 3 || c.Sessions != r.tok.Sessions() || c.Races != 0 {
+		t.Errorf("%d sessions at a time, %d open, %d known, %d races: %v", c.Peak, c.Sessions, r.tok.Sessions(), c.Races, err)
+	}
+}
+
+// expect is what a fault may do beside being survived.
+type expect struct {
+	dies      bool // the Token, for the PIN is not to be tried again
+	unnoticed bool // no caller may learn of it
 }
 
 // endure puts one fault into force, has the token used, ends the fault, and
 // returns the time until everything worked again.
-func (r *rig) endure(t *testing.T, name string, way path, dies bool, rule hsmsim.Fault) time.Duration {
+func (r *rig) endure(t *testing.T, name string, way path, want expect, rule hsmsim.Fault) time.Duration {
 	t.Helper()
 	order := func(err error) {
 		t.Helper()
@@ -222,8 +271,8 @@ func (r *rig) endure(t *testing.T, name string, way path, dies bool, rule hsmsim
 	}
 	end := time.Now().Add(5 * time.Second)
 	for seen := (hsmsim.Counts{}); seen.Faults[rule.Call] == 0; {
-		for _, err := range r.use(t, 300*time.Millisecond) {
-			if errors.Is(err, errWrong) {
+		for _, err := range r.use(t, 2*time.Second) {
+			if errors.Is(err, errWrong) || want.unnoticed && err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -234,7 +283,7 @@ func (r *rig) endure(t *testing.T, name string, way path, dies bool, rule hsmsim
 			t.Fatalf("%s: the fault does not happen", name)
 		}
 	}
-	if dies {
+	if want.dies {
 		r.bury(t, name)
 		return 0
 	}
@@ -251,8 +300,8 @@ func (r *rig) endure(t *testing.T, name string, way path, dies bool, rule hsmsim
 	took := time.Since(begun)
 	seen, err := r.Counts()
 	order(err)
-	if want := r.tok.Sessions(); seen.Sessions != want {
-		t.Errorf("%s: %d sessions are open, the pool knows of %d", name, seen.Sessions, want)
+	if known := r.tok.Sessions(); seen.Sessions != known {
+		t.Errorf("%s: %d sessions are open, the pool knows of %d", name, seen.Sessions, known)
 	}
 	if seen.PINRefused > 1 || seen.Races != 0 || seen.Rude != 0 || seen.Peak > 2+4 {
 		t.Errorf("%s: PIN refused %d times, %d races, %d rude, %d sessions at a time", name, seen.PINRefused, seen.Races, seen.Rude, seen.Peak)

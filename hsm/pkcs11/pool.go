@@ -25,8 +25,9 @@ type call struct {
 	op     string
 	use    func(g *generation, s p11.SessionHandle) error
 	canary func(g *generation, s p11.SessionHandle) error
-	// ownFault means that the first ambiguous error while the canary lives is
-	// the request's fault; otherwise the second is.
+	// ownFault means that an ambiguous error is probably the request's fault: it
+	// is met twice while the canary lives before it is believed, but no stronger
+	// repair is tried in between.
 	ownFault bool
 }
 
@@ -42,6 +43,7 @@ func (t *Token) do(ctx context.Context, c call) error {
 		defer cancel()
 	}
 	var last error
+	doubted := false
 	for attempt := 0; attempt < maxAttempts; {
 		g, err := t.current(ctx, c.op)
 		if err != nil {
@@ -78,8 +80,15 @@ func (t *Token) do(ctx context.Context, c call) error {
 		// What a first repair did not cure wants the next stronger one.
 		level = min(level+repairLevel(attempt), levelRestart)
 		alive := t.mend(ctx, g, trouble{level: level, cause: err, canary: c.canary})
-		if alive && ambiguous(err) && (c.ownFault || attempt > 0) {
-			return fault.New(fault.Invalid, c.op, err)
+		if alive && ambiguous(err) {
+			if attempt > 0 || doubted {
+				return fault.New(fault.Invalid, c.op, err)
+			}
+			// Once may be the device's passing fault, and would condemn
+			// somebody's good row.
+			if doubted = c.ownFault; doubted {
+				continue
+			}
 		}
 		attempt++
 	}
