@@ -14,7 +14,8 @@
 //	wrap   AES-256; ENCRYPT and DECRYPT, for AES-GCM with additional data
 //
 // All are sensitive, never extractable, made inside the token, and limited to
-// one mechanism. The wrap role protects bytes, not key objects: it has neither
+// one mechanism; a token that cannot say the last two may be tolerated by name
+// (Lacks). The wrap role protects bytes, not key objects: it has neither
 // WRAP nor UNWRAP, so no session can use it to bring another key out.
 //
 // # Blob

@@ -33,6 +33,7 @@ type Plan struct {
 	Name        string // 2 to 64 of a-z 0-9 . -; names the report file
 	TokenLabel  string // the token must carry it, exactly
 	TokenSerial string // the token must carry it, unless empty
+	Tolerate    Lacks  // what the token may lack of the key policy
 	Keys        []PlannedKey
 }
 
@@ -66,6 +67,8 @@ type planFile struct {
 type tokenFile struct {
 	Label  string `yaml:"label"`
 	Serial string `yaml:"serial"`
+	// What it may lack of the policy, by the names of Lacks.
+	Tolerate []string `yaml:"tolerate"`
 }
 
 type keyFile struct {
@@ -127,7 +130,7 @@ func (p Plan) Validate() error {
 }
 
 func (p Plan) file() planFile {
-	f := planFile{Ceremony: p.Name, Token: tokenFile{p.TokenLabel, p.TokenSerial}}
+	f := planFile{Ceremony: p.Name, Token: tokenFile{p.TokenLabel, p.TokenSerial, p.Tolerate.Strings()}}
 	for _, k := range p.Keys {
 		kf := keyFile{Label: k.Label.String(), Role: k.Role.String(), Bits: k.Bits}
 		if c := k.Certificate; c != nil {
@@ -169,6 +172,10 @@ func (f planFile) plan() (Plan, []error) {
 	}
 	if p.TokenSerial != "" && !serialForm.MatchString(p.TokenSerial) {
 		bad("token.serial: must be up to 16 letters and digits")
+	}
+	var lerr error
+	if p.Tolerate, lerr = ParseLacks(f.Token.Tolerate); lerr != nil {
+		bad("token.tolerate: %w", lerr)
 	}
 	if len(f.Keys) == 0 || len(f.Keys) > maxKeys {
 		bad("keys: must list 1 to %d keys, lists %d", maxKeys, len(f.Keys))

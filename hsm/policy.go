@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"slices"
 
 	"custode/internal/fault"
 )
@@ -90,6 +91,55 @@ type Rule struct {
 	// Absent is true when a token that does not know the attribute complies:
 	// the flag would only have granted something.
 	Absent bool
+}
+
+// Lacks is a set of rules that a token is allowed to lack, because an operator
+// and a reviewed plan say so. The zero value is none.
+type Lacks uint8
+
+// What a token may be allowed to lack. NSS 3.87 lacks both.
+const (
+	// LackAllowedMechanisms allows a token that does not know
+	// CKA_ALLOWED_MECHANISMS: then nothing but our own code keeps a key to its
+	// one mechanism. Where the token knows it, it must still be right.
+	LackAllowedMechanisms Lacks = 1 << iota
+	// LackLocal allows a token that says of its own keys that they were not made
+	// in it (CKA_LOCAL). CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE are
+	// demanded all the same.
+	LackLocal
+)
+
+var lackNames = [...]string{"allowed-mechanisms", "local"}
+
+// ParseLacks reads names such as "allowed-mechanisms". An unknown or repeated
+// one is fault.Invalid.
+func ParseLacks(names []string) (Lacks, error) {
+	var l Lacks
+	for _, name := range names {
+		i := slices.Index(lackNames[:], name)
+		if i < 0 || l&(1<<i) != 0 {
+			return 0, fault.Newf(fault.Invalid, "read what a token may lack", "%.40q is unknown, or repeated", name)
+		}
+		l |= 1 << i
+	}
+	return l, nil
+}
+
+// Has reports whether l allows all of what.
+func (l Lacks) Has(what Lacks) bool { return l&what == what }
+
+// Pardons reports whether a key may break the rule.
+func (l Lacks) Pardons(r Rule) bool { return r.Attribute == AttrLocal && l.Has(LackLocal) }
+
+// Strings returns the names of what l allows.
+func (l Lacks) Strings() []string {
+	var names []string
+	for i, name := range lackNames {
+		if l.Has(1 << i) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // must is asked for and demanded; never is asked for as false, and a token that

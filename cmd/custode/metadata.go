@@ -13,7 +13,6 @@ import (
 	"custode/authcore/attribute"
 	"custode/authcore/saml"
 	"custode/authcore/saml/idpmeta"
-	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -61,8 +60,7 @@ func (c *cli) signedMetadata() ([]byte, error) {
 	}
 	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
 	defer a.close()
-	a.token, err = pkcs11.Open(context.Background(), pkcs11.Config{URI: machine.HSM.URI, MaxSessions: 2, Log: a.log, Now: time.Now})
-	if err != nil {
+	if err := a.openToken(context.Background(), 2); err != nil {
 		return nil, err
 	}
 	if err := a.openIssuer(); err != nil {

@@ -22,6 +22,7 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/hsm"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/config"
@@ -114,11 +115,21 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if a.lock, err = lockState(a.machine.StateDirectory); err != nil {
 		return err
 	}
-	a.token, err = pkcs11.Open(ctx, pkcs11.Config{URI: a.machine.HSM.URI, MaxSessions: a.machine.HSM.Sessions, Log: a.log, Now: time.Now})
-	if err != nil {
+	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
 		return err
 	}
 	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
+	return err
+}
+
+func (a *appliance) openToken(ctx context.Context, sessions int) error {
+	lacks, err := hsm.ParseLacks(a.machine.HSM.Tolerate)
+	if err != nil {
+		return err
+	}
+	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, Log: a.log, Now: time.Now,
+	})
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"custode/hsm"
 	"custode/hsm/pkcs11"
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
@@ -53,6 +54,9 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	}
 	if len(policy.CertifiedLog.TimeStamps) > 0 && machine.CertifiedLog.TSACertificates == "" {
 		return fault.Newf(fault.Invalid, "compare the configuration files", "certified_log.tsa_certificates: required with certified_log.time_stamps")
+	}
+	if _, err := hsm.ParseLacks(machine.HSM.Tolerate); err != nil {
+		return err
 	}
 	if _, err := readProfiles(machine.ModemProfiles); err != nil {
 		return err

@@ -13,6 +13,7 @@ func TestAgree(t *testing.T) {
 	for name, spoil := range map[string]func(*config.Machine, *config.Policy){
 		"":             func(*config.Machine, *config.Policy) {},
 		"plain http":   func(_ *config.Machine, p *config.Policy) { p.PublicURL = "http://localhost" },
+		"tolerance":    func(m *config.Machine, _ *config.Policy) { m.HSM.Tolerate = []string{"everything"} },
 		"no module":    func(m *config.Machine, _ *config.Policy) { m.HSM.URI = "pkcs11:token=x?pin-source=file:/pin" },
 		"weak hash":    func(_ *config.Machine, p *config.Policy) { p.Passwords.MemoryKiB = 8 },
 		"code missing": func(_ *config.Machine, p *config.Policy) { p.Codes.Text = "{minutes}" },

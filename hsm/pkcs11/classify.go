@@ -27,7 +27,10 @@ func classify(err error) fault.Kind {
 		p11.CKR_USER_PIN_NOT_INITIALIZED:
 		return fault.Fatal
 	case p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED,
-		p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_SESSION_COUNT:
+		p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_SESSION_COUNT,
+		// We use a key only for what it was seen to be fit for, so this is about
+		// another object: NSS 3.87 answers so with a handle from before a logout.
+		p11.CKR_KEY_TYPE_INCONSISTENT, p11.CKR_KEY_FUNCTION_NOT_PERMITTED:
 		return fault.Retry
 	case p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_HOST_MEMORY, p11.CKR_SLOT_ID_INVALID,
 		p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_MEMORY, p11.CKR_DEVICE_REMOVED,
@@ -61,6 +64,19 @@ func isRV(err error, rvs ...uint) bool {
 // and the object handles may well be alive.
 func sessionOnly(err error) bool {
 	return isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED)
+}
+
+// beforePIN reports whether an answer to C_Login is about the session, the
+// device or the module. An answer that only the vendor knows, or that makes no
+// sense, may be a refusal of the PIN; a token that counts it must not meet it
+// twice.
+func beforePIN(err error) bool {
+	var rv p11.Error
+	if !errors.As(err, &rv) || rv >= p11.CKR_VENDOR_DEFINED {
+		return false
+	}
+	kind := classify(err)
+	return kind == fault.Retry || kind == fault.Reopen || isRV(err, p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN)
 }
 
 // ambiguous reports whether err may be the device's fault or the request's:

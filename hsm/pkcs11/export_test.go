@@ -48,3 +48,20 @@ func (t *Token) LateMend(g any) {
 
 // Permits is the number of operations that may begin now.
 func (t *Token) Permits() int { return len(t.permits) }
+
+// Sessions is the number of sessions that the Token knows to be open: the
+// anchor's, the idle ones, and those in use.
+func (t *Token) Sessions() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gen == nil {
+		return 0
+	}
+	n := 1 + len(t.gen.idle)
+	for l := range t.gen.busy {
+		if l.opened {
+			n++
+		}
+	}
+	return n
+}

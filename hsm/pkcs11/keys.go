@@ -187,7 +187,7 @@ func (t *Token) examine(s p11.SessionHandle, label id.KeyLabel, role hsm.Role) (
 	if err != nil {
 		return nil, 0, err
 	}
-	read := reader{t.mod, s, h, label}
+	read := reader{t.mod, s, h, label, t.cfg.Tolerate}
 	if err := read.policy(role); err != nil {
 		return nil, 0, err
 	}

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -24,8 +25,9 @@ type call struct {
 	op     string
 	use    func(g *generation, s p11.SessionHandle) error
 	canary func(g *generation, s p11.SessionHandle) error
-	// ownFault means that the first ambiguous error while the canary lives is
-	// the request's fault; otherwise the second is.
+	// ownFault means that an ambiguous error is probably the request's fault: it
+	// is met twice while the canary lives before it is believed, but no stronger
+	// repair is tried in between.
 	ownFault bool
 }
 
@@ -41,6 +43,7 @@ func (t *Token) do(ctx context.Context, c call) error {
 		defer cancel()
 	}
 	var last error
+	doubted := false
 	for attempt := 0; attempt < maxAttempts; {
 		g, err := t.current(ctx, c.op)
 		if err != nil {
@@ -77,8 +80,15 @@ func (t *Token) do(ctx context.Context, c call) error {
 		// What a first repair did not cure wants the next stronger one.
 		level = min(level+repairLevel(attempt), levelRestart)
 		alive := t.mend(ctx, g, trouble{level: level, cause: err, canary: c.canary})
-		if alive && ambiguous(err) && (c.ownFault || attempt > 0) {
-			return fault.New(fault.Invalid, c.op, err)
+		if alive && ambiguous(err) {
+			if attempt > 0 || doubted {
+				return fault.New(fault.Invalid, c.op, err)
+			}
+			// Once may be the device's passing fault, and would condemn
+			// somebody's good row.
+			if doubted = c.ownFault; doubted {
+				continue
+			}
 		}
 		attempt++
 	}
@@ -190,9 +200,11 @@ func (t *Token) enter(g *generation, l *lease, use func(*generation, p11.Session
 func (t *Token) giveBack(g *generation, l *lease, err error) {
 	keep := err == nil
 	if !keep && l.opened {
-		// Before the lease ends: a drain must wait for this call too. An error
-		// means that the session is gone already.
-		_ = t.mod.CloseSession(l.session)
+		// Before the lease ends: a drain must wait for this call too.
+		t.closeSession(l.session)
+	}
+	if keep {
+		t.sweep()
 	}
 	t.mu.Lock()
 	delete(g.busy, l)
@@ -254,7 +266,38 @@ func (t *Token) retire(g *generation) bool {
 	t.unpark()
 	t.mu.Unlock()
 	for _, s := range append(idle, g.anchor) {
-		_ = t.mod.CloseSession(s) // it may have died before; the next login proves the point
+		t.closeSession(s)
 	}
 	return true
+}
+
+// maxUnclosed bounds what is remembered of sessions that did not close.
+const maxUnclosed = 256
+
+// closeSession closes s. That a session is gone already is what is wanted; one
+// that the token did not want to close just now is kept for sweep, or it would
+// be held until the module is finalised.
+func (t *Token) closeSession(s p11.SessionHandle) {
+	err := t.mod.CloseSession(s)
+	if err == nil || isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.unclosed) < maxUnclosed {
+		t.unclosed = append(t.unclosed, s)
+	}
+}
+
+// sweep closes some of the sessions that did not close before. It runs after an
+// operation that went well, on that operation's lease.
+func (t *Token) sweep() {
+	t.mu.Lock()
+	n := min(len(t.unclosed), 4)
+	some := slices.Clone(t.unclosed[:n])
+	t.unclosed = t.unclosed[n:]
+	t.mu.Unlock()
+	for _, s := range some {
+		t.closeSession(s)
+	}
 }

@@ -100,7 +100,7 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 	g.idle = nil
 	t.mu.Unlock()
 	for _, s := range idle {
-		_ = t.mod.CloseSession(s) // unusable or not: it is not used again
+		t.closeSession(s) // unusable or not: it is not used again
 	}
 	if tr.level == levelDevice && tr.canary != nil {
 		s, err := t.mod.OpenSession(g.slot, p11.CKF_SERIAL_SESSION)
@@ -109,7 +109,7 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 			return isRV(err, p11.CKR_SESSION_COUNT)
 		}
 		err = tr.canary(g, s)
-		_ = t.mod.CloseSession(s) // never pooled, so its end matters to nobody
+		t.closeSession(s) // never pooled
 		return err == nil
 	}
 	return true
@@ -146,7 +146,10 @@ func (t *Token) renew(g *generation, tr trouble) {
 		t.fail(inCall("C_Finalize", err))
 		return
 	}
-	if err := t.mod.Initialize(); err != nil {
+	t.mu.Lock()
+	t.unclosed = nil // C_Finalize closed them
+	t.mu.Unlock()
+	if err := t.initialize(); err != nil {
 		t.fail(inCall("C_Initialize", err))
 		return
 	}
@@ -199,6 +202,10 @@ func (t *Token) login() (*generation, p11.TokenInfo, error) {
 	if err := fitForLogin(info); err != nil {
 		return nil, info, err
 	}
+	if t.unclear && info.Flags&p11.CKF_USER_PIN_COUNT_LOW != 0 {
+		return nil, info, fault.Newf(fault.Fatal, "log in to token "+t.loc.name(),
+			"%w was answered with an error last time, and the token has counted a wrong one since: it is not tried again", errPIN)
+	}
 	anchor, err := t.mod.OpenSession(slot, p11.CKF_SERIAL_SESSION)
 	if err != nil {
 		return nil, info, inCall("C_OpenSession", err)
@@ -211,7 +218,8 @@ func (t *Token) login() (*generation, p11.TokenInfo, error) {
 		err = t.recognise(g)
 	}
 	if err != nil {
-		return nil, info, errors.Join(err, inCall("C_CloseSession", t.mod.CloseSession(anchor)))
+		t.closeSession(anchor)
+		return nil, info, err
 	}
 	return g, info, nil
 }
@@ -283,11 +291,27 @@ func (t *Token) enterPIN(anchor p11.SessionHandle) error {
 	clear(pin)
 	switch {
 	case err == nil:
+		t.unclear = false
 		return nil
 	case classify(err) == fault.Fatal:
 		return fault.Newf(fault.Fatal, op, "%w was refused, and is not tried again: %w", errPIN, err)
+	case !beforePIN(err):
+		return fault.Newf(fault.Fatal, op, "%w was answered in a way that may mean a refusal, and is not tried again: %w", errPIN, err)
 	}
+	t.unclear = true
 	// CKR_USER_ALREADY_LOGGED_IN included: somebody else's login in this
 	// process would also be somebody else's logout.
 	return inCall("C_Login", err)
+}
+
+// initialize is C_Initialize with Config.InitArgs. The binding's option takes C
+// memory, which a module may keep looking at: it is given once and never freed.
+func (t *Token) initialize() error {
+	if t.cfg.InitArgs == "" {
+		return t.mod.Initialize()
+	}
+	if t.reserved == nil {
+		t.reserved = cString(t.cfg.InitArgs)
+	}
+	return t.mod.Initialize(p11.InitializeWithReserved(t.reserved))
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -23,6 +24,8 @@ import (
 // required.
 type Config struct {
 	URI           string           // RFC 7512, see ParseLocation
+	InitArgs      string           // given to the module as pReserved in C_Initialize, as NSS wants; "" is NULL
+	Tolerate      hsm.Lacks        // what the token may lack of the key policy; logged when it is opened
 	MaxSessions   int              // operations inside the module at a time; 0 means 8, at most 256
 	Log           *slog.Logger     // nil discards
 	Now           func() time.Time // nil means time.Now
@@ -37,6 +40,9 @@ type Token struct {
 	cfg Config
 	loc Location
 	mod *p11.Ctx
+	// direct is the same module, for what the binding does not do well.
+	direct   oneshot
+	reserved unsafe.Pointer // Config.InitArgs in C memory
 	// inject, when set by a test, runs before each operation on its session.
 	inject func(s p11.SessionHandle) error
 
@@ -57,6 +63,11 @@ type Token struct {
 	dead     error                // fatal until a new Open
 	closed   bool
 	hung     map[*lease]struct{} // leases of an abandoned generation
+	unclosed []p11.SessionHandle // that the token did not close when asked
+
+	// unclear is true when the last C_Login was answered by an error that says
+	// nothing of the PIN. Only login uses it.
+	unclear bool
 }
 
 // generation is the time between two logins. Its maps are guarded by Token.mu.
@@ -158,7 +169,11 @@ func (t *Token) open() error {
 	if t.mod = p11.New(t.loc.Module); t.mod == nil {
 		return fault.Newf(fault.Fatal, op, "%s cannot be loaded as a PKCS #11 module", t.loc.Module)
 	}
-	if err := t.mod.Initialize(); err != nil {
+	var err error
+	if t.direct, err = loadOneshot(t.loc.Module); err != nil {
+		return err
+	}
+	if err := t.initialize(); err != nil {
 		if isRV(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
 			return fault.Newf(fault.Conflict, op, "the module has another owner in this process: %w", err)
 		}
@@ -186,6 +201,9 @@ func (t *Token) open() error {
 		Label: info.Label, Serial: info.SerialNumber, Manufacturer: info.ManufacturerID, Model: info.Model,
 		Hardware: fmt.Sprintf("%d.%d", info.HardwareVersion.Major, info.HardwareVersion.Minor),
 		Firmware: fmt.Sprintf("%d.%d", info.FirmwareVersion.Major, info.FirmwareVersion.Minor),
+	}
+	for _, lack := range t.cfg.Tolerate.Strings() {
+		t.cfg.Log.Warn("THE KEY POLICY IS NOT ENFORCED IN FULL: the token is allowed to lack a rule", "token", info.Label, "lacks", lack)
 	}
 	t.cfg.Log.Info("token opened", "token", info.Label, "serial", info.SerialNumber, "model", info.Model, "sessions", limit)
 	return nil

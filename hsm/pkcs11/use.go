@@ -32,7 +32,13 @@ func (o opened) do(ctx context.Context, verb string, ownFault bool, use func(s p
 			if err != nil {
 				return err
 			}
-			return use(s, h)
+			err = use(s, h)
+			if isRV(err, p11.CKR_KEY_SIZE_RANGE) {
+				// Its size was seen to be right: the handle means no key any
+				// more. NSS 3.87 says this of a MAC key after a logout.
+				err = fault.New(fault.Retry, "use the handle of key "+o.k.label.String(), err)
+			}
+			return err
 		},
 	})
 }
@@ -160,7 +166,7 @@ func (t *Token) wrap(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel,
 	if err := t.mod.EncryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return b, inCall("C_EncryptInit", err)
 	}
-	wrapped, err := t.mod.Encrypt(s, plaintext)
+	wrapped, err := t.direct.encrypt(s, plaintext, len(plaintext)+hsm.TagLen)
 	if err != nil {
 		return b, inCall("C_Encrypt", err)
 	}
@@ -180,8 +186,15 @@ func (t *Token) unwrap(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad 
 	if err := t.mod.DecryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return nil, inCall("C_DecryptInit", err)
 	}
-	plain, err := t.mod.Decrypt(s, b.Wrapped)
-	return plain, inCall("C_Decrypt", err)
+	plain, err := t.direct.decrypt(s, b.Wrapped, len(b.Wrapped))
+	if err != nil {
+		return nil, inCall("C_Decrypt", err)
+	}
+	if len(plain) != len(b.Wrapped)-hsm.TagLen {
+		clear(plain)
+		return nil, fault.Newf(fault.Reopen, "decrypt", "the token made %d octets from %d", len(plain), len(b.Wrapped))
+	}
+	return plain, nil
 }
 
 // Public returns the *rsa.PublicKey that the token holds beside the private key.
@@ -299,7 +312,7 @@ func (t *Token) Certificate(label id.KeyLabel) (*x509.Certificate, error) {
 		if err != nil {
 			return err
 		}
-		read := reader{t.mod, s, h, label}
+		read := reader{t.mod, s, h, label, t.cfg.Tolerate}
 		if keyID, err = read.value(p11.CKA_ID); err != nil {
 			return err
 		}

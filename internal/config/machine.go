@@ -38,6 +38,9 @@ type TLS struct {
 type HSM struct {
 	URI      string `yaml:"uri"`      // RFC 7512, with module-path and pin-source=file:
 	Sessions int    `yaml:"sessions"` // PKCS#11 sessions at most, 2 to 256; 0: 8
+	// Given to the module's C_Initialize; only NSS is known to want any. Never a secret.
+	InitArgs string   `yaml:"init_args"`
+	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
 }
 
 // Modem is one bay.
@@ -80,6 +83,7 @@ func (m *Machine) Validate() error {
 	p.check(len(m.AdminSocket) < 108, "admin_socket: longer than a Unix socket name may be (107 octets)")
 	p.check(strings.HasPrefix(m.HSM.URI, "pkcs11:"), "hsm.uri: must be a PKCS#11 URI")
 	p.check(!strings.Contains(m.HSM.URI, "pin-value"), "hsm.uri: pin-value is refused, use pin-source=file:")
+	p.check(len(m.HSM.InitArgs) <= 2000 && !strings.Contains(m.HSM.InitArgs, "\x00"), "hsm.init_args: up to 2000 octets, without NUL")
 	if m.HSM.Sessions == 0 {
 		m.HSM.Sessions = 8
 	}

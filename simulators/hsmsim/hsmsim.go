@@ -105,9 +105,12 @@ func (s *Sim) away() string   { return filepath.Join(s.Dir, "away") }
 func (s *Sim) Env() []string { return []string{"SOFTHSM2_CONF=" + s.Conf} }
 
 // URI is the RFC 7512 URI of the token: label, serial, module and PIN file.
-func (s *Sim) URI() string {
+func (s *Sim) URI() string { return s.URIThrough(s.Module) }
+
+// URIThrough is URI with another module in the way, such as a Shim's.
+func (s *Sim) URIThrough(module string) string {
 	return "pkcs11:token=" + Label + ";serial=" + s.Serial +
-		"?module-path=" + url.PathEscape(s.Module) + "&pin-source=" + url.PathEscape("file:"+s.PINFile)
+		"?module-path=" + url.PathEscape(module) + "&pin-source=" + url.PathEscape("file:"+s.PINFile)
 }
 
 // Remove takes the token away, as if its cable were pulled. Keys survive.

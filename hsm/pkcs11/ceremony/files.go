@@ -103,6 +103,9 @@ func (r Report) text() string {
 	line("")
 	line("token label     %s", r.Token.Label)
 	line("token serial    %s", r.Token.Serial)
+	for _, lack := range r.Plan.Tolerate.Strings() {
+		line("TOLERATED       the token may lack: %s", lack)
+	}
 	line("manufacturer    %s", r.Token.Manufacturer)
 	line("model           %s, hardware %s, firmware %s", r.Token.Model, r.Token.Hardware, r.Token.Firmware)
 	for _, k := range r.Keys {

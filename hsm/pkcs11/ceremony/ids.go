@@ -3,9 +3,11 @@ package ceremony
 import (
 	"strings"
 
+	"github.com/ThalesGroup/crypto11"
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11"
 	"custode/internal/fault"
 )
 
@@ -27,7 +29,7 @@ func (r *run) writeIDs() (err error) {
 			err = failed(ferr)
 		}
 	}()
-	slot, err := slotOf(mod, r.rep.Token.Serial)
+	slot, err := slotOf(mod, r.rep.Token)
 	if err != nil {
 		return err
 	}
@@ -63,17 +65,73 @@ func (r *run) writeIDs() (err error) {
 	return nil
 }
 
-func slotOf(mod *p11.Ctx, serial string) (uint, error) {
+// tokens returns the slot, label and serial number of each token there is.
+func tokens(mod *p11.Ctx) (map[uint]pkcs11.Info, error) {
 	slots, err := mod.GetSlotList(true)
 	if err != nil {
-		return 0, fault.New(fault.Fatal, "list slots", err)
+		return nil, fault.New(fault.Fatal, "list slots", err)
 	}
+	found := map[uint]pkcs11.Info{}
 	for _, s := range slots {
-		if info, err := mod.GetTokenInfo(s); err == nil && strings.Trim(info.SerialNumber, " \x00") == serial {
-			return s, nil
+		if info, err := mod.GetTokenInfo(s); err == nil {
+			found[s] = pkcs11.Info{Label: strings.Trim(info.Label, " \x00"), Serial: strings.Trim(info.SerialNumber, " \x00")}
 		}
 	}
-	return 0, fault.Newf(fault.Fatal, "list slots", "the token with serial %q is gone", serial)
+	return found, nil
+}
+
+func slotOf(mod *p11.Ctx, want pkcs11.Info) (uint, error) {
+	found, err := tokens(mod)
+	if err != nil {
+		return 0, err
+	}
+	for slot, have := range found {
+		if have.Label == want.Label && have.Serial == want.Serial {
+			return slot, nil
+		}
+	}
+	return 0, fault.Newf(fault.Fatal, "list slots", "the token with serial %q is gone", want.Serial)
+}
+
+// choose names the token to crypto11, which takes the first that fits one thing:
+// the serial number, or the label where tokens share their number, as those of
+// NSS do.
+func (r *run) choose() (cfg crypto11.Config, err error) {
+	const op = "choose token for making keys"
+	mod := p11.New(r.loc.Module)
+	if mod == nil {
+		return cfg, fault.Newf(fault.Fatal, op, "%s cannot be loaded", r.loc.Module)
+	}
+	if err := mod.Initialize(); err != nil {
+		return cfg, fault.New(fault.Fatal, op, err)
+	}
+	defer func() {
+		if ferr := mod.Finalize(); err == nil && ferr != nil {
+			err = fault.New(fault.Fatal, op, ferr)
+		}
+	}()
+	found, err := tokens(mod)
+	if err != nil {
+		return cfg, err
+	}
+	serials, labels := 0, 0
+	for _, t := range found {
+		if t.Serial == r.rep.Token.Serial {
+			serials++
+		}
+		if t.Label == r.rep.Token.Label {
+			labels++
+		}
+	}
+	switch {
+	case serials == 1:
+		cfg.TokenSerial = r.rep.Token.Serial
+	case labels == 1:
+		cfg.TokenLabel = r.rep.Token.Label
+	default:
+		return cfg, fault.Newf(fault.Fatal, op, "neither serial %q nor label %q is one token's alone", r.rep.Token.Serial, r.rep.Token.Label)
+	}
+	return cfg, nil
 }
 
 func only(mod *p11.Ctx, s p11.SessionHandle, class uint, label string) (p11.ObjectHandle, error) {

@@ -109,7 +109,7 @@ func (r *run) execute(ctx context.Context) error {
 
 // inspect is stage 1.
 func (r *run) inspect(ctx context.Context) (err error) {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: r.uri, MaxSessions: 1, Log: slog.New(slog.DiscardHandler)})
+	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: r.uri, Tolerate: r.plan.Tolerate, MaxSessions: 1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (r *run) inspect(ctx context.Context) (err error) {
 
 // prove is stage 4: what the daemon will do at its start must work now.
 func (r *run) prove(ctx context.Context) (err error) {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: r.uri, MaxSessions: 1, Log: slog.New(slog.DiscardHandler)})
+	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: r.uri, Tolerate: r.plan.Tolerate, MaxSessions: 1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
