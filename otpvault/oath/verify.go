@@ -10,7 +10,7 @@ import (
 
 // Cell is where the state of one device is kept.
 type Cell interface {
-	// Load returns the state as it is now.
+	// Load returns the state as it is now; fault.Denied when the device may not be used.
 	Load(ctx context.Context) (State, error)
 	// Swap makes after the state, durably, if the one there still has before's
 	// version; fault.Conflict if it has not.
@@ -39,6 +39,9 @@ func settle(ctx context.Context, cell Cell, judge func(State) (Verdict, State, e
 	const op = "verify one-time code"
 	for range maxSwaps {
 		before, err := cell.Load(ctx)
+		if fault.Is(err, fault.Denied) {
+			return Wrong, fault.New(fault.Denied, op, err)
+		}
 		if err != nil {
 			return Wrong, fault.New(trouble(err), op, err)
 		}
