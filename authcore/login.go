@@ -118,7 +118,7 @@ func (l *Login) begin(ctx context.Context, r saml.Request, names map[string]stri
 	f := Flow{ID: flow, Browser: v.Browser, Request: r, SPName: maps.Clone(names), Step: StepCredentials,
 		Started: now, Deadline: now.Add(l.policy.FlowLife), Version: 1}
 	if err := l.flows.CreateFlow(ctx, f); fault.Is(err, fault.Conflict) {
-		return id.FlowID{}, l.answeredBefore(ctx, r, err)
+		return id.FlowID{}, l.answeredBefore(ctx, r, names, err)
 	} else if err != nil {
 		return id.FlowID{}, err
 	}

@@ -44,11 +44,11 @@ func (a *allowance) take(now time.Time) bool {
 // answeredBefore is the error of beginning a login for a request that has its
 // answer: a refusal with anomaly 11 for the SP, or, when the policy says so or too
 // many are asked for, the conflict itself, which costs nothing.
-func (l *Login) answeredBefore(ctx context.Context, r saml.Request, cause error) error {
+func (l *Login) answeredBefore(ctx context.Context, r saml.Request, names map[string]string, cause error) error {
 	l.log.WarnContext(ctx, "request sent again after its answer", "sp", r.SP.String(), "request", r.ID)
 	if l.policy.ReplayPage || !l.replays.take(l.now()) {
 		return cause
 	}
 	reply := r.Reply()
-	return &saml.Refusal{Code: saml.BadID, Reply: &reply, Err: fault.New(fault.Conflict, "begin login", cause)}
+	return &saml.Refusal{Code: saml.BadID, Reply: &reply, SPName: names, Err: fault.New(fault.Conflict, "begin login", cause)}
 }

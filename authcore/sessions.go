@@ -76,10 +76,17 @@ func (l *Login) resumeOrShow(ctx context.Context, f Flow, who Identity, v Visito
 	if !ok {
 		return l.show(ctx, f, who, note{}), nil
 	}
-	if who, err = l.identities.Identity(ctx, s.Subject); err != nil {
+	holder, err := l.identities.Identity(ctx, s.Subject)
+	if err != nil {
 		return Outcome{}, fault.New(fault.Internal, "read subject of a session for flow "+f.ID.String(), err)
 	}
-	return l.apply(ctx, f, who, act{event: sessionHeld, at: l.now(), who: who, session: s}, note{})
+	// A session that does not fit the Purpose is not used. Anomaly 30 would leave
+	// at once, without a page: a service provider would learn that a session is open
+	// and, by asking with one Purpose after the other, of what type.
+	if holder.State == Active && !holder.Type.Accepts(f.Request.Purpose) {
+		return l.show(ctx, f, who, note{}), nil
+	}
+	return l.apply(ctx, f, holder, act{event: sessionHeld, at: l.now(), who: holder, session: s}, note{})
 }
 
 // sessionEnded reports whether the flow stands on a session that has ended, or is

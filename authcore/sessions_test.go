@@ -240,7 +240,12 @@ func TestSessionIsCheckedAgain(t *testing.T) {
 		s := newSeat(t)
 		first := s.open()
 		flow, v := s.begin(saml.L1, saml.Exact, func(r *saml.Request) { r.Purpose = "LP" })
-		if out := s.walk(flow, v); out.Response == nil || out.Response.Code != saml.WrongIdentityType || s.shelf.ended[first.Index] {
+		// Nothing leaves before the person did something: an SP would learn, without
+		// a word to anybody, that a session is open and of what type of identity.
+		if out := s.walk(flow, v); out.View == nil || out.View.Step != StepCredentials || len(out.View.Attributes) != 0 {
+			t.Fatalf("%+v", out)
+		}
+		if out := s.walk(flow, v, right); out.Response == nil || out.Response.Code != saml.WrongIdentityType || s.shelf.ended[first.Index] {
 			t.Errorf("%+v", out)
 		}
 	})

@@ -22,6 +22,8 @@ type fakeJournal struct {
 	rows    map[id.MessageID]*fakeRow
 	events  []Event
 	refuse  func(Event) error
+	broken  error // of Recover and Queued
+	asked   int   // calls of Recover
 	changed chan struct{}
 }
 
@@ -38,6 +40,9 @@ func newFakeJournal() *fakeJournal {
 func (f *fakeJournal) Queued(_ context.Context, limit int) ([]Message, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
 	var out []Message
 	for _, r := range f.rows {
 		if r.state == Queued || r.state == MaybeSent && r.msg.InDoubt {
@@ -77,6 +82,10 @@ func (f *fakeJournal) Record(_ context.Context, e Event) error {
 func (f *fakeJournal) Recover(_ context.Context, now time.Time) ([]Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
+	if f.broken != nil {
+		return nil, f.broken
+	}
 	var out []Event
 	for k, r := range f.rows {
 		switch {
@@ -97,6 +106,14 @@ func (f *fakeJournal) setRefuse(refuse func(Event) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refuse = refuse
+}
+
+// setBroken lets Recover and Queued fail; it returns how often Recover was asked.
+func (f *fakeJournal) setBroken(err error) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = err
+	return f.asked
 }
 
 func (f *fakeJournal) put(m Message, s State) {

@@ -48,6 +48,7 @@ type lane struct {
 
 	// Guarded by Pool.mu.
 	inService, busy, drained bool
+	lent                     int // operators' questions to the modem
 	breaker                  breaker
 	card, operator           string // IMSI; country and network of the card
 	purse                    *budget.Purse
@@ -70,6 +71,9 @@ func (p *Pool) newLane(place bay.Place) *lane {
 
 // fit reports that the lane takes messages, now or when it is idle again.
 func (l *lane) fit() bool { return l.inService && !l.drained && !l.breaker.open }
+
+// idle reports that the lane can take a message now.
+func (l *lane) idle() bool { return l.fit() && !l.busy && l.lent == 0 }
 
 // affords reports that the card may send one more message now.
 func (l *lane) affords(bulk bool, now time.Time) bool {

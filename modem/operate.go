@@ -6,6 +6,7 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/modem/pdu"
 )
 
 // Further powers of a bay for operators, found by type assertion.
@@ -91,7 +92,44 @@ func (p *Pool) USSD(ctx context.Context, bayName, code string) (string, error) {
 		}
 	}
 	p.cfg.Log.Info("network asked by an operator", "bay", bayName)
+	defer p.lend(l)()
 	return b.USSD(ctx, code)
+}
+
+// lend keeps messages from a bay whose modem an operator occupies for up to a minute:
+// a code given to it would wait so long. The result gives it back.
+func (p *Pool) lend(l *lane) (back func()) {
+	add := func(n int) {
+		p.mu.Lock()
+		l.lent += n
+		p.mu.Unlock()
+	}
+	add(1)
+	return func() {
+		add(-1)
+		p.dispatch()
+		poke(p.nudge)
+	}
+}
+
+// Fits fails with fault.Invalid on a text that would need more parts than a message of
+// that class may have, or that is no text: better now than when a modem takes it.
+func (p *Pool) Fits(text []byte, c Class) error {
+	const op = "measure a text"
+	most := 1
+	if c != OneTime {
+		most = p.cfg.MaxParts
+	}
+	f, err := pdu.Fits(text)
+	switch {
+	case err != nil:
+		return err
+	case len(text) == 0:
+		return fault.Newf(fault.Invalid, op, "it is empty")
+	case f.Parts > most:
+		return fault.Newf(fault.Invalid, op, "it needs %d messages of %d allowed", f.Parts, most)
+	}
+	return nil
 }
 
 // NewTest builds the message of an operator's test: an alert that only that bay may

@@ -27,7 +27,7 @@ type Pool struct {
 	queue   jobHeap
 	seq     uint64
 	swept   time.Time // last forget
-	renewed time.Time // last Recover
+	renewal time.Time // when Recover is due
 	began   time.Time
 	calm    time.Time // when codes last were fewer than the bays carry well
 	dark    time.Time // since when no bay serves; zero while one does
@@ -162,9 +162,10 @@ func (p *Pool) renew(ctx context.Context) (changed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
+		p.renewal = now.Add(min(p.cfg.Timing.Lease, time.Second)) // not at once: a full disk stays full for a while
 		return false, err
 	}
-	p.renewed = now
+	p.renewal = now.Add(p.cfg.Timing.Lease)
 	doubtful, news := 0, 0
 	for _, e := range events {
 		if p.jobs[e.ID] == nil {
@@ -183,7 +184,7 @@ func (p *Pool) renew(ctx context.Context) (changed bool, err error) {
 // keepClaims renews when it is time; it reports that there is something to load.
 func (p *Pool) keepClaims(ctx context.Context) bool {
 	p.mu.Lock()
-	due := p.cfg.Now().Sub(p.renewed) >= p.cfg.Timing.Lease
+	due := !p.cfg.Now().Before(p.renewal)
 	p.mu.Unlock()
 	if !due || ctx.Err() != nil {
 		return false

@@ -352,13 +352,16 @@ func TestPIN(t *testing.T) {
 		tries int
 		state BayState
 	}{
-		"accepted":      {map[string][]string{}, 1, Ready},
-		"refused":       {map[string][]string{`AT+CPIN="1234"`: {"+CME ERROR: 16"}}, 1, NeedsHand},
-		"no answer":     {map[string][]string{`AT+CPIN="1234"`: {}}, 1, NeedsHand},
-		"one try left":  {map[string][]string{"AT+CPINR": {"+CPINR: SIM PIN,1,3", "OK"}}, 0, NeedsHand},
-		"PUK":           {map[string][]string{"AT+CPIN?": {"+CPIN: SIM PUK", "OK"}}, 0, NeedsHand},
-		"no card":       {map[string][]string{"AT+CPIN?": {"+CME ERROR: 10"}}, 0, NeedsHand},
-		"already ready": {map[string][]string{"AT+CPIN?": {"+CPIN: READY", "OK"}}, 0, Ready},
+		"accepted":  {map[string][]string{}, 1, Ready},
+		"refused":   {map[string][]string{`AT+CPIN="1234"`: {"+CME ERROR: 16"}}, 1, NeedsHand},
+		"no answer": {map[string][]string{`AT+CPIN="1234"`: {}}, 1, NeedsHand},
+		// A card that is busy saw no PIN, says the code; a modem that says so each time may lie.
+		"always busy":        {map[string][]string{`AT+CPIN="1234"`: {"+CME ERROR: 14"}}, 2, NeedsHand},
+		"busy, tries hidden": {map[string][]string{`AT+CPIN="1234"`: {"+CME ERROR: 14"}, "AT+CPINR": {"ERROR"}}, 1, NeedsHand},
+		"one try left":       {map[string][]string{"AT+CPINR": {"+CPINR: SIM PIN,1,3", "OK"}}, 0, NeedsHand},
+		"PUK":                {map[string][]string{"AT+CPIN?": {"+CPIN: SIM PUK", "OK"}}, 0, NeedsHand},
+		"no card":            {map[string][]string{"AT+CPIN?": {"+CME ERROR: 10"}}, 0, NeedsHand},
+		"already ready":      {map[string][]string{"AT+CPIN?": {"+CPIN: READY", "OK"}}, 0, Ready},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

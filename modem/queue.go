@@ -91,7 +91,7 @@ func (p *Pool) dispatch() {
 	p.probe(now)
 	idle := make([]*lane, 0, len(p.lanes))
 	for _, l := range p.lanes {
-		if l.fit() && !l.busy {
+		if l.idle() {
 			idle = append(idle, l)
 		}
 	}
@@ -111,7 +111,7 @@ func (p *Pool) dispatch() {
 		}
 		j.inFlight++
 		l.busy = true
-		l.work <- task{job: j} // room for one: l was idle
+		l.work <- task{job: j} // room for one: l was not busy
 		idle = slices.DeleteFunc(idle, func(o *lane) bool { return o == l })
 	}
 	for _, j := range skipped {
@@ -230,7 +230,7 @@ func (p *Pool) serving() (fit, idle int) {
 	for _, l := range p.lanes {
 		if l.fit() {
 			fit++
-			if !l.busy {
+			if l.idle() {
 				idle++
 			}
 		}
@@ -279,7 +279,7 @@ func (p *Pool) bulkAllowed(now time.Time) bool {
 // nextMoment returns when a waiting job next needs attention (its deadline, the
 // end of its pause, of a bay's rest, of a card's pause); p.mu is held.
 func (p *Pool) nextMoment(now time.Time) (time.Time, bool) {
-	next := p.renewed.Add(p.cfg.Timing.Lease)
+	next := p.renewal
 	sooner := func(at time.Time) {
 		if now.Before(at) && at.Before(next) {
 			next = at

@@ -1,6 +1,7 @@
 package modem
 
 import (
+	"container/heap"
 	"context"
 	"time"
 
@@ -54,12 +55,25 @@ func (p *Pool) settle(ctx context.Context, a *attempt, o outcome, detail string)
 	if (to == Failed || to == Queued) && j.doubts > 0 {
 		to = MaybeSent // a copy may have arrived: the failure of the other proves nothing
 	}
+	onAir := j.inFlight > 0 && (to == Failed || to == Queued)
+	if onAir && to == Failed {
+		j.refusals = p.cfg.MaxAttempts // the other copy is the last
+	}
 	again = again && j.inFlight == 0 // else the other copy's end decides
+	if j.index >= 0 {
+		heap.Fix(&p.queue, j.index) // a refusal changed its place
+	}
 	if to == Sent || !again && j.index < 0 && j.inFlight == 0 {
 		j.done = true
 	}
 	p.mu.Unlock()
-	_ = p.record(ctx, j, a.event(to, detail))
+	if onAir {
+		// Nothing to record: "queued" or "failed" would be untrue while the other
+		// copy is with a modem, and after a crash that one would go out unsuspected.
+		p.cfg.Log.Info("sms: one of two copies ended", "message", j.msg.ID.String(), "bay", l.place.Name, "detail", detail)
+	} else {
+		_ = p.record(ctx, j, a.event(to, detail))
+	}
 	p.mu.Lock()
 	l.busy = false // only now: the record belongs to the attempt
 	reports := j.reports

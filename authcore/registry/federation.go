@@ -47,6 +47,7 @@ type Federation struct {
 	current  atomic.Pointer[federationSnapshot]
 	cache    providers
 	requests chan Accept
+	damaged  atomic.Bool // the copy in use could not be read
 
 	mu       sync.Mutex // guards what follows
 	progress progress
@@ -126,6 +127,9 @@ func (f *Federation) Open(ctx context.Context) error {
 	f.current.Store(s)
 	f.mu.Lock()
 	f.progress.lastSuccess = s.foot.Fetched
+	if s.foot.Fetched.After(start) { // the clock went back since
+		f.progress.lastSuccess = start
+	}
 	if info, err := s.file.Stat(); err == nil && info.ModTime().After(s.foot.Fetched) && !info.ModTime().After(start) {
 		f.progress.lastSuccess = info.ModTime() // confirmed since: see touch
 	}
@@ -248,8 +252,8 @@ func (f *Federation) load(ctx context.Context) (*federationSnapshot, error) {
 func (f *Federation) loadFrom(ctx context.Context, file *os.File, foot *footer) (*federationSnapshot, error) {
 	b := f.newBuild(nil)
 	at := foot.Fetched
-	if at.After(f.c.Now()) {
-		return nil, fault.Newf(fault.Invalid, "load registry copy", "it is from the future: %s", at.Format(time.RFC3339))
+	if now := f.c.Now(); at.After(now) {
+		at = now // the clock went back; by how much, the certificate's validity judges
 	}
 	for i := range foot.Parts {
 		p := &foot.Parts[i]

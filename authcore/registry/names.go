@@ -21,6 +21,16 @@ func printable(s string) string {
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
+// printableNames returns texts by language for operators: the language tag, too,
+// is the provider's own.
+func printableNames(names map[string]string) map[string]string {
+	shown := make(map[string]string, len(names))
+	for lang, text := range names {
+		shown[printable(lang)] = printable(text)
+	}
+	return shown
+}
+
 // harmless puts a blank in the place of every character in the provider's names that
 // is not to be seen. Pages escape markup; this is for text messages, logs and
 // marks that turn the writing direction.

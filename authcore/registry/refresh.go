@@ -36,7 +36,7 @@ func (f *Federation) refresh(ctx context.Context, a Accept) (changed bool, err e
 	if err := g.gather(); err != nil {
 		return false, errors.Join(err, context.Cause(ctx))
 	}
-	if !g.changed {
+	if !g.changed && f.inPlace(last) {
 		return false, f.touch()
 	}
 	next := g.build.finish(w.file, g.foot)
@@ -67,6 +67,7 @@ func (f *Federation) refresh(ctx context.Context, a Accept) (changed bool, err e
 	}
 	kept = true
 	f.current.Store(next)
+	f.damaged.Store(false)
 	return true, nil
 }
 
@@ -102,9 +103,10 @@ func (g *gathering) gather() error {
 	return nil
 }
 
-// known returns the mark of a document in the copy, if that copy is of the same source.
+// known returns the mark of a document in the copy, if that copy is of the same source
+// and can be read.
 func (g *gathering) known(name string) Mark {
-	if p := g.kept(name); p != nil {
+	if p := g.kept(name); p != nil && !g.f.damaged.Load() {
 		return p.Mark
 	}
 	return Mark{}
@@ -145,7 +147,7 @@ func (g *gathering) takePart(a Arrival) error {
 	offset := g.w.size
 	doc, err := g.build.readPart(g.ctx, r, out, offset, g.now)
 	if err != nil {
-		return err
+		return g.blame(a, err)
 	}
 	if err := out.Flush(); err != nil {
 		return fault.New(fault.Unavailable, "keep aggregate", err)
@@ -159,15 +161,41 @@ func (g *gathering) takeListing(a Arrival) error {
 	if err != nil {
 		return err
 	}
+	var digest [sha256.Size]byte // nobody signs the listing: what is unchanged must be what was kept
+	if p := g.kept(a.Name); a.Body == nil && p != nil {
+		digest = p.Digest
+	}
 	out, h, offset := bufio.NewWriterSize(g.w, 256<<10), sha256.New(), g.w.size
-	if err := g.build.readListing(io.TeeReader(untilDone{g.ctx, r}, io.MultiWriter(out, h)), [sha256.Size]byte{}); err != nil {
-		return err
+	if err := g.build.readListing(io.TeeReader(untilDone{g.ctx, r}, io.MultiWriter(out, h)), digest); err != nil {
+		return g.blame(a, err)
 	}
 	if err := out.Flush(); err != nil {
 		return fault.New(fault.Unavailable, "keep listing", err)
 	}
 	g.foot.Listing = &part{Name: a.Name, Mark: a.Mark, Offset: offset, Length: g.w.size - offset, Digest: [sha256.Size]byte(h.Sum(nil))}
 	return nil
+}
+
+// blame notes that a document which did not change could not be read from the
+// copy. The source would go on to say that nothing changed, so the next
+// refresh asks for everything.
+func (g *gathering) blame(a Arrival, err error) error {
+	if a.Body == nil && g.ctx.Err() == nil {
+		g.f.damaged.Store(true)
+	}
+	return err
+}
+
+// inPlace reports whether the file at CopyPath is the copy in use. One that was
+// removed or put there by somebody else is no copy of what the source
+// confirmed, and is written anew.
+func (f *Federation) inPlace(s *federationSnapshot) bool {
+	there, err := os.Stat(f.c.CopyPath)
+	if err != nil {
+		return false
+	}
+	ours, err := s.file.Stat()
+	return err == nil && os.SameFile(there, ours)
 }
 
 // touch records in the copy's modification time that the source confirmed it:

@@ -185,9 +185,17 @@ func (f *Federation) Show(ctx context.Context, entityID string) (*Details, error
 }
 
 func (d *Details) describe(sp *saml.SP, now time.Time) {
-	d.Names, d.ACS, d.ValidUntil = sp.DisplayName, sp.ACS, moment(sp.ValidUntil)
+	d.Names, d.ValidUntil = printableNames(sp.DisplayName), moment(sp.ValidUntil)
+	for _, acs := range sp.ACS {
+		acs.Location = printable(acs.Location)
+		d.ACS = append(d.ACS, acs)
+	}
 	for _, s := range sp.Services {
-		d.Services = append(d.Services, ServiceDetails{s.Index, s.Name, s.Attributes})
+		shown := ServiceDetails{Index: s.Index, Name: printableNames(s.Name)}
+		for _, name := range s.Attributes {
+			shown.Attributes = append(shown.Attributes, printable(name))
+		}
+		d.Services = append(d.Services, shown)
 	}
 	for _, cert := range sp.Certificates {
 		d.Certificates = append(d.Certificates, pinnedStatus(cert, now))

@@ -29,7 +29,7 @@ var purposes = []string{"P", "LP", "PG", "PF", "PX"}
 
 // conformityChecks make up checkConformity; anomaly 8.
 var conformityChecks = [...]func(*arrival) error{
-	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping, conformContents,
+	conformAttributes, conformChildren, conformForceAuthn, conformPurpose, conformSubject, conformConditions, conformScoping, conformExtensions, conformContents,
 }
 
 func checkConformity(a *arrival) error {
@@ -129,6 +129,9 @@ func conformSubject(a *arrival) error {
 		format, _ := xmldoc.Attribute(children[0], "Format")
 		if format != formatUnspecified20 && format != formatUnspecified11 {
 			return errors.New("subject format is not unspecified")
+		}
+		if _, err := xmldoc.TextOf(children[0]); err != nil {
+			return err
 		}
 		if q, _ := xmldoc.Attribute(children[0], "NameQualifier"); q == "" {
 			return errors.New("subject without NameQualifier")

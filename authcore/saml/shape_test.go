@@ -89,6 +89,8 @@ func TestSignatureShapes(t *testing.T) {
 	}{
 		"control":              {freeSignature{}, 0},
 		"prefix list":          {freeSignature{info: swap(second, second+list)}, 0},
+		"prefix list, 32 long": {freeSignature{info: swap(second, second+strings.Replace(list, "zz", strings.Repeat("zz ", 32), 1))}, 0},
+		"prefix list, 33 long": {freeSignature{info: swap(second, second+strings.Replace(list, "zz", strings.Repeat("zz ", 33), 1))}, BadPostSig},
 		"reference with an Id": {freeSignature{info: swap(`<ds:Reference `, `<ds:Reference Id="ref" Type="x" `)}, 0},
 		"signature last": {freeSignature{place: func(doc, sig string) string {
 			return strings.Replace(doc, "</samlp:AuthnRequest>", sig+"</samlp:AuthnRequest>", 1)

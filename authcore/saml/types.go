@@ -179,9 +179,10 @@ type Reply struct {
 // table prescribes a page for the person (codes 2 to 7 and 10), else it says
 // where the signed error Response goes.
 type Refusal struct {
-	Code  Code
-	Reply *Reply
-	Err   error // private cause
+	Code   Code
+	Reply  *Reply
+	SPName map[string]string // the SP's OrganizationDisplayName by xml:lang, with a Reply; not modified
+	Err    error             // private cause
 }
 
 // Error names the anomaly and its cause, for logs.

@@ -240,5 +240,5 @@ func (a *arrival) refuse(c Code, err error) *Refusal {
 	if t, err := a.issued(); err == nil {
 		reply.RequestIssued = t
 	}
-	return &Refusal{Code: c, Reply: &reply, Err: err}
+	return &Refusal{Code: c, Reply: &reply, SPName: a.sp.DisplayName, Err: err}
 }

@@ -13,11 +13,15 @@ import (
 	"custode/internal/id"
 )
 
+// LogoutLife is how long a logout can be continued by the browser.
+const LogoutLife = 15 * time.Minute
+
 const (
-	// logoutLife is how long a logout can be continued by the browser.
-	logoutLife = 15 * time.Minute
 	// maxAtOnce bounds the SOAP exchanges of one logout under way.
 	maxAtOnce = 8
+	// Whoever saw a LogoutRequest can send it again while it is fresh, and each
+	// answer costs a signature that logins need too.
+	waitToAnswer = 32
 )
 
 // Next is where the browser goes after something arrived: to the page of a
@@ -39,7 +43,7 @@ const (
 
 // Page is a step of a logout as the person sees it.
 type Page struct {
-	Parts []Part
+	Parts []Part // empty for a browser that is not the session's
 	// Message is to be taken to an SP, after Go and Skip: a LogoutRequest, or the
 	// final answer. Nil when there is nothing to take.
 	Message *logout.Message
@@ -52,17 +56,42 @@ type Page struct {
 
 // Leave ends the session of the browser with that cookie because the person
 // asked. browser is the SHA-256 of the cookie secret that will open the logout's
-// pages. fault.NotFound when there is no session.
+// pages. A session that has ended already and whose end is still being told goes
+// on with that: the answer to a first click, or to the SP's request, was lost.
+// fault.NotFound when there is no session.
 func (s *Sessions) Leave(ctx context.Context, cookie, browser [32]byte) (id.LogoutID, error) {
 	r, err := s.byCookie(ctx, cookie)
+	if err == nil {
+		l, err := s.end(ctx, r, Initiator{}, browser)
+		if !fault.Is(err, fault.Conflict) {
+			return l.ID, err
+		}
+	} else if !fault.Is(err, fault.NotFound) || cookie == [32]byte{} {
+		return id.LogoutID{}, err
+	}
+	return s.leaveAgain(ctx, cookie, browser)
+}
+
+// leaveAgain gives the session's browser the logout that is under way.
+func (s *Sessions) leaveAgain(ctx context.Context, cookie, browser [32]byte) (id.LogoutID, error) {
+	r, err := s.Records.SessionByCookie(ctx, cookie)
 	if err != nil {
 		return id.LogoutID{}, err
 	}
-	l, err := s.end(ctx, r, Initiator{}, browser)
-	if fault.Is(err, fault.Conflict) {
-		return id.LogoutID{}, fault.New(fault.NotFound, "leave session", err)
+	l, err := s.Logouts.LogoutOfSession(ctx, r.Index)
+	if err != nil {
+		return id.LogoutID{}, err
 	}
-	return l.ID, err
+	if l.over() || !s.Now().Before(l.Deadline) || l.Initiator.Binding == saml.SOAP {
+		return id.LogoutID{}, fault.Newf(fault.NotFound, "leave session", "it has ended")
+	}
+	if l.Browser != browser {
+		l.Browser = browser
+		if err := s.Logouts.SaveLogout(ctx, l); err != nil {
+			return id.LogoutID{}, err
+		}
+	}
+	return l.ID, nil
 }
 
 // Arrive takes a verified message that came through a browser. A request ends
@@ -84,8 +113,19 @@ func (s *Sessions) Arrive(ctx context.Context, v logout.Verified, browser [32]by
 	case !l.ID.IsZero():
 		return Next{Logout: l.ID}, nil
 	}
-	m, err := s.answer(initiatorOf(q), true)
+	m, err := s.answerNothing(ctx, initiatorOf(q))
 	return Next{Message: m}, err
+}
+
+// answerNothing answers a request that ended no session: nothing bounds how often
+// one can be sent.
+func (s *Sessions) answerNothing(ctx context.Context, to Initiator) (*logout.Message, error) {
+	leave, err := s.nothings.Enter(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return s.answer(to, true)
 }
 
 // SOAP takes a verified request that came over SOAP and returns the answer. Only
@@ -99,33 +139,37 @@ func (s *Sessions) SOAP(ctx context.Context, v logout.Verified) (*logout.Message
 	if err != nil {
 		return nil, err
 	}
-	partial := true
-	if !l.ID.IsZero() {
-		leave, err := s.turns.Enter(ctx, l.ID.String())
-		if err != nil {
-			return nil, err
-		}
-		defer leave()
-		l = s.tell(ctx, l)
-		for i := range l.Parts {
-			if l.Parts[i].State != Done {
-				l.Parts[i].State = Failed
-			}
-		}
-		if err := s.Logouts.SaveLogout(ctx, l); err != nil {
-			return nil, err
-		}
-		partial = l.partial()
-	}
 	initiator := initiatorOf(q)
 	initiator.Silent = false // whoever asks on a connection gets an answer on it
-	return s.answer(initiator, partial)
+	if l.ID.IsZero() {
+		return s.answerNothing(ctx, initiator)
+	}
+	leave, err := s.turns.Enter(ctx, l.ID.String())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	l = s.tell(ctx, l)
+	for i := range l.Parts {
+		if l.Parts[i].State != Done {
+			l.Parts[i].State = Failed
+		}
+	}
+	if err := s.Logouts.SaveLogout(ctx, l); err != nil {
+		return nil, err
+	}
+	return s.answer(initiator, l.partial())
 }
 
-// Step makes a move in the logout for the browser it belongs to. SPs that can be
-// told directly are told before the browser is sent anywhere. fault.NotFound,
+// Step makes a move in the logout for the browser it belongs to; cookie is the
+// SHA-256 of its session cookie's secret, zero for none. SPs that can be told
+// directly are told before the browser is sent anywhere. fault.NotFound,
 // fault.Denied for another browser, fault.Conflict when another node was faster.
-func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte, m Move) (Page, error) {
+//
+// A logout belongs to the browser that brought the LogoutRequest, which need not
+// be the one the session was in: an SP can bring it itself. That one is shown no
+// other SP and sent to none; those that need a browser are not told.
+func (s *Sessions) Step(ctx context.Context, which id.LogoutID, cookie, browser [32]byte, m Move) (Page, error) {
 	leave, err := s.turns.Enter(ctx, which.String())
 	if err != nil {
 		return Page{}, err
@@ -139,15 +183,20 @@ func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte
 	if browser == none || subtle.ConstantTimeCompare(l.Browser[:], browser[:]) != 1 {
 		return Page{}, fault.Newf(fault.Denied, "continue logout "+which.String(), "another browser's")
 	}
+	known, err := s.knows(ctx, l, cookie)
+	if err != nil {
+		return Page{}, err
+	}
+	before := l.Parts
 	if !s.Now().Before(l.Deadline) {
-		l.giveUp(Sent)
-		l.giveUp(Waiting)
+		l.giveUp(func(p Part) bool { return true })
+	} else if !known {
+		l.giveUp(func(p Part) bool { return p.Binding != saml.SOAP })
 	}
 	var message *logout.Message
 	if m != Look {
-		before := slices.Clone(l.Parts)
 		if m == Skip {
-			l.giveUp(Sent)
+			l.giveUp(func(p Part) bool { return p.State == Sent })
 		}
 		l = s.tell(ctx, l)
 		if message, err = s.next(ctx, &l); err != nil {
@@ -164,7 +213,26 @@ func (s *Sessions) Step(ctx context.Context, which id.LogoutID, browser [32]byte
 	if !l.Initiator.Silent {
 		page.Initiator = l.Initiator.SP
 	}
+	if !known {
+		page.Parts = nil
+	}
 	return page, nil
+}
+
+// knows reports whether the browser is the one the session was in. Where the
+// person asked us it showed that before.
+func (s *Sessions) knows(ctx context.Context, l Logout, cookie [32]byte) (bool, error) {
+	if l.Initiator.SP.IsZero() {
+		return true, nil
+	}
+	if cookie == [32]byte{} {
+		return false, nil
+	}
+	r, err := s.Records.SessionByCookie(ctx, cookie)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil && r.Index == l.Session, err
 }
 
 // next finds the next SP for the browser and builds its message, or the answer
@@ -258,7 +326,7 @@ func (s *Sessions) end(ctx context.Context, r Record, by Initiator, browser [32]
 		return Logout{}, err
 	}
 	now := s.Now()
-	l := Logout{ID: which, Version: 1, Session: r.Index, Browser: browser, Deadline: now.Add(logoutLife), Initiator: by}
+	l := Logout{ID: which, Version: 1, Session: r.Index, Browser: browser, Deadline: now.Add(LogoutLife), Initiator: by}
 	others, err := s.participants(ctx, r.Index)
 	if err != nil {
 		return Logout{}, err
@@ -313,12 +381,12 @@ func initiatorOf(q logout.Request) Initiator {
 	return Initiator{SP: q.SP, Request: q.ID, Binding: q.Binding, Silent: q.Asynchronous, RelayState: q.RelayState, HasRelayState: q.HasRelayState}
 }
 
-// giveUp makes the parts in that state failed.
-func (l *Logout) giveUp(in State) {
+// giveUp makes the parts failed that are not told yet and that are meant.
+func (l *Logout) giveUp(meant func(Part) bool) {
 	l.Parts = slices.Clone(l.Parts)
 	for i := range l.Parts {
-		if l.Parts[i].State == in {
-			l.Parts[i].State = Failed
+		if p := &l.Parts[i]; (p.State == Waiting || p.State == Sent) && meant(*p) {
+			p.State = Failed
 		}
 	}
 }

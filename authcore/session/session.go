@@ -188,7 +188,8 @@ type Config struct {
 // process with the same store can take the next step. Safe for concurrent use.
 type Sessions struct {
 	Config
-	turns *lanes.Lanes // by logout
+	turns    *lanes.Lanes // by logout
+	nothings *lanes.Lanes // one key: answers to requests that end nothing
 }
 
 // waitPerLogout: the impatient reload a page that is slow.
@@ -204,7 +205,7 @@ func New(c Config) (*Sessions, error) {
 	if c.Policy, err = c.Policy.complete(); err != nil {
 		return nil, err
 	}
-	return &Sessions{Config: c, turns: lanes.New(waitPerLogout)}, nil
+	return &Sessions{Config: c, turns: lanes.New(waitPerLogout), nothings: lanes.New(waitToAnswer)}, nil
 }
 
 // clockSlack is how far the clock may be behind what a session has seen already:

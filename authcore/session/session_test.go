@@ -110,7 +110,7 @@ func (b *bench) leave(index string) id.LogoutID {
 
 func (b *bench) step(l id.LogoutID, m Move) Page {
 	b.t.Helper()
-	p, err := b.Step(b.t.Context(), l, cookie("browser"), m)
+	p, err := b.Step(b.t.Context(), l, [32]byte{}, cookie("browser"), m)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestChain(t *testing.T) {
 		t.Error("a step that changes nothing writes")
 	}
 	for name, browser := range map[string][32]byte{"another": cookie("other"), "none": {}} {
-		if _, err := b.Step(t.Context(), l, browser, Look); !fault.Is(err, fault.Denied) {
+		if _, err := b.Step(t.Context(), l, [32]byte{}, browser, Look); !fault.Is(err, fault.Denied) {
 			t.Errorf("%s browser: %v", name, err)
 		}
 	}
@@ -171,7 +171,7 @@ func TestDeadline(t *testing.T) {
 	b.session("_s1", spRedir, spPost)
 	l := b.leave("_s1")
 	b.step(l, Go)
-	b.now = b.now.Add(logoutLife)
+	b.now = b.now.Add(LogoutLife)
 	if p := b.step(l, Go); !p.Over || states(p.Parts) != "redir:failed post:failed" {
 		t.Errorf("%s", states(p.Parts))
 	}
@@ -224,7 +224,7 @@ func TestStoreFails(t *testing.T) {
 	b.store.fail = nil
 	l := b.leave("_s1")
 	b.store.fail = fault.Newf(fault.Unavailable, "write", "disk full")
-	if p, err := b.Step(t.Context(), l, cookie("browser"), Go); err == nil || p.Message != nil {
+	if p, err := b.Step(t.Context(), l, [32]byte{}, cookie("browser"), Go); err == nil || p.Message != nil {
 		t.Errorf("a request leaves that the store does not know of: %+v, %v", p, err)
 	}
 }

@@ -70,6 +70,6 @@ func (s *Server) refusal(ctx context.Context, r request, refused *saml.Refusal) 
 		}
 		return s.failure(ctx, r, err)
 	}
-	// No flow, no name nor level: the request may have asked for none.
-	return s.handOver(ctx, r, &resp, spNames{otherwise: refused.Reply.SP.String()}, 0)
+	// No level: the request may have asked for none.
+	return s.handOver(ctx, r, &resp, spNames{refused.SPName, refused.Reply.SP.String()}, 0)
 }

@@ -97,7 +97,7 @@ func allPages() []shownPage {
 		{"temporary-refused", func(t testing.TB, room *testRoom, lang string) answer {
 			room.logins.refuse = func(r *saml.Refusal) (saml.Signed, error) { return *testSigned(r.Code), nil }
 			return room.failure(t.Context(), request{lang: lang, peer: testPeer}, &saml.Refusal{Code: saml.BadAuthnContext,
-				Reply: &saml.Reply{SP: mustEntity(t, "https://sp.example.it")}, Err: errors.New("cause")})
+				Reply: &saml.Reply{SP: mustEntity(t, "https://sp.example.it")}, SPName: map[string]string{"it": "Comune di Prova", "de": "Testgemeinde"}, Err: errors.New("cause")})
 		}},
 		{"home", at("GET", "/")}, {"notfound", at("GET", "/x")}, {"method-not-allowed", at("POST", "/")},
 		{"forged", at("POST", "/flow/"+testFlowText)}, {"browser", at("GET", "/flow/"+testFlowText)},

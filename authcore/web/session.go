@@ -21,7 +21,6 @@ import (
 const (
 	sessionCookie = "__Host-session"
 	logoutCookie  = "__Host-logout"
-	logoutLife    = 15 * time.Minute
 )
 
 // sessionRoute finds the handler of a session's or logout's address.
@@ -62,11 +61,18 @@ func visitor(r request, k secret, flow id.FlowID) authcore.Visitor {
 	return authcore.Visitor{Browser: k.browser(), Address: r.peer, Session: sessionOf(r), NewSession: k.newSession(flow).browser()}
 }
 
-// withSession gives the browser the cookie of the session that began.
+// newLogout is the secret of the logout that ends the session with secret k.
+func (k secret) newLogout() (s secret) {
+	copy(s[:], k.mac("logout", noID{}, ""))
+	return s
+}
+
+// withSession gives the browser the cookie of the session that began. It outlives
+// the session, so that a logout begun at its last moment knows the browser.
 func (s *Server) withSession(a answer, out authcore.Outcome, k secret, flow id.FlowID) answer {
 	if out.SessionBegan && s.cfg.Sessions != nil {
 		began := k.newSession(flow)
-		a.cookies = append(a.cookies, setCookie(sessionCookie, base64.RawURLEncoding.EncodeToString(began[:]), s.cfg.SessionLife))
+		a.cookies = append(a.cookies, setCookie(sessionCookie, base64.RawURLEncoding.EncodeToString(began[:]), s.cfg.SessionLife+session.LogoutLife))
 	}
 	return a
 }
@@ -152,18 +158,16 @@ func (s *Server) leave(ctx context.Context, r request, k secret) answer {
 	if !k.checkFormToken(noID{}, f["token"]) {
 		return s.message(r, http.StatusForbidden, "forged")
 	}
-	fresh, err := newSecret(s.cfg.Random)
-	if err != nil {
-		return s.failure(ctx, r, err)
-	}
-	which, err := s.cfg.Sessions.Leave(ctx, k.browser(), fresh.browser())
+	// The same for each click: whichever answer the browser takes, it has the key.
+	opens := k.newLogout()
+	which, err := s.cfg.Sessions.Leave(ctx, k.browser(), opens.browser())
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return answer{status: http.StatusSeeOther, location: "/session"}
 	case err != nil:
 		return s.failure(ctx, r, err)
 	}
-	a = toLogout(which, fresh)
+	a = toLogout(which, opens)
 	a.cookies = append(a.cookies, setCookie(sessionCookie, "", -1))
 	return a
 }
@@ -172,7 +176,7 @@ func (s *Server) leave(ctx context.Context, r request, k secret) answer {
 // them.
 func toLogout(which id.LogoutID, k secret) answer {
 	value := which.String() + "." + base64.RawURLEncoding.EncodeToString(k[:])
-	return answer{status: http.StatusSeeOther, location: "/logout/" + which.String(), cookies: []string{setCookie(logoutCookie, value, logoutLife)}}
+	return answer{status: http.StatusSeeOther, location: "/logout/" + which.String(), cookies: []string{setCookie(logoutCookie, value, session.LogoutLife)}}
 }
 
 // logoutOf reads the cookie that toLogout set.
@@ -249,7 +253,9 @@ func (s *Server) arrive(ctx context.Context, r request, v logout.Verified, err e
 	case next.Message != nil:
 		return s.carry(ctx, r, next.Message)
 	}
-	return s.plainPage(r, http.StatusOK, "logout.done", "")
+	// The request ended no session, and its sender wants no answer or has no place for
+	// one. Another session may be open: this is not the page that says it is closed.
+	return s.plainPage(r, http.StatusNotFound, "plain.lost", "")
 }
 
 // logoutFailure is failure with the words of logouts.
@@ -313,7 +319,7 @@ func (s *Server) logout(ctx context.Context, r request, text string) answer {
 	} else if a, ok := s.switchLanguage(r, path); ok {
 		return a
 	}
-	step, err := s.cfg.Sessions.Step(ctx, which, k.browser(), move)
+	step, err := s.cfg.Sessions.Step(ctx, which, sessionOf(r), k.browser(), move)
 	switch {
 	case move != session.Look && fault.Is(err, fault.Conflict):
 		return answer{status: http.StatusSeeOther, location: path}

@@ -53,8 +53,8 @@ func (f *fakeSessions) SOAP(context.Context, logout.Verified) (*logout.Message, 
 	return f.next.Message, f.nextErr
 }
 
-func (f *fakeSessions) Step(_ context.Context, _ id.LogoutID, browser [32]byte, m session.Move) (session.Page, error) {
-	f.browser, f.moves = browser, append(f.moves, m)
+func (f *fakeSessions) Step(_ context.Context, _ id.LogoutID, cookie, browser [32]byte, m session.Move) (session.Page, error) {
+	f.cookie, f.browser, f.moves = cookie, browser, append(f.moves, m)
 	return f.page, f.pageErr
 }
 
@@ -200,8 +200,12 @@ func TestSessionPage(t *testing.T) {
 	if a := post(ours, good); a.status != http.StatusSeeOther || a.location != "/session" {
 		t.Errorf("ended meanwhile: %d %s", a.status, a.location)
 	}
-	if left == ([32]byte{}) {
-		t.Error("the logout belongs to no browser")
+	if left == ([32]byte{}) || left == k.browser() {
+		t.Error("the logout belongs to no browser, or the session's cookie opens it")
+	}
+	s.left = nil
+	if again := post(ours, good); again.cookies[0] != a.cookies[0] {
+		t.Error("a second click gets another cookie: the first answer's is lost")
 	}
 }
 
@@ -220,7 +224,11 @@ func TestLogoutSteps(t *testing.T) {
 	token := k.formToken(testLogout())
 	ours := request{cookies: cookie, site: "same-origin"}
 	s.page = session.Page{Parts: testParts(t, session.Waiting)}
-	a := send("GET", request{cookies: cookie}, nil)
+	held, heldCookie := testCookie(sessionCookie, "")
+	a := send("GET", request{cookies: cookie + "; " + heldCookie}, nil)
+	if s.cookie != held.browser() {
+		t.Error("the session's cookie is not looked at")
+	}
 	if a.status != 200 || !strings.Contains(string(a.body), `id="next"`) || !strings.Contains(a.csp, "script-src 'nonce-") || strings.Contains(a.csp, "http:") {
 		t.Errorf("page: %d %s", a.status, a.csp)
 	}
@@ -303,8 +311,8 @@ func TestLogoutMessagesArrive(t *testing.T) {
 		t.Errorf("an answer sets cookies: %d %q", a.status, a.cookies)
 	}
 	s.next = session.Next{}
-	if a := send("GET", "/slo/redirect", "SAMLRequest=x", "", ""); a.status != 200 || !strings.Contains(string(a.body), "Sei uscito") {
-		t.Errorf("nothing to answer: %d", a.status)
+	if a := send("GET", "/slo/redirect", "SAMLRequest=x", "", ""); a.status != 404 || strings.Contains(string(a.body), "Sei uscito") {
+		t.Errorf("a session that did not end: %d", a.status)
 	}
 	for target, want := range map[string]int{
 		"POST /slo/redirect": 405, "GET /slo/post": 405, "GET /slo/soap": 405, "HEAD /slo/redirect": 405, "DELETE /session": 405, "GET /logout/x": 403,
@@ -368,7 +376,7 @@ func TestSessionCookie(t *testing.T) {
 	if s, ok := parseSecret(value); !ok || s.browser() != seen.NewSession || seen.Session != [32]byte{} || seen.NewSession == seen.Browser {
 		t.Errorf("cookie %q, visitor %+v", value, seen)
 	}
-	if rest != " Path=/; Max-Age=7200; Secure; HttpOnly; SameSite=Lax" {
+	if rest != " Path=/; Max-Age=8100; Secure; HttpOnly; SameSite=Lax" {
 		t.Errorf("cookie attributes %q", rest)
 	}
 	if a := send("; __Host-session=" + value); seen.Session != seen.NewSession || a.status != 200 {

@@ -80,8 +80,8 @@ type Sessions interface {
 	Arrive(ctx context.Context, v logout.Verified, browser [32]byte) (session.Next, error)
 	// SOAP takes a request that came over SOAP.
 	SOAP(ctx context.Context, v logout.Verified) (*logout.Message, error)
-	// Step makes a move in a logout.
-	Step(ctx context.Context, which id.LogoutID, browser [32]byte, m session.Move) (session.Page, error)
+	// Step makes a move in a logout. cookie is the session's, if there is one.
+	Step(ctx context.Context, which id.LogoutID, cookie, browser [32]byte, m session.Move) (session.Page, error)
 }
 
 // LogoutMessages verifies logout messages (logout.Reader). The slices are copies
@@ -118,7 +118,7 @@ type Config struct {
 	// nil: their addresses do not exist.
 	Sessions       Sessions
 	LogoutMessages LogoutMessages
-	SessionLife    time.Duration // Max-Age of a session's cookie; 0: 2 hours
+	SessionLife    time.Duration // how long a session may last; 0: 2 hours
 
 	Metadata func() []byte // the signed metadata document; nil or empty: 503
 	Health   func() error  // nil when fit to serve; must be cheap

@@ -180,6 +180,11 @@ func (a *appliance) addIdentity(ctx context.Context, arg []byte, random io.Reade
 	if err != nil {
 		return nil, err
 	}
+	if !i.Phone.IsZero() {
+		if err := a.acceptsNumber(i.Phone); err != nil {
+			return nil, err // else every code to it would fail, at a login
+		}
+	}
 	password := string(in.Password)
 	if err := passrule.CheckPassword(password, i); err != nil {
 		return nil, err

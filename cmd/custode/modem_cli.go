@@ -54,7 +54,7 @@ func (m modemListCmd) Run(c *cli) error {
 	}
 	bayTable(os.Stdout, o)
 	for _, a := range o.Alarms {
-		fmt.Printf("ALARM %s %s: %s, since %s\n", a.Name, a.Bay, a.Detail, a.Since.Local().Format(time.DateTime))
+		fmt.Printf("ALARM %s %s: %s, since %s\n", a.Name, a.Bay, printable(a.Detail, 60), a.Since.Local().Format(time.DateTime))
 	}
 	return nil
 }
@@ -201,7 +201,7 @@ func (m modemTestCmd) Run(c *cli) error {
 		}
 		for ; told < len(steps); told++ {
 			s := steps[told]
-			fmt.Printf("%s %s %s %s\n", s.At.Local().Format(time.TimeOnly), s.State, spans(s.Handoff, s.Submit), s.Detail)
+			fmt.Printf("%s %s %s %s\n", s.At.Local().Format(time.TimeOnly), s.State, spans(s.Handoff, s.Submit), printable(s.Detail, 80))
 			switch s.State {
 			case "sent", "delivered":
 				return nil
@@ -273,7 +273,7 @@ func (m modemLogCmd) Run(c *cli) error {
 				to = masked(to)
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.At.Local().Format(time.DateTime), e.Message, to, e.Class, e.State, dash(e.Bay),
-				dash(masked(e.Card)), short(e.Handoff), short(e.Submit), e.Detail)
+				dash(masked(e.Card)), short(e.Handoff), short(e.Submit), printable(e.Detail, 80))
 		}
 		if len(page) < logPage || m.Message != "" {
 			return nil

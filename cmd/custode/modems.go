@@ -112,6 +112,15 @@ func (a *appliance) modemMethods(random io.Reader) map[string]admin.Method {
 	}
 }
 
+// acceptsNumber fails with fault.Denied when the policy lets no message go to a number.
+func (a *appliance) acceptsNumber(to id.Phone) error {
+	n, err := id.ParseNumbering(a.policy.SMS.Countries)
+	if err != nil {
+		return err
+	}
+	return n.Accept(to)
+}
+
 // overview is the pool without the histograms, which only metrics need.
 func (a *appliance) overview() modem.Overview {
 	o := a.pool.Overview()
@@ -147,6 +156,9 @@ func (a *appliance) testBay(ctx context.Context, arg []byte, random io.Reader) (
 	}
 	to, err := id.ParsePhone(in.Number)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.acceptsNumber(to); err != nil {
 		return nil, err
 	}
 	k, err := id.NewMessageID(random)
@@ -185,11 +197,17 @@ func (a *appliance) send(ctx context.Context, arg []byte, random io.Reader) (any
 		if err != nil {
 			return nil, err
 		}
+		if err := a.acceptsNumber(to); err != nil {
+			return nil, fault.Newf(fault.KindOf(err), op, "number %d of %d: %w", i+1, len(in.Numbers), err)
+		}
 		k, err := id.NewMessageID(random)
 		if err != nil {
 			return nil, err
 		}
 		list[i] = modem.Message{ID: k, To: to, Class: class, Created: now, Expires: now.Add(in.Life)}
+	}
+	if err := a.pool.Fits(in.Text, class); err != nil {
+		return nil, err
 	}
 	var out sent
 	for _, m := range list {

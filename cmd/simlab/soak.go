@@ -31,6 +31,7 @@ type soakCmd struct {
 	Rate     float64       `default:"33" help:"Codes per minute, before scaling."`
 	Modems   int           `default:"4" help:"Modems."`
 	Scale    float64       `default:"1" help:"Factor on the simulated times; 0.1 makes the radio ten times faster and the codes ten times more frequent. Below 1 nothing hangs: a smoke test."`
+	Arrivals string        `default:"poisson" enum:"poisson,even" help:"poisson: independent of one another; even: each pause between half and one and a half of the mean."`
 	PerMin   float64       `name:"per-minute" default:"20" help:"SMS a minute that each card may send, before scaling."`
 	Seed     uint64        `default:"1" help:"Of the simulator."`
 	Out      string        `type:"path" default:"docs/soak" help:"Folder of the report."`
@@ -163,8 +164,7 @@ func (r *soak) enrol(ctx context.Context) error {
 // badShare of the codes goes to numbers that the network refuses.
 const badShare = 0.05
 
-// arrivals begins logins as a Poisson process until work ends, and lets those
-// begun end within whole.
+// arrivals begins logins until work ends, and lets those begun end within whole.
 func (r *soak) arrivals(work, whole context.Context) {
 	mean := float64(time.Minute) / r.cmd.Rate * r.cmd.Scale
 	var all sync.WaitGroup
@@ -173,6 +173,9 @@ func (r *soak) arrivals(work, whole context.Context) {
 	for {
 		r.mu.Lock()
 		pause := time.Duration(r.rnd.ExpFloat64() * mean)
+		if r.cmd.Arrivals == "even" {
+			pause = time.Duration((0.5 + r.rnd.Float64()) * mean)
+		}
 		bad := r.rnd.Float64() < badShare
 		r.mu.Unlock()
 		if !wait(work, pause) {

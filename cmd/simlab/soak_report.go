@@ -232,9 +232,9 @@ func (r *report) table() string {
 		fmt.Fprintf(&b, "| %s | %s |\n", what, fmt.Sprintf(format, a...))
 	}
 	fmt.Fprintf(&b, "# %s\n\n%v of logins at level 2 on the real appliance (SoftHSM, SQLite `synchronous=FULL`) with %d simulated modems; %s.\n\n"+
-		"Arrivals: Poisson, %.0f codes a minute, 5 %% of them to numbers the network refuses; endless bulk messages. Each card may send 3 SMS at once and %.0f a minute. Radio: median %v (95 %% within %v to %v), "+
+		"Arrivals: %s, %.0f codes a minute, 5 %% of them to numbers the network refuses; endless bulk messages. Each card may send 3 SMS at once and %.0f a minute. Radio: median %v (95 %% within %v to %v), "+
 		"1 %% of the submissions hang the modem for %v; a modem is unplugged about every %v; storms of indications.\n\n",
-		r.cmd.Title, r.cmd.Duration, r.cmd.Modems, time.Now().UTC().Format(time.DateOnly), r.cmd.Rate/r.cmd.Scale, r.cmd.PerMin/r.cmd.Scale, r.cmd.scaled(3*time.Second),
+		r.cmd.Title, r.cmd.Duration, r.cmd.Modems, time.Now().UTC().Format(time.DateOnly), r.cmd.Arrivals, r.cmd.Rate/r.cmd.Scale, r.cmd.PerMin/r.cmd.Scale, r.cmd.scaled(3*time.Second),
 		r.cmd.scaled(1500*time.Millisecond), r.cmd.scaled(6*time.Second), r.cmd.scaled(time.Minute), r.cmd.scaled(time.Minute))
 	b.WriteString("| measure | value |\n|---|---|\n")
 	ms := func(q float64) string { return r.quantile(q).Round(time.Millisecond).String() }

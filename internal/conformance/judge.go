@@ -134,7 +134,7 @@ func (a *Auditor) judgeResponse(f *findings, m *request.Message, o *observation,
 		f.check(form.method == http.MethodPost, "the Response travels by %q, want POST", form.method)
 	}
 	relay, has := o.page.field("RelayState")
-	f.check(relay == m.Relay && (has || m.Relay == ""), "RelayState is %q, want %q", relay, m.Relay)
+	f.check(relay == m.Relay && (has || !m.HasRelay), "RelayState is %q, want %q", relay, m.Relay)
 	root, err := request.Parse(decodeResponse(o))
 	if !f.check(err == nil, "Response: %v", err) {
 		return nil
@@ -224,7 +224,7 @@ func (a *Auditor) judgeLogout(f *findings, m *request.Message, o *observation, w
 	to := m.SP.SLO()
 	f.check(form.action == to, "the LogoutResponse goes to %q, want %q", form.action, to)
 	relay, has := o.page.field("RelayState")
-	f.check(relay == m.Relay && (has || m.Relay == ""), "RelayState is %q, want %q", relay, m.Relay)
+	f.check(relay == m.Relay && (has || !m.HasRelay), "RelayState is %q, want %q", relay, m.Relay)
 	root, err := request.Parse(decodeResponse(o))
 	if !f.check(err == nil && root.Is(request.NSProtocol, "LogoutResponse"), "the message is no LogoutResponse (%v)", err) {
 		return

@@ -371,6 +371,25 @@ func TestHostileLogout(t *testing.T) {
 	if f.redir.party.Open(other.NameID) {
 		t.Error("the chain did not go on")
 	}
+
+	// An SP that brings its own request, in a browser that is not the person's,
+	// ends the session and learns of no other SP; those by SOAP are told.
+	for _, by := range []string{"redirect", "post"} {
+		logins := f.everywhere(b, who)
+		page = f.begin(stranger, f.all, by, logins[f.all], slo.Options{})
+		for range 3 {
+			if strings.Contains(page.Body, "Ente") || !strings.HasPrefix(page.URL.String(), f.l.IdP) && !strings.HasPrefix(page.URL.String(), f.all.sp.Config().BaseURL) {
+				t.Errorf("by %s the stranger is shown %s: %.300s", by, page.URL, page.Text)
+			}
+			if len(page.Forms) == 0 {
+				break
+			}
+			page = f.submit(stranger, page, "", nil)
+		}
+		if !strings.Contains(page.Body, "partial=true") || !f.asked(b) || f.soap.party.Open(logins[f.soap].NameID) || !f.redir.party.Open(logins[f.redir].NameID) {
+			t.Errorf("by %s: %.300s", by, page.Text)
+		}
+	}
 }
 
 // TestDeadProviders: who does not answer costs bounded time and a partial logout,

@@ -216,7 +216,7 @@ func (e *Engine) Do(ctx context.Context, c Command) (Reply, error) {
 	if strings.ContainsFunc(c.Text, func(r rune) bool { return r < ' ' || r > '~' }) || c.Text == "" {
 		return Reply{}, fault.Newf(fault.Invalid, "modem command", "control characters in a command")
 	}
-	if err := e.settle(); err != nil {
+	if err := e.settle(ctx); err != nil {
 		return Reply{}, err
 	}
 	if e.dirty {
@@ -264,10 +264,14 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// settleMax bounds how long a command waits for a gap between indications.
+const settleMax = time.Second
+
 // settle handles what already arrived, so that it cannot pass for the answer of
-// the next command.
-func (e *Engine) settle() error {
-	for {
+// the next command. Lines that come faster than they are handled are left to a
+// resynchronisation, whose waits are bounded.
+func (e *Engine) settle(ctx context.Context) error {
+	for end := time.Now().Add(settleMax); ctx.Err() == nil; {
 		select {
 		case t := <-e.port.Tokens():
 			if err := e.Idle(t); err != nil {
@@ -276,7 +280,12 @@ func (e *Engine) settle() error {
 		default:
 			return nil
 		}
+		if time.Now().After(end) {
+			e.dirty = true
+			return nil
+		}
 	}
+	return nil
 }
 
 // transaction is a command in progress.

@@ -1,6 +1,7 @@
 package at
 
 import (
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -54,4 +55,61 @@ func TriesLeft(lines []string, prefix string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+var storageName = regexp.MustCompile(`"([A-Z]{2})"`)
+
+// Storages reads the first list of "+CPMS: (...),(...)", which has many shapes (an extra
+// bracket, missing ones): every name in it.
+func Storages(line string) (names []string) {
+	for _, m := range storageName.FindAllStringSubmatch(line, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// USSD reads "+CUSD: m,"text",dcs"; without a scheme it is 15, the default alphabet.
+func USSD(line string) (text string, dcs int) {
+	f := Fields(line, "+CUSD:")
+	switch len(f) {
+	case 0, 1:
+		return "", 15
+	case 2:
+		return f[1], 15
+	}
+	dcs, _ = strconv.Atoi(f[2])
+	return f[1], dcs
+}
+
+// Number reads a number of the answer's first line, after its prefix; not negative.
+func (r Reply) Number(prefix string, i int) (int, bool) {
+	if len(r.Lines) == 0 {
+		return 0, false
+	}
+	f := Fields(r.Lines[0], prefix)
+	if i >= len(f) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(f[i])
+	return n, err == nil && n >= 0
+}
+
+// Reference finds the TP-MR in an answer to AT+CMGS.
+func (r Reply) Reference() (int, bool) {
+	for _, l := range r.Lines {
+		if n, ok := Reference(l); ok {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// Cause names the reason of an engine's error: no text of the modem.
+func Cause(err error) string {
+	for _, c := range []error{ErrNoPrompt, ErrUnclear, ErrTimeout, ErrRestarted, ErrDead, ErrDirty} {
+		if errors.Is(err, c) {
+			return c.Error()
+		}
+	}
+	return "interrupted"
 }

@@ -1,6 +1,7 @@
 package at_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"custode/modem/at"
 	"custode/modem/modemtest"
+	"custode/modem/port"
 )
 
 // TestFinals is modem.md section 1.1: which lines end a transaction.
@@ -139,5 +141,56 @@ func TestLineReaders(t *testing.T) {
 		if n := at.Registration(line); n != want {
 			t.Errorf("%s: %d", line, n)
 		}
+	}
+}
+
+// floodPort says a line whenever somebody listens: a modem (or a wrong baud rate) that
+// never stops.
+type floodPort struct {
+	tokens chan port.Token
+	stop   chan struct{}
+}
+
+func newFloodPort() *floodPort {
+	f := &floodPort{tokens: make(chan port.Token, 64), stop: make(chan struct{})}
+	go func() {
+		defer close(f.tokens)
+		for {
+			select {
+			case f.tokens <- port.Token{Kind: port.Line, Text: "^RSSI: 12"}:
+			case <-f.stop:
+				return
+			}
+		}
+	}()
+	return f
+}
+
+func (f *floodPort) Write(context.Context, []byte) error { return nil }
+func (f *floodPort) Tokens() <-chan port.Token           { return f.tokens }
+func (f *floodPort) Close() error                        { close(f.stop); return nil }
+
+// TestFloodBeforeACommand: lines that come faster than they are handled hold no command
+// (and no shutdown) up for ever.
+func TestFloodBeforeACommand(t *testing.T) {
+	f := newFloodPort()
+	defer f.Close()
+	for len(f.tokens) < cap(f.tokens) {
+		time.Sleep(time.Millisecond)
+	}
+	slow := func(at.Indication) { time.Sleep(200 * time.Microsecond) }
+	e := at.New(f, at.Config{Indication: slow})
+	done := make(chan error, 1)
+	go func() {
+		_, err := e.Do(t.Context(), at.Command{Text: "AT", Timeout: 100 * time.Millisecond})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("answered by nobody")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the command never began")
 	}
 }

@@ -149,6 +149,7 @@ type Bay struct {
 	ladder     ladder
 	lastLine   string // answer to a USSD request
 	alarms     map[Alarm]time.Time
+	pinBusy    bool   // the card was too busy to look at its PIN, once
 	pinRefused string // ICCID (or "?") whose PIN was refused or left unanswered
 }
 
@@ -188,7 +189,11 @@ func (b *Bay) enter(s State) {
 			st.State, st.Since = s, b.cfg.Now()
 		}
 	})
-	on := s == Ready || s == Transacting
+	b.admit(s == Ready || s == Transacting)
+}
+
+// admit opens or closes the way for messages.
+func (b *Bay) admit(on bool) {
 	b.gate.Lock()
 	changed := b.serving != on
 	b.serving = on

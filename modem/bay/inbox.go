@@ -24,6 +24,11 @@ const (
 	unkeptRoom = 32
 	seenRoom   = 64
 	slowList   = 2 * time.Second // a list that takes so long is asked for rarely
+
+	// A card with 255 full places is emptied at once; nobody writes more than that to
+	// us. What a mad or hostile modem invents must not fill the owner's disk.
+	floodRoom = 300
+	floodSpan = 10 * time.Minute
 )
 
 // inbox is what is to be fetched from the modem, and what was fetched.
@@ -36,7 +41,17 @@ type inbox struct {
 	every  time.Duration
 	unkept []string   // PDUs of direct messages that nobody took yet
 	seen   [][32]byte // what was kept but could not be deleted, or is stored twice
-	acks   int        // +CMT and +CDS to acknowledge (CSMS 1)
+	given  int        // messages given to the owner since began
+	began  time.Time
+	acks   int // +CMT and +CDS to acknowledge (CSMS 1)
+}
+
+// full reports that the owner got enough messages for now.
+func (i *inbox) full(now time.Time) bool {
+	if now.Sub(i.began) >= floodSpan {
+		i.began, i.given = now, 0
+	}
+	return i.given >= floodRoom
 }
 
 // announced notes +CMTI and +CDSI.
@@ -70,6 +85,7 @@ func (b *Bay) chores(ctx context.Context) (bool, error) {
 		return true, b.fetch(ctx, s)
 	case i.look || !i.next.IsZero() && !b.cfg.Now().Before(i.next):
 		i.look = false
+		b.admit(false) // a list may take two minutes (A7600E): messages are better off elsewhere; serve opens again
 		return true, b.empty(ctx)
 	}
 	return false, nil
@@ -224,6 +240,10 @@ func (b *Bay) incoming(text string) bool {
 	if slices.Contains(b.inbox.seen, mark) {
 		return true
 	}
+	if b.inbox.full(b.cfg.Now()) {
+		b.alarm(StorageFull, "more messages come in than anybody writes")
+		return false
+	}
 	n := &Incoming{Mark: hex.EncodeToString(mark[:]), From: d.From.Digits, At: d.At, Text: d.Text, Part: 1, Total: 1, Stop: pdu.IsStop(d.Text)}
 	if c := d.Concat; c != nil {
 		n.Ref, n.Part, n.Total = c.Ref, int(c.Part), int(c.Total)
@@ -231,6 +251,7 @@ func (b *Bay) incoming(text string) bool {
 	if !b.tell(News{Kind: Received, Incoming: n}) {
 		return false
 	}
+	b.inbox.given++
 	if len(b.inbox.seen) >= seenRoom {
 		b.inbox.seen = b.inbox.seen[:copy(b.inbox.seen, b.inbox.seen[1:])]
 	}

@@ -369,7 +369,7 @@ func FuzzIncoming(f *testing.F) {
 		b.indication(indicationOf(line, text))
 		b.registrationNews(line)
 		b.direct(text)
-		_ = ussdText(line)
+		_ = pdu.USSD(at.USSD(line))
 		_, _ = at.Reference(line)
 		if len(b.inbox.todo) > todoRoom {
 			t.Error("memory grows")
@@ -380,4 +380,52 @@ func FuzzIncoming(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSlowListHoldsNoMessageUp: while a modem lists its storage for a minute, a message
+// is told so at once.
+func TestSlowListHoldsNoMessageUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &script{}
+		slow.hook = func(p *modemtest.Port, cmd string) bool {
+			if cmd == "AT+CMGL=4" {
+				time.AfterFunc(time.Minute, func() { p.Say("OK") })
+				return true
+			}
+			return false
+		}
+		r := newRig(t, slow)
+		defer r.stop()
+		r.until(Ready)
+		for r.count("AT+CMGL") == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		began := time.Now()
+		if o, _ := r.send(phone1, "codice"); o.Result != Untouched || time.Since(began) > time.Second {
+			t.Errorf("%+v after %v", o, time.Since(began))
+		}
+		time.Sleep(2 * time.Minute)
+		if o, _ := r.send(phone1, "codice"); o.Result != Accepted {
+			t.Errorf("after the list: %+v", o)
+		}
+	})
+}
+
+// TestIncomingFlood: a modem that invents messages fills neither memory nor the
+// owner's disk; later ones are taken again.
+func TestIncomingFlood(t *testing.T) {
+	b, o := still(t)
+	now := time.Now()
+	b.cfg.Now = func() time.Time { return now }
+	for i := range 5000 {
+		b.direct(deliverPDU("393401234567", fmt.Sprint(i), 0, 0))
+	}
+	if n := len(o.heard(Received)); n != floodRoom || len(b.inbox.unkept) > unkeptRoom {
+		t.Errorf("%d messages were given to the owner, %d are kept", n, len(b.inbox.unkept))
+	}
+	now = now.Add(floodSpan)
+	b.direct(deliverPDU("393401234567", "dopo", 0, 0))
+	if n := len(o.heard(Received)); n != floodRoom+1 {
+		t.Errorf("%d after the flood", n)
+	}
 }

@@ -57,9 +57,7 @@ func (p *Parcel) submit() pdu.Submit {
 // Wipe overwrites text and frames. The parcel cannot be sent any more.
 func (p *Parcel) Wipe() {
 	clear(p.msg.Text)
-	for _, f := range p.frames {
-		f.Wipe()
-	}
+	pdu.Wipe(p.frames)
 	p.frames = nil
 }
 

@@ -160,21 +160,9 @@ func (b *Bay) USSD(ctx context.Context, request string) (string, error) {
 				return fault.New(fault.Unavailable, op, ctx.Err())
 			}
 		}
-		text = ussdText(b.lastLine)
+		text = pdu.USSD(at.USSD(b.lastLine))
 		b.lastLine = ""
 		return nil
 	}, nil)
 	return text, err
-}
-
-// ussdText reads "+CUSD: m,"text",dcs".
-func ussdText(line string) string {
-	f := at.Fields(line, "+CUSD:")
-	switch len(f) {
-	case 0, 1:
-		return ""
-	case 2:
-		return pdu.USSD(f[1], 15)
-	}
-	return pdu.USSD(f[1], atoi(f[2]))
 }

@@ -89,8 +89,10 @@ func (b *Bay) enterPIN(ctx context.Context, op string) error {
 	_, err = b.eng.Do(ctx, at.Command{Text: `AT+CPIN="` + string(pin) + `"`, Timeout: 20 * time.Second, Secret: true})
 	refusal := verdict.AsRefusal(err)
 	switch {
-	case err == nil, errors.Is(err, at.ErrDirty), verdict.IsBusy(refusal):
-		b.pinRefused = "" // taken, or the card never saw it
+	case err == nil, errors.Is(err, at.ErrDirty), verdict.IsBusy(refusal) && known && !b.pinBusy:
+		// Taken, or the card never saw it. A busy card is believed once, and only where
+		// the tries left tell: three wrong beliefs would lock it.
+		b.pinRefused, b.pinBusy = "", err != nil && (b.pinBusy || verdict.IsBusy(refusal))
 		if kept := b.notes().Drop(number); kept != nil {
 			b.cfg.Log.Error("the next start will not try the SIM PIN", "bay", b.cfg.Place.Name, "err", kept)
 		}

@@ -37,6 +37,17 @@ type attempt struct {
 	Outcome
 	remedy verdict.Remedy
 	err    error // of the line; nil when the modem answered
+	partly bool  // an earlier part of the message was accepted
+}
+
+// told is the outcome as the owner gets it. A message of which a part has left must
+// not be sent again as if nothing had.
+func (a attempt) told() Outcome {
+	o := a.Outcome
+	if a.partly && (o.Result == Refused || o.Result == NotSent) {
+		o.Result, o.Blame, o.Detail = Doubtful, 0, "only a part was accepted: "+o.Detail
+	}
+	return o
 }
 
 // doubt is a part whose answer never came and may still come.
@@ -60,7 +71,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	defer func() { b.submitting = false; b.reports.DropEarly() }()
 	v := variant{noReport: b.profile.Reports == profile.None}
 	frames, err := r.parcel.encode(v)
-	defer func() { wipe(frames) }()
+	defer func() { pdu.Wipe(frames) }()
 	if err != nil || len(frames) == 0 {
 		r.done <- Outcome{Result: Refused, Blame: OnUs, Detail: "cannot be encoded"}
 		return nil
@@ -69,7 +80,7 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	long := len(frames) > 1
 	if long {
 		if err := b.link(r.ctx, "AT+CMMS=2"); err != nil {
-			return b.conclude(ctx, r, attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + cause(err)}, err: err})
+			return b.conclude(ctx, r, attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + at.Cause(err)}, err: err})
 		}
 	}
 	var used [verdict.Purge + 1]bool
@@ -77,12 +88,12 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 	for i := 0; i < len(frames); i++ {
 		a := b.submit(r, frames[i], i == 0)
 		total += a.Submit
-		a.Submit = total
+		a.Submit, a.partly = total, i > 0
 		if a.remedy != verdict.None && !used[a.remedy] {
 			used[a.remedy] = true
 			if again, ok := b.remedy(r, a.remedy, &v); ok {
 				if again != nil {
-					wipe(frames)
+					pdu.Wipe(frames)
 					frames = again
 				}
 				i--
@@ -95,12 +106,6 @@ func (b *Bay) transact(ctx context.Context, r request) error {
 		return b.conclude(ctx, r, a, long)
 	}
 	return nil
-}
-
-func wipe(frames []pdu.Frame) {
-	for _, f := range frames {
-		f.Wipe()
-	}
 }
 
 // link keeps the radio link between the parts of a message (CMMS), or no longer.
@@ -167,7 +172,7 @@ func orProfile(d, p time.Duration) time.Duration {
 // sort says what the engine's answer means for the frame.
 func (b *Bay) sort(m Message, reply at.Reply, err error) attempt {
 	refusal := verdict.AsRefusal(err)
-	ref, named := reference(reply)
+	ref, named := reply.Reference()
 	switch {
 	case err == nil && !named && b.othersInDoubt(m):
 		// Some firmware never names references; but this OK may be an earlier message's.
@@ -186,11 +191,11 @@ func (b *Bay) sort(m Message, reply at.Reply, err error) attempt {
 		}
 		return b.refusal(m, refusal)
 	case !reply.PayloadLeft:
-		return attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + cause(err)}, err: err}
+		return attempt{Outcome: Outcome{Result: NotSent, Detail: "not handed over: " + at.Cause(err)}, err: err}
 	}
 	b.update(func(st *Status) { st.Doubtful++ })
 	b.doubt(m)
-	detail := cause(err)
+	detail := at.Cause(err)
 	if errors.Is(err, at.ErrTimeout) {
 		detail = "no receipt"
 	}
@@ -292,25 +297,6 @@ func (b *Bay) accepted(m Message, ref int, named bool) {
 	}
 }
 
-func reference(r at.Reply) (int, bool) {
-	for _, l := range r.Lines {
-		if n, ok := at.Reference(l); ok {
-			return n, true
-		}
-	}
-	return 0, false
-}
-
-// cause names the engine's reason for an Outcome: no text of the modem.
-func cause(err error) string {
-	for _, c := range []error{at.ErrNoPrompt, at.ErrUnclear, at.ErrTimeout, at.ErrRestarted, at.ErrDead, at.ErrDirty} {
-		if errors.Is(err, c) {
-			return c.Error()
-		}
-	}
-	return "interrupted"
-}
-
 // refusal classifies a part the network or the modem refused.
 func (b *Bay) refusal(m Message, r *at.Refusal) attempt {
 	v := b.streak.Refused(r, report.Tail(m.To.String()), b.cfg.Now())
@@ -377,7 +363,7 @@ func (b *Bay) remedy(r request, what verdict.Remedy, v *variant) (frames []pdu.F
 func (b *Bay) conclude(ctx context.Context, r request, a attempt, unlink ...bool) error {
 	reply := func(s State) {
 		b.enter(s)
-		r.done <- a.Outcome
+		r.done <- a.told()
 	}
 	switch {
 	case a.err != nil && a.Result == Doubtful && errors.Is(a.err, at.ErrTimeout) && !errors.Is(a.err, at.ErrUnclear):
@@ -429,21 +415,43 @@ func (b *Bay) quarantine(ctx context.Context, m Message) error {
 	if b.cfg.Owner.Alone(b.cfg.Place.Name) {
 		listen = b.cfg.Timing.ListenOne
 	}
-	reply, err := b.eng.Resume(ctx, listen)
+	reply, err := b.resume(ctx, listen)
 	switch {
 	case err == nil:
 		b.dropDoubt(m)
 		b.tell(News{Kind: LateReceipt, ID: m.ID, Detail: "late receipt"})
-		ref, named := reference(reply)
+		ref, named := reply.Reference()
 		b.accepted(m, ref, named)
 	case verdict.AsRefusal(err) != nil:
 		b.dropDoubt(m) // a late no: who doubts is not told
 	case errors.Is(err, at.ErrDead), errors.Is(err, at.ErrRestarted):
 		return b.broken(ctx, err)
+	case errors.Is(err, errGone):
+		b.doubts, b.lastRef = nil, -1
+		return err
 	case ctx.Err() != nil:
 		return nil
 	}
 	return b.resync(ctx)
+}
+
+// resume listens for a late answer. Operators are answered meanwhile, as by a modem that
+// does not answer: one that hangs must not wait four minutes for its power switch.
+func (b *Bay) resume(ctx context.Context, d time.Duration) (at.Reply, error) {
+	for end := time.Now().Add(d); ; {
+		reply, err := b.eng.Resume(ctx, min(time.Until(end), time.Second))
+		if !errors.Is(err, at.ErrTimeout) || !time.Now().Before(end) {
+			return reply, err
+		}
+		select {
+		case o := <-b.orders:
+			_ = b.obey(o, false)
+			if b.held || b.ladder.planned != 0 {
+				return reply, fault.New(fault.Reopen, "listen to modem "+b.cfg.Place.Name, errGone)
+			}
+		default:
+		}
+	}
 }
 
 func (b *Bay) dropDoubt(m Message) {

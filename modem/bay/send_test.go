@@ -490,3 +490,51 @@ func TestShutdownInEveryState(t *testing.T) {
 		})
 	}
 }
+
+// TestHalfALongMessage: when a later part is refused, or never handed over, the message
+// is in doubt: what was accepted must not go out again as if nothing had.
+func TestHalfALongMessage(t *testing.T) {
+	for name, c := range map[string]struct {
+		hook func(n int) func(*modemtest.Port, string) bool
+		want string
+	}{
+		"refused": {func(n int) func(*modemtest.Port, string) bool {
+			return func(p *modemtest.Port, cmd string) bool {
+				if isPDU(cmd) {
+					if n++; n == 2 {
+						p.Say("+CMS ERROR: 42")
+						return true
+					}
+				}
+				return false
+			}
+		}, "only a part was accepted: refused cms 42, blame network"},
+		"no prompt": {func(n int) func(*modemtest.Port, string) bool {
+			return func(_ *modemtest.Port, cmd string) bool {
+				if strings.HasPrefix(cmd, "AT+CMGS=") {
+					n++
+					return n == 2
+				}
+				return false
+			}
+		}, "only a part was accepted: not handed over: no prompt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, &script{hook: c.hook(0)})
+				defer r.stop()
+				r.idle()
+				m := newMessage(t, phone1, strings.Repeat("lungo ", 40))
+				m.MaxParts = 2
+				o := r.sendMessage(m)
+				if o.Result != Doubtful || o.Detail != c.want {
+					t.Errorf("%+v", o)
+				}
+				r.until(Ready)
+				if o, _ := r.send(phone2, "altro"); o.Result != Accepted {
+					t.Errorf("the next message: %+v", o)
+				}
+			})
+		})
+	}
+}

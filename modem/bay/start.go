@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,7 @@ import (
 // identity is what a modem and its card said of themselves.
 type identity struct{ manufacturer, model, revision, imei, imsi, iccid string }
 
-var (
-	digitsOnly = regexp.MustCompile(`[0-9]{10,22}`)
-)
+var digitsOnly = regexp.MustCompile(`[0-9]{10,22}`)
 
 func atoi(s string) int { n, _ := strconv.Atoi(s); return n }
 
@@ -326,8 +325,6 @@ func (b *Bay) setCentre(ctx context.Context) error {
 	return b.each(ctx, 10*time.Second, `AT+CSCA="`+b.cfg.Place.Centre.String()+`",145`)
 }
 
-var storageList = regexp.MustCompile(`"([A-Z]{2})"`)
-
 // storage selects where messages are kept: the first of the profile that the modem
 // offers. Its list has many shapes (an extra bracket, missing ones, empty ones).
 func (b *Bay) storage(ctx context.Context) error {
@@ -336,14 +333,12 @@ func (b *Bay) storage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	offered := map[string]bool{}
+	var offered []string
 	if ok && len(r.Lines) > 0 {
-		for _, m := range storageList.FindAllStringSubmatch(r.Lines[0], -1) {
-			offered[m[1]] = true
-		}
+		offered = at.Storages(r.Lines[0])
 	}
 	for _, s := range b.profile.Storages {
-		if len(offered) > 0 && !offered[s] {
+		if len(offered) > 0 && !slices.Contains(offered, s) {
 			continue
 		}
 		q := `"` + s + `"`
@@ -405,32 +400,19 @@ func (b *Bay) signal(ctx context.Context) error {
 		return err
 	}
 	dbm := 0
-	if n, ok := fieldOf(r, "+CSQ:", 0); ok && n <= 31 {
+	if n, ok := r.Number("+CSQ:", 0); ok && n <= 31 {
 		dbm = -113 + 2*n
 	} else {
 		r, _, err := b.try(ctx, at.Command{Text: "AT+CESQ", Prefix: "+CESQ:", Timeout: 5 * time.Second})
 		if err != nil {
 			return err
 		}
-		if n, ok := fieldOf(r, "+CESQ:", 5); ok && n <= 97 {
+		if n, ok := r.Number("+CESQ:", 5); ok && n <= 97 {
 			dbm = -141 + n
 		}
 	}
 	b.update(func(st *Status) { st.Signal = dbm })
 	return nil
-}
-
-// fieldOf reads a number of the answer's first line; not negative.
-func fieldOf(r at.Reply, prefix string, i int) (int, bool) {
-	if len(r.Lines) == 0 {
-		return 0, false
-	}
-	f := at.Fields(r.Lines[0], prefix)
-	if i >= len(f) {
-		return 0, false
-	}
-	n, err := strconv.Atoi(f[i])
-	return n, err == nil && n >= 0
 }
 
 // registration asks the circuit-switched and, when that says no, the LTE side.

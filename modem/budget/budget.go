@@ -98,11 +98,17 @@ func (p *Purse) roll(now time.Time) {
 		p.tokens = min(p.tokens+d.Minutes()*p.limits.PerMinute, float64(p.limits.Burst))
 		p.filled = now
 	}
+	// A clock that was ahead and is set right takes nothing back, but the span ends
+	// with today: else a card that was used in 2036 would rest until then.
 	if d := DayStart(now); d.After(p.dayOf) {
 		p.dayOf, p.day = d, Count{}
+	} else {
+		p.dayOf = d
 	}
 	if m := MonthStart(now); m.After(p.monthOf) {
 		p.monthOf, p.month = m, Count{}
+	} else {
+		p.monthOf = m
 	}
 }
 

@@ -114,3 +114,61 @@ func TestClockBack(t *testing.T) {
 		t.Errorf("yesterday's purse: %+v", l)
 	}
 }
+
+// TestClockWasAhead: the spans of a clock that was years ahead end with today, not
+// with the year it showed.
+func TestClockWasAhead(t *testing.T) {
+	free := Limits{Burst: -1, PerDay: 10, PerMonth: 15}
+	ahead := noon.AddDate(10, 0, 0)
+	p := New(free, ahead)
+	drain(p, false, ahead)
+	if n := drain(p, false, noon); n != 0 {
+		t.Errorf("%d for setting the clock right", n)
+	}
+	_, next := p.CanSpend(false, noon)
+	if want := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC); !next.Equal(want) {
+		t.Errorf("next %v, want midnight", next)
+	}
+	if n := drain(p, false, next); n != 5 {
+		t.Errorf("%d tomorrow, want what the month has left", n)
+	}
+	if n := drain(p, false, noon.AddDate(0, 1, 0)); n != 10 {
+		t.Errorf("%d next month", n)
+	}
+}
+
+// TestBurstIsTheMost: a long rest fills the bucket, and no more; what was overdrawn
+// before a restart is not owed.
+func TestBurstIsTheMost(t *testing.T) {
+	p := New(Limits{}, noon)
+	drain(p, false, noon)
+	if n := drain(p, false, noon.Add(time.Hour)); n != 3 {
+		t.Errorf("%d after an hour, want a burst of 3", n)
+	}
+	p = Restore(Limits{}, noon, 99, Count{}, Count{})
+	if n := drain(p, false, noon.Add(6*time.Second)); n != 1 {
+		t.Errorf("%d six seconds after a restart, want 1", n)
+	}
+	// A bucket of one has no token to keep for codes: bulk gets it, or would never leave.
+	if n := drain(New(Limits{Burst: 1}, noon), true, noon); n != 1 {
+		t.Errorf("bulk took %d of a bucket of one", n)
+	}
+}
+
+// TestBulkShareOfTheMonth: bulk ends with its share of the month, too; Used is the
+// larger of both shares.
+func TestBulkShareOfTheMonth(t *testing.T) {
+	p := New(Limits{Burst: -1, PerDay: 10, PerMonth: 12, BulkPercent: 50}, noon)
+	if n := drain(p, true, noon); n != 5 {
+		t.Errorf("bulk got %d of the day, want 5", n)
+	}
+	if l := p.Left(noon); l.Used != 0.5 {
+		t.Errorf("used %v, want the day's half", l.Used)
+	}
+	if n := drain(p, true, noon.AddDate(0, 0, 1)); n != 1 {
+		t.Errorf("bulk got %d on the second day, want what its share of the month has left", n)
+	}
+	if l := p.Left(noon.AddDate(0, 0, 1)); l.Used != 0.5 {
+		t.Errorf("used %v, want the month's half", l.Used)
+	}
+}

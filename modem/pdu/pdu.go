@@ -48,6 +48,13 @@ type Frame struct {
 // Wipe overwrites the frame, which holds the text.
 func (f Frame) Wipe() { clear(f.Hex) }
 
+// Wipe overwrites frames.
+func Wipe(frames []Frame) {
+	for _, f := range frames {
+		f.Wipe()
+	}
+}
+
 // Address is a number as the network wrote it. Digits begins with "+" for
 // international numbers; for an alphanumeric sender it is text.
 type Address struct {

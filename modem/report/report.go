@@ -5,6 +5,7 @@
 package report
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 type entry struct {
 	id    id.MessageID
 	to    id.Phone
-	when  time.Time
 	until time.Time // validity of the message and a day
 }
 
@@ -39,7 +39,7 @@ const (
 
 // Put remembers that ref stands for a part of m.
 func (r *Ring) Put(ref byte, m id.MessageID, to id.Phone, validity time.Duration, now time.Time) {
-	r.place[ref] = entry{m, to, now, now.Add(validity + grace)}
+	r.place[ref] = entry{m, to, now.Add(validity + grace)}
 }
 
 // PutUnnamed remembers a part accepted without a reference.
@@ -47,7 +47,7 @@ func (r *Ring) PutUnnamed(m id.MessageID, to id.Phone, validity time.Duration, n
 	if len(r.unnamed) >= unnamedRoom {
 		r.unnamed = r.unnamed[:copy(r.unnamed, r.unnamed[1:])]
 	}
-	r.unnamed = append(r.unnamed, entry{m, to, now, now.Add(validity + grace)})
+	r.unnamed = append(r.unnamed, entry{m, to, now.Add(validity + grace)})
 }
 
 // Expect sets how many parts of m must be delivered.
@@ -139,5 +139,9 @@ func (r *Ring) Early(rep pdu.Report) bool {
 // DropEarly forgets the reports that no receipt followed.
 func (r *Ring) DropEarly() { r.early = nil }
 
-// Undelivered forgets the parts of a message that will not arrive whole.
-func (r *Ring) Undelivered(m id.MessageID) { delete(r.parts, m) }
+// Undelivered notes that a message will not arrive whole, whatever its other parts do.
+func (r *Ring) Undelivered(m id.MessageID) {
+	if _, long := r.parts[m]; long {
+		r.parts[m] = math.MaxInt
+	}
+}

@@ -95,12 +95,22 @@ func (n Notes) Put(card string) error {
 	}
 	f, err := os.OpenFile(note, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err == nil {
-		err = errors.Join(f.Sync(), f.Close())
+		err = errors.Join(f.Sync(), f.Close(), syncFolder(n.Dir))
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "note the use of a SIM PIN", err)
 	}
 	return nil
+}
+
+// syncFolder makes the name of a new file durable: a power cut between it and the
+// modem's answer must not lose the note.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Drop forgets the note of a PIN that was taken.

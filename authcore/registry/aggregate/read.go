@@ -67,9 +67,7 @@ func Read(r io.Reader, out io.Writer, l Limits, each func(Entity) error) (*Docum
 	}
 	rd := &reader{limits: l, file: out, hash: sig.DigestHash.New(), each: each, doc: &Document{signature: sig}}
 	w := newWalker(br, l.Document)
-	if w.inclusive, err = inclusive(sig.Prefixes); err != nil {
-		return nil, err
-	}
+	w.inclusive = sig.Prefixes
 	w.before, w.after, w.spill = rd.before, rd.after, rd.flush
 	rd.w = w
 	if err := w.walk(); err != nil {

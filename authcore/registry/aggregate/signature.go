@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"custode/authcore/saml/xmldoc"
@@ -36,21 +35,6 @@ func readSignature(head []byte) (*xmldoc.Signature, error) {
 		return nil, err
 	}
 	return xmldoc.ReadSignature(root, sig)
-}
-
-// inclusive returns the prefixes of the reference's InclusiveNamespaces.
-func inclusive(list string) ([]string, error) {
-	var out []string
-	for p := range strings.FieldsSeq(list) {
-		if len(out) == 32 {
-			return nil, errors.New("InclusiveNamespaces with more than 32 prefixes")
-		}
-		if p == "#default" {
-			p = ""
-		}
-		out = append(out, p)
-	}
-	return out, nil
 }
 
 // canonicalHead returns the root with nothing in it but its signature.

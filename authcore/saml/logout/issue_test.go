@@ -72,7 +72,7 @@ func TestOurMessages(t *testing.T) {
 		}
 		v, err := deliver(t, m)
 		q, ok := v.Request()
-		if err != nil || !ok || q.NameID != goodName || q.ID != "_ours" || q.NameQualifier != idpEntity || len(q.SessionIndexes) != 1 || q.SessionIndexes[0] != goodIndex {
+		if err != nil || !ok || q.NameID != goodName || q.ID != "_ours" || len(q.SessionIndexes) != 1 || q.SessionIndexes[0] != goodIndex {
 			t.Errorf("request by %d: %+v, %v", binding, q, err)
 		}
 		judge(t, m)

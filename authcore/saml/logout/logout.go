@@ -48,11 +48,10 @@ const maxIndexes = 16
 
 // Request is what a verified LogoutRequest says.
 type Request struct {
-	ID            string
-	SP            id.EntityID
-	Binding       saml.Binding
-	NameID        string // trimmed
-	NameQualifier string // "" when absent
+	ID      string
+	SP      id.EntityID
+	Binding saml.Binding
+	NameID  string // trimmed; its qualifiers are not looked at
 	// SessionIndexes names the sessions; none means all of the NameID's.
 	SessionIndexes []string
 	// Asynchronous: the SP wants no LogoutResponse (SAML V2.0 Asynchronous

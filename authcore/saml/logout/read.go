@@ -266,7 +266,6 @@ func readRequest(root *etree.Element, now time.Time, q *Request) error {
 	if q.NameID == "" || len(q.NameID) > 256 {
 		return errors.New("NameID empty or too long")
 	}
-	q.NameQualifier, _ = xmldoc.Attribute(name, "NameQualifier")
 	for _, el := range xmldoc.ChildrenNamed(root, nsProtocol, "SessionIndex") {
 		text, err := xmldoc.TextOf(el)
 		if err != nil {

@@ -36,7 +36,7 @@ func TestGoodRequest(t *testing.T) {
 			t.Fatalf("binding %d: %v", binding, err)
 		}
 		got, ok := v.Request()
-		want := Request{ID: "_q1", SP: entity(spEntity), Binding: binding, NameID: goodName, NameQualifier: idpEntity,
+		want := Request{ID: "_q1", SP: entity(spEntity), Binding: binding, NameID: goodName,
 			SessionIndexes: []string{goodIndex}, RelayState: "r s", HasRelayState: true}
 		if binding == saml.SOAP {
 			want.RelayState, want.HasRelayState = "", false

@@ -45,15 +45,9 @@ type canonicaliser struct {
 
 // canonical returns the canonical octets of el where it stands (declarations of
 // its ancestors count), without one of its descendants (the enveloped signature;
-// nil for none). prefixes is InclusiveNamespaces/@PrefixList.
-func canonical(el, without *etree.Element, prefixes string) ([]byte, error) {
-	c := canonicaliser{out: make([]byte, 0, 4<<10), without: without}
-	for _, p := range strings.Fields(prefixes) {
-		if p == "#default" {
-			p = ""
-		}
-		c.inclusive = append(c.inclusive, p)
-	}
+// nil for none). inclusive is what prefixList makes of InclusiveNamespaces.
+func canonical(el, without *etree.Element, inclusive []string) ([]byte, error) {
+	c := canonicaliser{out: make([]byte, 0, 4<<10), without: without, inclusive: inclusive}
 	for _, ancestor := range ancestors(el) {
 		if err := c.enter(ancestor); err != nil {
 			return nil, err
@@ -63,6 +57,25 @@ func canonical(el, without *etree.Element, prefixes string) ([]byte, error) {
 		return nil, err
 	}
 	return c.out, nil
+}
+
+// maxPrefixes bounds a PrefixList: each of its prefixes is looked up at each
+// element. Real lists name two or three.
+const maxPrefixes = 32
+
+// prefixList reads InclusiveNamespaces/@PrefixList; "" stands for #default.
+func prefixList(list string) ([]string, error) {
+	var prefixes []string
+	for p := range strings.FieldsSeq(list) {
+		if len(prefixes) == maxPrefixes {
+			return nil, fmt.Errorf("InclusiveNamespaces with more than %d prefixes", maxPrefixes)
+		}
+		if p == "#default" {
+			p = ""
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes, nil
 }
 
 // ancestors returns the elements around el, outermost first. etree's document is

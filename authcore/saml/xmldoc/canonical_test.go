@@ -64,7 +64,7 @@ func xmllint(t interface{ Fatalf(string, ...any) }, doc string) []byte {
 func TestCanonicalLikeXmllint(t *testing.T) {
 	for name, doc := range awkward {
 		t.Run(name, func(t *testing.T) {
-			got, err := canonical(parseTree(t, doc), nil, "")
+			got, err := canonical(parseTree(t, doc), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestCanonicalLikeOthers(t *testing.T) {
 		}
 		list := rapid.SampledFrom([]string{"", "p", "q p", "unknown"}).Draw(t, "list")
 		root = parseTree2(t, []byte(text)) // a line end written as such is read as another
-		got, err := canonical(root, nil, list)
+		got, err := canonical(root, nil, prefixes(t, list))
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
@@ -115,10 +115,18 @@ func TestCanonicalLikeOthers(t *testing.T) {
 			t.Fatalf("%s\ngot  %s\nwant %s, %v", text, got, want, err)
 		}
 		// What was canonicalised is canonical.
-		if again, err := canonical(parseTree2(t, got), nil, list); err != nil || !bytes.Equal(got, again) {
+		if again, err := canonical(parseTree2(t, got), nil, prefixes(t, list)); err != nil || !bytes.Equal(got, again) {
 			t.Fatalf("%s\nthen %s, %v", got, again, err)
 		}
 	})
+}
+
+func prefixes(t interface{ Fatal(...any) }, list string) []string {
+	all, err := prefixList(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 func parseTree2(t *rapid.T, doc []byte) *etree.Element {
@@ -191,7 +199,7 @@ func TestCanonicalPart(t *testing.T) {
 		{nil, "y none", `<x:c xmlns:x="u" xmlns:y="v"><d xmlns="d"></d><e xmlns="d"></e></x:c>`},
 		{nil, "#default", `<x:c xmlns="d" xmlns:x="u"><d></d><e></e></x:c>`},
 	} {
-		got, err := canonical(part, tc.without, tc.prefix)
+		got, err := canonical(part, tc.without, prefixes(t, tc.prefix))
 		if err != nil || string(got) != tc.want {
 			t.Errorf("got %s, %v, want %s", got, err, tc.want)
 		}
@@ -213,7 +221,7 @@ func TestCanonicalRefuses(t *testing.T) {
 		if err := tree.ReadFromString(doc); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := canonical(tree.Root(), nil, ""); err == nil {
+		if got, err := canonical(tree.Root(), nil, nil); err == nil {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
@@ -230,7 +238,7 @@ func BenchmarkCanonical(b *testing.B) {
 	root := parseTree(b, doc.String())
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := canonical(root, nil, ""); err != nil {
+		if _, err := canonical(root, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -13,7 +13,11 @@ func FuzzCanonical(f *testing.F) {
 	}
 	f.Add([]byte(`<a xmlns:x="u" xmlns="d"><x:b y="1"/></a>`), "x #default")
 	bounds := Bounds{Bytes: 8 << 10, Depth: 16, Attrs: 64, Elements: 256, Declarations: 64}
-	f.Fuzz(func(t *testing.T, doc []byte, prefixes string) {
+	f.Fuzz(func(t *testing.T, doc []byte, list string) {
+		prefixes, err := prefixList(list)
+		if err != nil {
+			return
+		}
 		root, err := bounds.Parse(doc)
 		if err != nil {
 			return

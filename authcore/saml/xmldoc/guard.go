@@ -11,11 +11,11 @@ import (
 )
 
 // Bounds limits an XML document before any parser builds a tree of it. The
-// scan is ours because the parser and the signature library accept what SAML
-// never needs and attacks do: DOCTYPE, processing instructions, comments, text
-// or a second root after the document, thousands of namespace declarations
-// (the canonicaliser copies what is in scope at every element, so that a 48 KiB
-// request made for it cost over a second).
+// scan is ours because the parser accepts what SAML never needs and attacks do:
+// DOCTYPE, processing instructions, comments, text or a second root after the
+// document, thousands of namespace declarations (each name's prefix is looked up
+// among those in scope, so that their number times the elements is what
+// canonicalising costs).
 type Bounds struct {
 	Bytes        int  // largest document, octets
 	Depth        int  // deepest element; the root is at 1

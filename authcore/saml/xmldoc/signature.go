@@ -157,8 +157,8 @@ func verify(el, sig *etree.Element, certs []*x509.Certificate, now time.Time) (*
 // canonical octets that the signature value covers.
 type Signature struct {
 	DigestHash crypto.Hash
-	Digest     []byte // of what the reference covers, as the signer says
-	Prefixes   string // InclusiveNamespaces of the reference
+	Digest     []byte   // of what the reference covers, as the signer says
+	Prefixes   []string // InclusiveNamespaces of the reference, at most 32; "" for #default
 
 	hash  crypto.Hash
 	info  []byte // digest of the canonical SignedInfo
@@ -178,7 +178,7 @@ func ReadSignature(el, sig *etree.Element) (*Signature, error) {
 	if err := expectChildren(parts, "SignedInfo", "SignatureValue"); err != nil {
 		return nil, err
 	}
-	octets, err := canonical(parts[0], nil, "")
+	octets, err := canonical(parts[0], nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("canonicalise SignedInfo: %w", err)
 	}
@@ -318,7 +318,11 @@ func (s *Signature) readTransforms(el *etree.Element) error {
 		if i > 0 || !Is(c, AlgExcC14N, "InclusiveNamespaces") {
 			return errors.New("transform with parameters")
 		}
-		s.Prefixes, _ = Attribute(c, "PrefixList")
+		list, _ := Attribute(c, "PrefixList")
+		var err error
+		if s.Prefixes, err = prefixList(list); err != nil {
+			return err
+		}
 	}
 	return nil
 }

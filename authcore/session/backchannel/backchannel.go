@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 
@@ -66,6 +67,29 @@ func New(c Config) *Client {
 	}}
 }
 
+// Special-purpose addresses (RFC 6890 and its registries) that netip has no word
+// for. nowhere is for no server at all, or carries an IPv4 address to where nobody
+// judges it (IPv4-compatible and -translated, Teredo, 6to4, local translators);
+// inner is a network's own.
+var (
+	nowhere = prefixes("0.0.0.0/8", "192.0.0.0/24", "240.0.0.0/4",
+		"::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2002::/16", "fec0::/10")
+	inner = prefixes("100.64.0.0/10", "198.18.0.0/15")
+	// translated holds an IPv4 address in its last four octets (RFC 6052).
+	translated = netip.MustParsePrefix("64:ff9b::/96")
+)
+
+func prefixes(all ...string) (list []netip.Prefix) {
+	for _, p := range all {
+		list = append(list, netip.MustParsePrefix(p))
+	}
+	return list
+}
+
+func within(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // check refuses addresses that nobody can publish a service at.
 func check(address string, private bool) error {
 	const op = "connect to a service provider"
@@ -73,11 +97,15 @@ func check(address string, private bool) error {
 	if err != nil {
 		return fault.New(fault.Denied, op, err)
 	}
-	a := ap.Addr().Unmap()
-	if a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || !a.IsGlobalUnicast() && !a.IsLoopback() {
+	a := ap.Addr().Unmap().WithZone("")
+	if translated.Contains(a) {
+		octets := a.As16()
+		a = netip.AddrFrom4([4]byte(octets[12:]))
+	}
+	if !a.IsLoopback() && (!a.IsGlobalUnicast() || within(nowhere, a)) {
 		return fault.Newf(fault.Denied, op, "%s is no address of a server", a)
 	}
-	if (a.IsPrivate() || a.IsLoopback()) && !private {
+	if (a.IsPrivate() || a.IsLoopback() || within(inner, a)) && !private {
 		return fault.Newf(fault.Denied, op, "%s is not a public address", a)
 	}
 	return nil

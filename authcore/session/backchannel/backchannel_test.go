@@ -115,6 +115,13 @@ func TestAddresses(t *testing.T) {
 		"127.0.0.1:443": {false, true}, "[::1]:443": {false, true}, "[fd00::1]:443": {false, true}, "[::ffff:10.0.0.1]:443": {false, true},
 		"169.254.169.254:80": {false, false}, "[fe80::1]:443": {false, false}, "0.0.0.0:443": {false, false}, "224.0.0.1:443": {false, false},
 		"255.255.255.255:443": {false, false}, "nonsense": {false, false},
+		// Shared by a provider's customers (RFC 6598): clouds keep their own servers there.
+		"100.64.0.1:443": {false, true}, "100.100.100.200:80": {false, true}, "100.63.0.1:443": {true, true}, "100.128.0.1:443": {true, true},
+		"0.1.2.3:443": {false, false}, "192.0.0.8:443": {false, false}, "198.18.0.1:443": {false, true}, "240.0.0.1:443": {false, false},
+		// An IPv4 address in an IPv6 one: a translator or tunnel would go there.
+		"[64:ff9b::a00:1]:443": {false, true}, "[64:ff9b::cb00:7107]:443": {true, true}, "[64:ff9b::a9fe:a9fe]:80": {false, false}, "[64:ff9b:1::1]:443": {false, false},
+		"[2002:a00:1::1]:443": {false, false}, "[2001:0:1::1]:443": {false, false}, "[::7f00:1]:443": {false, false}, "[::ffff:0:a00:1]:443": {false, false},
+		"[fec0::1]:443": {false, false}, "[2606:4700::1]:443": {true, true},
 	} {
 		if got := check(address, false) == nil; got != want.public {
 			t.Errorf("%s: %v", address, got)

@@ -80,7 +80,7 @@ func signatureRules() []Rule {
 		}})
 	all = append(all, Rule{ID: "signature-other-sp", Source: row5and7 + ": not of the entityID", Title: "another registered request.SP's name under our key", Want: Expect{Code: badSignature}, Needs: NeedOther,
 		Change: issuer(strings.ReplaceAll(issuerOpen, "{entity}", "{other}"))})
-	all = append(all, Rule{ID: "signature-english", Source: "pages in two languages; " + row5and7, Title: "the page of anomalies 5 and 7 in English", Want: Expect{Code: badSignature},
+	all = append(all, Rule{ID: "signature-english", Source: "docs/design/authcore-web.md, pages in four languages; " + row5and7, Title: "the page of anomalies 5 and 7 in English", Want: Expect{Code: badSignature},
 		Change: func(m *request.Message) {
 			m.Language = "en"
 			strangerKey(false)(m)

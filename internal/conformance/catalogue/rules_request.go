@@ -216,7 +216,7 @@ func contextRules() []Rule {
 		variant{"comparison-empty", "an empty Comparison", swap(`"minimum"`, `""`), 12},
 		variant{"comparison-absent", "no Comparison means exact", swap(` Comparison="minimum"`, ""), 0},
 	)...)
-	return append(all, Rule{ID: "context-english", Source: "pages in two languages; table of anomalies, row 12", Title: "the page of anomaly 12 in English", Want: Expect{Code: 12},
+	return append(all, Rule{ID: "context-english", Source: "docs/design/authcore-web.md, pages in four languages; table of anomalies, row 12", Title: "the page of anomaly 12 in English", Want: Expect{Code: 12},
 		Change: func(m *request.Message) {
 			m.Language = "en"
 			m.Replace("SpidL2", "SpidL4")

@@ -29,7 +29,7 @@ func subjectRules() []Rule {
 		{ID: "failed", Source: phase + "19", Title: "wrong passwords up to the limit, for a username nobody has", Walk: []Step{AsNobody}, Want: Expect{Code: 19}},
 		{ID: "timed-out", Source: phase + "21", Title: "the login is not finished in time", Walk: []Step{Overtime}, Want: Expect{Code: 21}, Needs: NeedTime},
 		{ID: "suspended", Source: phase + "23", Title: "a suspended identity, after its right password", Walk: []Step{AsSuspended}, Want: Expect{Code: 23}, Needs: NeedSuspended},
-		{ID: "suspended-english", Source: "pages in two languages; " + phase + "23", Title: "the page of anomaly 23 in English", Walk: []Step{AsSuspended}, Want: Expect{Code: 23}, Needs: NeedSuspended,
+		{ID: "suspended-english", Source: "docs/design/authcore-web.md, pages in four languages; " + phase + "23", Title: "the page of anomaly 23 in English", Walk: []Step{AsSuspended}, Want: Expect{Code: 23}, Needs: NeedSuspended,
 			Change: func(m *request.Message) { m.Language = "en" }},
 	}
 	subject := []Rule{

@@ -102,7 +102,7 @@ func transportRules() []Rule {
 	all := []Rule{{ID: "valid", Source: "SPID technical rules, AuthnRequest", Title: "a valid request begins a login"}}
 	all = append(all, Rule{ID: "valid-full", Source: "SPID technical rules, AuthnRequest", Title: "a valid request with every optional part begins a login",
 		Change: func(m *request.Message) { m.Text = request.Full }})
-	all = append(all, variants("page-en", "manual, pages in two languages; "+row4, variant{"row-4", "the page of anomaly 4 in English", func(m *request.Message) {
+	all = append(all, variants("page-en", "docs/design/authcore-web.md, pages in four languages; "+row4, variant{"row-4", "the page of anomaly 4 in English", func(m *request.Message) {
 		dropParam("SAMLRequest")(m)
 		m.Language = "en"
 	}, 4})...)
