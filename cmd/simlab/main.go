@@ -27,6 +27,7 @@ type cli struct {
 	Bench benchCmd `cmd:"" help:"Run benchmark suites."`
 	Soak  soakCmd  `cmd:"" help:"Drive the appliance for long while its modems misbehave, and write a report."`
 
+	App    appCmd    `cmd:"" help:"A simulated authenticator app."`
 	Modems modemsCmd `cmd:"" help:"Run a bank of simulated modems until Ctrl-C and print their ports."`
 }
 

@@ -55,6 +55,13 @@ var inner = map[string][]string{
 	"modem/report":      {"modem/at", "modem/port", "modem/bay"},
 	"authcore/session":  {"authcore/web", "authcore/registry"},
 	"authcore/lanes":    {"authcore/web", "authcore/registry", "authcore/saml", "authcore/session"},
+	// The judge of codes knows no form of storage; the reader of deliveries and the
+	// way into apps know no record; the sealed seed knows only the judge.
+	"otpvault/oath":   {"otpvault/seed", "otpvault/device", "otpvault/pskc", "otpvault/enrol"},
+	"otpvault/seed":   {"otpvault/device", "otpvault/pskc", "otpvault/enrol"},
+	"otpvault/device": {"otpvault/seed", "otpvault/pskc", "otpvault/enrol"},
+	"otpvault/pskc":   {"otpvault/seed", "otpvault/device", "otpvault/enrol"},
+	"otpvault/enrol":  {"otpvault/seed", "otpvault/device", "otpvault/pskc"},
 	// It reads what nobody has verified yet.
 	"authcore/registry/aggregate": {"authcore/web", "authcore/registry"},
 	"authcore/register":           {"authcore/web", "authcore/registry", "authcore/session"},
@@ -79,9 +86,12 @@ var homes = []struct {
 	{"github.com/miekg/pkcs11", []string{"hsm/pkcs11"}},
 	{"github.com/ThalesGroup/crypto11", []string{"hsm/pkcs11"}},
 	{"github.com/tarm/serial", []string{"modem/port"}},
+	// otpvault/pskc scans its XML by itself: both readers below keep text, there seeds, in
+	// strings, which nobody can clear; so it is no home of either.
 	{"encoding/xml", nil}, // its name space handling is not fit for signatures
 	{"github.com/beevik/etree", []string{"authcore/saml", "authcore/registry", "simulators/spsim", "simulators/registrysim"}},
 	{"github.com/russellhaering/goxmldsig", []string{"simulators/spsim", "simulators/registrysim"}},
+	{"github.com/boombuler/barcode", []string{"otpvault/enrol"}},
 	{"os/exec", []string{"simulators", "cmd/simlab"}},
 	// Clients are the registry, single logout, and those of the certified log, for which cmd makes the
 	// http.Client; internal/metrics serves figures on loopback;
@@ -108,7 +118,7 @@ func names(entry, imp string) bool {
 }
 
 // pure packages touch no clock, no files, no network.
-var pure = []string{"authcore/saml", "authcore/register", "internal/certlog/cades", "internal/certlog/der", "internal/certlog/merkle", "internal/certlog/index", "internal/certlog/pack", "modem/pdu", "modem/verdict", "modem/report", "modem/profile", "otpvault", "internal/id", "internal/fault", "hsm", "modem/budget", "modem/meter", "modem/alarm"}
+var pure = []string{"authcore/saml", "authcore/register", "internal/certlog/cades", "internal/certlog/der", "internal/certlog/merkle", "internal/certlog/index", "internal/certlog/pack", "modem/pdu", "modem/verdict", "modem/report", "modem/profile", "otpvault", "otpvault/oath", "otpvault/seed", "otpvault/device", "otpvault/pskc", "otpvault/enrol", "internal/id", "internal/fault", "hsm", "modem/budget", "modem/meter", "modem/alarm"}
 
 func TestLeavesDoNotKnowEachOther(t *testing.T) {
 	for _, s := range tree(t) {

@@ -79,6 +79,8 @@ func child(task string, args []string) error {
 			}
 			fmt.Println(c.ID, c.Flow, c.Subject, m.ID)
 		}
+	case "submit":
+		return submitAsChild(ctx, db, args[1], args[2])
 	default:
 		return fmt.Errorf("no such task %q", task)
 	}

@@ -2,7 +2,7 @@
 // restart or be shared between processes.
 //
 // [DB] implements the small interfaces that the consumers declare, one file per
-// consumer: authcore.Flows, Identities, Tallies and Deliveries, otpvault.Store
+// consumer: authcore.Flows, Identities, Tallies and Deliveries, otpvault.Store, device.Register,
 // modem.Journal and modem.Accounts. It imports those packages for their types; they never import
 // it (docs/adr/0002-store-imports-consumers.md). Methods speak the consumers'
 // vocabulary; row structs stay inside.

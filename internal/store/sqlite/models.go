@@ -41,6 +41,31 @@ type OptOut struct {
 	Since     int64
 }
 
+type OtpDevice struct {
+	Serial    string
+	Subject   string
+	State     int64
+	Vendor    string
+	IsApp     int64
+	Kind      int64
+	Hash      int64
+	Digits    int64
+	Period    int64
+	Blob      []byte
+	Mac       []byte
+	Version   int64
+	Next      int64
+	Drift     int64
+	Failures  int64
+	Blocked   int64
+	Created   int64
+	Delivered int64
+	Activated int64
+	Suspended int64
+	Ended     int64
+	Expires   int64
+}
+
 type OutboxEvent struct {
 	Number    int64
 	Message   string

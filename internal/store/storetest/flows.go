@@ -18,7 +18,7 @@ var identifiers = cmp.Options{
 	cmp.Comparer(func(a, b id.FlowID) bool { return a == b }), cmp.Comparer(func(a, b id.Subject) bool { return a == b }),
 	cmp.Comparer(func(a, b id.ChallengeID) bool { return a == b }), cmp.Comparer(func(a, b id.MessageID) bool { return a == b }),
 	cmp.Comparer(func(a, b id.EntityID) bool { return a == b }), cmp.Comparer(func(a, b id.SPIDCode) bool { return a == b }),
-	cmp.Comparer(func(a, b id.LogoutID) bool { return a == b }), cmp.Comparer(func(a, b id.Username) bool { return a == b }), cmp.Comparer(func(a, b id.Phone) bool { return a == b }),
+	cmp.Comparer(func(a, b id.LogoutID) bool { return a == b }), cmp.Comparer(func(a, b id.Username) bool { return a == b }), cmp.Comparer(func(a, b id.Phone) bool { return a == b }), cmp.Comparer(func(a, b id.Serial) bool { return a == b }),
 }
 
 func testFlowRoundTrip(t *testing.T, b *Bench) {

@@ -1,0 +1,139 @@
+package store_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/store"
+	"custode/internal/store/storetest"
+	"custode/otpvault/device"
+	"custode/otpvault/oath"
+)
+
+// submitAsChild says that it is ready, waits for a line, submits the code 500
+// times at once and prints how often it was accepted and repeated.
+func submitAsChild(ctx context.Context, db *store.DB, serial, code string) error {
+	s, err := id.ParseSerial(serial)
+	if err != nil {
+		return err
+	}
+	d, err := db.Device(ctx, s)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	accepted, repeated := submit500(ctx, db, d, code)
+	fmt.Println("verdicts", accepted, repeated)
+	return nil
+}
+
+func submit500(ctx context.Context, db *store.DB, d device.Device, code string) (accepted, repeated int) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 500 {
+		wg.Go(func() {
+			v, err := oath.NewRules().Verify(ctx, device.CellOf(db, d.Serial, device.Active, d.Created), storetest.DeviceMAC{}, d.Parameters, code, d.Created)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				fmt.Println("failed:", err)
+			case v == oath.Accepted:
+				accepted++
+			case v == oath.Repeated:
+				repeated++
+			}
+		})
+	}
+	wg.Wait()
+	return accepted, repeated
+}
+
+// TestTwoProcessesOneCode submits one code 1 000 times from two processes on one
+// file: exactly one success, at the expected counter and within the look-ahead.
+func TestTwoProcessesOneCode(t *testing.T) {
+	path := migrated(t)
+	db := mustOpen(t, path)
+	subject, err := id.ParseSubject("s_0123456789abcdef0123456789abcdef")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := storetest.NewActiveDevice(t, 1, subject, time.Now())
+	if err := db.AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{"755224", "399871"} { // RFC 4226, appendix D: counters 0 and 8
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, exe, path, d.Serial.String(), code)
+		cmd.Env = append(os.Environ(), childVariable+"=submit")
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(stdout)
+		if !lines.Scan() || lines.Text() != "ready" {
+			t.Fatalf("the child said %q", lines.Text())
+		}
+		if _, err := fmt.Fprintln(stdin, "go"); err != nil {
+			t.Fatal(err)
+		}
+		accepted, repeated := submit500(t.Context(), db, d, code)
+		var a, r int
+		if !lines.Scan() {
+			t.Fatal("the child said no more")
+		}
+		if _, err := fmt.Sscanf(lines.Text(), "verdicts %d %d", &a, &r); err != nil {
+			t.Fatalf("%q: %v", lines.Text(), err)
+		}
+		if err := stdin.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		t.Logf("code %s: accepted %d here, %d there", code, accepted, a)
+		if accepted+a != 1 || repeated+r != 999 {
+			t.Errorf("accepted %d and %d times, repeated %d and %d", accepted, a, repeated, r)
+		}
+	}
+}
+
+// TestForeignDeviceRow: a row that somebody changed by other means is refused.
+func TestForeignDeviceRow(t *testing.T) {
+	path := migrated(t)
+	db := mustOpen(t, path)
+	subject, err := id.ParseSubject("s_0123456789abcdef0123456789abcdef")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, change := range []string{"digits = 5", "kind = 257", "subject = 'nobody'", "blocked = 1", "state = 4", "hash = 0", "subject = ''"} {
+		d := storetest.NewActiveDevice(t, i, subject, time.Now())
+		if err := db.AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
+			t.Fatal(err)
+		}
+		execRaw(t, path, "UPDATE otp_device SET "+change+" WHERE serial = '"+d.Serial.String()+"'")
+		_, err := db.Device(t.Context(), d.Serial)
+		wantKind(t, change, err, fault.Internal)
+	}
+}

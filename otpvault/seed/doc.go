@@ -1,0 +1,52 @@
+// Package seed is the stored form of an OATH device's secret: wrapped by a key of
+// the HSM that can only wrap and unwrap, and bound by the MAC of a second HSM key
+// to the subject, the serial number and the parameters it belongs to.
+//
+// Two formats live here, and no cryptography:
+//
+//   - [Sealed]: a header that says how to unwrap (format, mechanism, key type, hash,
+//     block, label of the wrapping key) and the wrapped octets;
+//   - [Binding]: the octets over which the second key's MAC is computed.
+//
+// The wrapping knows no additional data, so without the binding whoever can
+// write the database could give one subject's device to another. [Open] checks
+// the binding first and is the only way to a [Bound], the only thing that can
+// compute codes: the HSM never unwraps what nobody vouches for.
+//
+// Before it is wrapped, a seed is padded with zeros to the block of its hash
+// ([Pad]). HMAC does the same, so the codes do not change; and tokens that refuse
+// short HMAC keys accept it, the wrapped octets tell nothing about its length,
+// and no padding wrap mode is needed, of which tokens disagree.
+//
+// The seed in clear passes through here once, at enrolment ([Seal]), and is
+// wiped. It may be imported by the packages of otpvault, internal/store and cmd;
+// it imports internal/id, internal/fault and the standard library only.
+package seed
+
+import (
+	"context"
+
+	"custode/internal/id"
+)
+
+// Wrapper wraps a secret under a key of the HSM.
+type Wrapper interface {
+	// WrapSecret makes secret a session object of keyType (CKK), wraps it with the
+	// key kek by mechanism wrap (CKM) and destroys the object. It keeps no reference to secret.
+	WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32, secret []byte) ([]byte, error)
+}
+
+// Unwrapper computes HMACs by a wrapped secret, which stays in the HSM.
+type Unwrapper interface {
+	// UnwrapHMACs unwraps the secret to a session object of keyType that is sensitive,
+	// not extractable and can only sign, computes the HMAC of each message by
+	// mechanism mac (CKM) and destroys the object. A blob that cannot be unwrapped by a
+	// sound token is fault.Invalid.
+	UnwrapHMACs(ctx context.Context, kek id.KeyLabel, wrap, keyType, mac uint32, wrapped []byte, messages [][]byte) ([][]byte, error)
+}
+
+// Binder computes a MAC of at least 32 octets by a key that stays in the HSM, is
+// used for nothing else, and can only sign and verify.
+type Binder interface {
+	MAC(ctx context.Context, data []byte) ([]byte, error)
+}
