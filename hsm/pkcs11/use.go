@@ -32,13 +32,7 @@ func (o opened) do(ctx context.Context, verb string, ownFault bool, use func(s p
 			if err != nil {
 				return err
 			}
-			err = use(s, h)
-			if isRV(err, p11.CKR_KEY_SIZE_RANGE) {
-				// Its size was seen to be right: the handle means no key any
-				// more. NSS 3.87 says this of a MAC key after a logout.
-				err = fault.New(fault.Retry, "use the handle of key "+o.k.label.String(), err)
-			}
-			return err
+			return use(s, h)
 		},
 	})
 }
