@@ -50,7 +50,7 @@ func (a *appliance) newPool(opener modem.Opener) (*modem.Pool, error) {
 		Bays: bays, Journal: a.db, Accounts: a.db, Opener: opener, Now: time.Now, Log: a.log, Caps: caps,
 		Profiles: profiles, Numbers: numbers,
 		Budget:         budget.Limits{Burst: s.Burst, PerMinute: s.PerMinute, PerDay: s.PerDay, PerMonth: s.PerMonth, BulkPercent: s.BulkPercent},
-		AllowSimulated: a.machine.AllowSimulatedModems, PINNotes: a.machine.StateDirectory,
+		AllowSimulated: a.machine.AllowSimulatedModems, PINNotes: a.machine.StateDirectory, Forward: a.forward.Hook(),
 	})
 }
 

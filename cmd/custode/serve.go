@@ -22,6 +22,7 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/webhook"
 	"custode/hsm"
 	"custode/hsm/pkcs11"
 	"custode/internal/admin"
@@ -93,6 +94,7 @@ type appliance struct {
 	metadata  []byte // signed once, at start
 	passwords *authcore.Passwords
 	pool      *modem.Pool
+	forward   *webhook.Forwarder
 	outbox    sealer // wraps message texts
 	sps       replica
 	watched   watched
@@ -190,6 +192,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.forward = webhook.New(a.machine.ForwardReceived, a.log)
 	if a.pool, err = a.newPool(outbox); err != nil {
 		return err
 	}
@@ -307,6 +310,7 @@ func (a *appliance) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.token.Run(ctx) })
 	g.Go(func() error { return a.pool.Run(ctx) })
+	g.Go(func() error { return a.forward.Run(ctx) })
 	g.Go(func() error { return a.web.Run(ctx) })
 	g.Go(func() error { return a.admin.Run(ctx) })
 	if addr := a.machine.MetricsListen; addr != "" {

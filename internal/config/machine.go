@@ -23,6 +23,7 @@ type Machine struct {
 	Modems                     []Modem      `yaml:"modems"`
 	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
 	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
+	ForwardReceived            string       `yaml:"forward_received"`       // address that received messages are posted to; empty: none
 	MetricsListen              string       `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
 	CertifiedLog               CertifiedLog `yaml:"certified_log"`
 	Log                        Log          `yaml:"log"`
@@ -92,6 +93,10 @@ func (m *Machine) Validate() error {
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)
+	if m.ForwardReceived != "" {
+		_, ok := webURL(m.ForwardReceived)
+		p.check(ok, "forward_received: must be an https URL (http for a loopback host only)")
+	}
 	validateMetrics(&p, m.MetricsListen)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"
