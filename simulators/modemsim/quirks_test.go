@@ -145,7 +145,8 @@ func TestEscMute(t *testing.T) {
 }
 
 func TestLateEcho(t *testing.T) {
-	b := bank(t, Config{Profiles: []string{"ublox"}, Pace: 1e-6})
+	quiet := func(_ int, p *dialect.Profile) { p.Boot = nil } // its last boot line may come after the echo
+	b := bank(t, Config{Profiles: []string{"ublox"}, Pace: 1e-6, Tweak: quiet})
 	c := dial(t, b, 0)
 	if got := c.ask("AT+CSQ\r", "AT+CSQ\r"); !strings.HasSuffix(got, "\r\n+CSQ: 21,0\r\n\r\nOK\r\nAT+CSQ\r") {
 		t.Errorf("got %q", got)
