@@ -8,9 +8,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"custode/modem"
@@ -18,11 +20,11 @@ import (
 
 // Forwarder posts to one address. A nil Forwarder does nothing.
 type Forwarder struct {
-	url    string
-	client *http.Client
-	queue  chan modem.Received
-	pauses []time.Duration // before each further try
-	log    *slog.Logger
+	address string
+	client  *http.Client
+	queue   chan modem.Received
+	pauses  []time.Duration // before each further try
+	log     *slog.Logger
 }
 
 // forwarded is what the hook gets.
@@ -35,12 +37,12 @@ type forwarded struct {
 }
 
 // New returns a Forwarder to an absolute https address; nil without one.
-func New(url string, log *slog.Logger) *Forwarder {
-	if url == "" {
+func New(address string, log *slog.Logger) *Forwarder {
+	if address == "" {
 		return nil
 	}
 	return &Forwarder{
-		url: url, log: log, queue: make(chan modem.Received, 64), pauses: []time.Duration{time.Second, 10 * time.Second},
+		address: address, log: log, queue: make(chan modem.Received, 64), pauses: []time.Duration{time.Second, 10 * time.Second},
 		client: &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }
@@ -91,13 +93,17 @@ func (f *Forwarder) forward(ctx context.Context, m modem.Received) {
 }
 
 func (f *Forwarder) post(ctx context.Context, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.address, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	res, err := f.client.Do(req)
 	if err != nil {
+		var with *url.Error // it repeats the address, in which operators put tokens
+		if errors.As(err, &with) {
+			err = with.Err
+		}
 		return err
 	}
 	defer res.Body.Close()

@@ -81,3 +81,14 @@ func TestForwardNeverWaits(t *testing.T) {
 		t.Error("without a URL there is something to call")
 	}
 }
+
+// TestAddressIsNotLogged: what an operator put into the address stays there.
+func TestAddressIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	f := New("http://127.0.0.1:1/hook?token=geheim", slog.New(slog.NewTextHandler(&log, nil)))
+	f.pauses = nil
+	f.forward(t.Context(), received("x"))
+	if out := log.String(); !strings.Contains(out, "not forwarded") || strings.Contains(out, "geheim") {
+		t.Errorf("log: %s", out)
+	}
+}
