@@ -31,12 +31,15 @@ var widths = []struct {
 type tab struct {
 	t     *testing.T
 	ctx   context.Context
+	open  context.Context // without the test's deadline: what the page says is wanted after it, too
 	width string
 	axe   string // the axe-core script
 	shots int
 }
 
-// chromium starts a browser with an empty profile.
+// chromium is a browser with an empty profile. One for each tab: a profile that
+// two tests share carries the first one's session into the second as soon as the
+// browser has written its cookies, which it does every 30 s.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
@@ -54,17 +57,18 @@ func chromium(t *testing.T) context.Context {
 	return ctx
 }
 
-func newTab(t *testing.T, browser context.Context, width string, w, h int64) *tab {
+func newTab(t *testing.T, width string, w, h int64) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
+	ctx, cancel := chromedp.NewContext(chromium(t))
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	open := ctx
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	t.Cleanup(cancel)
 	axe, err := os.ReadFile(filepath.Join("npm", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		t.Fatalf("axe-core is missing: run make deps (%v)", err)
 	}
-	b := &tab{t: t, ctx: ctx, width: width, axe: string(axe)}
+	b := &tab{t: t, ctx: ctx, open: open, width: width, axe: string(axe)}
 	b.do(chromedp.EmulateViewport(w, h))
 	return b
 }
@@ -77,7 +81,9 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 }
 
 func (b *tab) text() string {
-	s, err := chromedp.Run(b.ctx, chromedp.Text(chromedp.CSS("body")))
+	ctx, cancel := context.WithTimeout(b.open, 10*time.Second)
+	defer cancel()
+	s, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
 	if err != nil {
 		return err.Error()
 	}
@@ -160,12 +166,11 @@ func (b *tab) look(name string) {
 // with scripts, looking at each page at phone and desktop width.
 func TestBrowser(t *testing.T) {
 	l := shared(t)
-	browser := chromium(t)
 	for _, size := range widths {
 		for _, by := range bindings {
 			for level := 1; level <= 2; level++ {
 				t.Run(fmt.Sprintf("%s/%s/L%d", size.name, by, level), func(t *testing.T) {
-					b := newTab(t, browser, size.name, size.width, size.height)
+					b := newTab(t, size.name, size.width, size.height)
 					b.login(l, by, level)
 				})
 			}
@@ -243,7 +248,7 @@ func (b *tab) login(l *lab.Lab, by binding, level int) {
 // in Slovene: a choice on one page holds for those after it.
 func TestBrowserLanguages(t *testing.T) {
 	l := shared(t)
-	b := newTab(t, chromium(t), "phone", widths[0].width, widths[0].height)
+	b := newTab(t, "phone", widths[0].width, widths[0].height)
 	b.do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: "test", AcceptLanguage: "de-IT,de"})
 		return err
@@ -276,10 +281,9 @@ func TestBrowserLanguages(t *testing.T) {
 // a login which goes well never shows.
 func TestBrowserServiceProviderErrors(t *testing.T) {
 	l := shared(t)
-	browser := chromium(t)
 	for _, size := range widths {
 		t.Run(size.name, func(t *testing.T) {
-			b := newTab(t, browser, size.name, size.width, size.height)
+			b := newTab(t, size.name, size.width, size.height)
 			const outcome = "document.body.dataset.esito"
 			b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
 			b.click(`a[href*="livello=2"][href*="metodo=post"]`, "#username")
@@ -333,10 +337,9 @@ func (b *tab) expect(expression, value string, words ...string) {
 // answered and at the page shown before an anomaly goes to the service provider.
 func TestBrowserAnomalies(t *testing.T) {
 	l := shared(t)
-	browser := chromium(t)
 	for _, size := range widths {
 		t.Run(size.name, func(t *testing.T) {
-			b := newTab(t, browser, size.name, size.width, size.height)
+			b := newTab(t, size.name, size.width, size.height)
 			b.do(chromedp.Navigate(l.IdP+"/sso/redirect"), chromedp.WaitVisible(chromedp.CSS("main")))
 			b.expect("document.documentElement.lang", "it", table(t)[4]["page_text_it"], table(t)[4]["advice_it"])
 			b.look("14-anomaly")

@@ -49,11 +49,10 @@ func TestBrowserLogout(t *testing.T) {
 	if err := l.StartDaemon(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	browser := chromium(t)
 	for _, size := range widths {
 		t.Run(size.name, func(t *testing.T) {
 			p := enrol(t, l)
-			b := newTab(t, browser, size.name, size.width, size.height)
+			b := newTab(t, size.name, size.width, size.height)
 			everywhere := func() {
 				b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
 				b.click(`a[href*="livello=1"][href*="metodo=redirect"]`, "#username")
