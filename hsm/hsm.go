@@ -65,6 +65,39 @@ type Wrapper interface {
 	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
 }
 
+// SecretKey keeps OATH secrets for a database: it wraps them so that only the token
+// can use them again.
+type SecretKey interface {
+	// WrapSecret makes secret a session object of keyType (CKK), wraps it under the
+	// key kek by mechanism wrap (CKM) and destroys the object. It keeps no reference to secret.
+	WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32, secret []byte) ([]byte, error)
+}
+
+// CodeMatcher looks for a typed code among those of a wrapped OATH secret.
+type CodeMatcher interface {
+	// MatchCodes returns the indices into q.Counters whose HOTP value (RFC 4226, section
+	// 5.3) is q.Code, ascending; every value is compared, in constant time. It unwraps
+	// nothing before q.BindingMAC has proved to be the MAC of q.Binding. fault.Denied when
+	// it is not, fault.Invalid when a sound token cannot unwrap q.Wrapped.
+	MatchCodes(ctx context.Context, q CodeQuery) ([]int, error)
+}
+
+// CodeQuery is one question to a CodeMatcher. The secret becomes a session object that is
+// sensitive, not extractable and can only sign, and is destroyed after the answer.
+type CodeQuery struct {
+	KEK        id.KeyLabel // seed key that wrapped the secret
+	Wrap       uint32      // CKM it was wrapped by
+	KeyType    uint32      // CKK of the secret
+	MAC        uint32      // CKM of the HMAC
+	Wrapped    []byte
+	Binder     id.KeyLabel // mac key of the binding
+	Binding    []byte      // octets the binding MAC is over; it must end with Wrapped
+	BindingMAC []byte
+	Digits     int      // 6 to 8
+	Counters   []uint64 // 1 to MaxCounters
+	Code       string   // Digits decimal digits
+}
+
 // ContextSigner is implemented by signers whose waiting can be bounded by the
 // caller. Assert it once, when the signer is obtained.
 type ContextSigner interface {
@@ -95,4 +128,5 @@ const (
 	MaxPlaintext = 16 << 10 // octets in one Wrap
 	MaxAAD       = 4 << 10  // octets of additional data
 	MaxMACInput  = 64 << 10 // octets in one MAC
+	MaxCounters  = 4096     // counters in one CodeQuery
 )
