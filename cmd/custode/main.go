@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"custode/cmd/custode/backup"
 	"custode/cmd/custode/certified"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -28,6 +29,7 @@ type cli struct {
 	CheckConfig checkCmd           `cmd:"" help:"Check both configuration files and exit."`
 	Ceremony    ceremonyCmd        `cmd:"" help:"Key ceremonies."`
 	Identity    identityCmd        `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Backup      backup.Command     `cmd:"" help:"Copy the database, also while it is in use."`
 	Metadata    metadataCmd        `cmd:"" help:"Metadata of this identity provider."`
 	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Log         certified.Commands `cmd:"" help:"The certified log."`
@@ -53,7 +55,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -105,9 +104,6 @@ type appliance struct {
 	registers *certified.Registers
 }
 
-// databaseFile is the database's name in the state directory.
-const databaseFile = "custode.db"
-
 // open acquires the state directory, the token and the database. What can be
 // refused without touching the token is refused first.
 func (a *appliance) open(ctx context.Context) (err error) {
@@ -120,7 +116,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
 		return err
 	}
-	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
+	cfg, err := a.database()
+	if err != nil {
+		return err
+	}
+	a.db, err = store.Open(ctx, cfg)
 	return err
 }
 

@@ -43,6 +43,8 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 	Seal   id.KeyLabel `yaml:"seal"`   // RSA key and certificate that seal the certified log
 	Log    id.KeyLabel `yaml:"log"`    // AES key that wraps the certified log's segment keys
+	// AES key that wraps the keys under which the database hides personal data; never another one
+	Records id.KeyLabel `yaml:"records"`
 	// Earlier keys under which the segment keys of a log that is kept were wrapped
 	EarlierLog []id.KeyLabel `yaml:"earlier_log"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
@@ -100,7 +102,7 @@ func (c *Policy) Validate() error {
 	_, ok = webURL(c.Organization.URL)
 	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
-	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log} {
+	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log, "records": c.Keys.Records} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
 		labels[l] = true

@@ -63,13 +63,13 @@ func verifyConn(c *sqlite3.SQLiteConn) error {
 	if err := checkSQLiteVersion(version); err != nil {
 		return err
 	}
-	// Nothing of ours in temporary files, and no functions run by a schema that
+	// Nothing of ours in temporary files, nothing deleted left in pages, and no functions run by a schema that
 	// somebody else wrote.
-	if _, err := c.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", nil); err != nil {
+	if _, err := c.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON", nil); err != nil {
 		return err
 	}
 	for pragma, want := range map[string]string{
-		"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal", "temp_store": "2", "trusted_schema": "0",
+		"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal", "temp_store": "2", "trusted_schema": "0", "secure_delete": "1",
 	} {
 		got, err := scalar(c, "PRAGMA "+pragma)
 		if err != nil {

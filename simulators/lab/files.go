@@ -50,6 +50,9 @@ keys:
   - label: custode/log/2026-1
     role: wrap
     bits: 256
+  - label: custode/records/2026-1
+    role: wrap
+    bits: 256
 `
 
 // configure registers the SP, writes both configuration files, holds the key
@@ -130,7 +133,7 @@ func (l *Lab) policyFile() string {
 		"keys": {
 			"sign": "custode/sign/2026-1", "pepper": "custode/pepper/2026-1",
 			"codes": "custode/codes/2026-1", "outbox": "custode/outbox/2026-1",
-			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1",
+			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1", "records": "custode/records/2026-1",
 		},
 		"certified_log": {"time_stamps": l.timeStamps()},
 	}

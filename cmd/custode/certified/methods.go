@@ -48,7 +48,7 @@ type logView struct {
 // has the identities' and the registry's changes kept in the security log first.
 func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Method {
 	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh",
-		"modem/power", "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout"} {
+		"modem/power", "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout", "backup/start"} {
 		if methods[name] == nil {
 			continue
 		}
@@ -89,8 +89,8 @@ func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Me
 func (r *Registers) acted(name string, method admin.Method) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in struct { // what may be kept of any argument
-			Username, Actor, Reason, Bay, What, Class string
-			Shrink, Rollback                          bool
+			Username, Actor, Reason, Bay, What, Class, File string
+			Shrink, Rollback                                bool
 		}
 		if err := json.Unmarshal(arg, &in); err != nil {
 			return nil, fault.Newf(fault.Invalid, "read the argument", "%w", err)
@@ -101,6 +101,8 @@ func (r *Registers) acted(name string, method admin.Method) admin.Method {
 			detail = fmt.Sprintf("bay %q, %q", in.Bay, in.What)
 		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":
 			detail = fmt.Sprintf("bay %q, class %q", in.Bay, in.Class)
+		case "backup/start":
+			detail = fmt.Sprintf("file %q", in.File)
 		case "registry/refresh":
 			if !in.Shrink && !in.Rollback {
 				return method(ctx, arg) // changes nothing that the daemon would not by itself

@@ -4,24 +4,10 @@
 
 package sqlite
 
-type Identity struct {
-	Subject      string
-	Username     string
-	SpidCode     string
-	State        int64
-	Reason       string
-	Phone        string
-	Attributes   string
-	Password     string
-	Created      int64
-	LastLogin    int64
-	IdentityType int64
-}
-
 type Incoming struct {
 	Mark     string
-	Sender   string
-	Text     string
+	Sender   []byte
+	Text     []byte
 	Bay      string
 	Card     string
 	Received int64
@@ -33,12 +19,7 @@ type Logout struct {
 	Session  string
 	Browser  []byte
 	Deadline int64
-	Document string
-}
-
-type OptOut struct {
-	Recipient string
-	Since     int64
+	Document []byte
 }
 
 type OtpDevice struct {
@@ -64,21 +45,6 @@ type OtpDevice struct {
 	Suspended int64
 	Ended     int64
 	Expires   int64
-}
-
-type OutboxEvent struct {
-	Number    int64
-	Message   string
-	Recipient string
-	Class     int64
-	State     int64
-	Bay       string
-	Card      string
-	Detail    string
-	Parts     int64
-	Handoff   int64
-	Submit    int64
-	At        int64
 }
 
 type Session struct {

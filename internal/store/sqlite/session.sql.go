@@ -137,7 +137,7 @@ type InsertLogoutParams struct {
 	Session  string
 	Browser  []byte
 	Deadline int64
-	Document string
+	Document []byte
 }
 
 func (q *Queries) InsertLogout(ctx context.Context, arg InsertLogoutParams) error {
@@ -322,7 +322,7 @@ WHERE id = ?4 AND version = ?5
 type UpdateLogoutParams struct {
 	Browser  []byte
 	Deadline int64
-	Document string
+	Document []byte
 	ID       string
 	Version  int64
 }
