@@ -295,6 +295,8 @@ func (s *Server) fasthttp(base context.Context) *fasthttp.Server {
 		ReadTimeout:        l.Read,
 		WriteTimeout:       l.Write,
 		IdleTimeout:        l.Idle,
+		// An idle connection keeps no buffer of what went over it.
+		ReduceMemoryUsage: true,
 		// A multipart body is never wanted: do not parse one.
 		DisablePreParseMultipartForm: true,
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"custode/authcore"
 	"custode/authcore/attribute"
@@ -27,6 +26,7 @@ import (
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/forget"
 	"custode/internal/id"
 	"custode/internal/metrics"
 	"custode/internal/store"
@@ -38,11 +38,14 @@ type serveCmd struct{}
 
 // Run runs the appliance until SIGINT or SIGTERM.
 func (serveCmd) Run(c *cli) error {
+	if err := forget.Demand(); err != nil {
+		return err
+	}
 	machine, policy, err := c.load()
 	if err != nil {
 		return err
 	}
-	if err := withoutCoreDumps(); err != nil {
+	if err := forget.NoDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,20 +66,6 @@ func (serveCmd) Run(c *cli) error {
 	err = a.run(ctx)
 	a.log.Info("custode stops", "error", err)
 	return err
-}
-
-// withoutCoreDumps keeps passwords, PINs and codes in memory out of files and
-// of other processes' reach (no ptrace by the same user). A crash in the HSM's
-// C library would dump core whatever Go does.
-func withoutCoreDumps() error {
-	const op = "forbid core dumps"
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	return nil
 }
 
 // appliance holds what `custode serve` opened and built.
@@ -102,7 +91,12 @@ type appliance struct {
 	web       *web.Server
 	admin     *admin.Server
 	registers *certified.Registers
+
+	forgetLogin func()
 }
+
+// forgetEvery is how often what was used is taken out of the memory; it takes some 20 ms of one core.
+const forgetEvery = 20 * time.Second
 
 // open acquires the state directory, the token and the database. What can be
 // refused without touching the token is refused first.
@@ -225,6 +219,7 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
+	a.forgetLogin = login.Forget
 	return a.newWeb(login, random)
 }
 
@@ -317,6 +312,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
+	g.Go(func() error { return forget.Run(ctx, forgetEvery, a.forgetLogin) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

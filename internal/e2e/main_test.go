@@ -105,6 +105,14 @@ func shared(t *testing.T) *lab.Lab {
 	return sharedLab
 }
 
+// logs holds the daemon's log of each lab that own started.
+var logs sync.Map
+
+func logOf(l *lab.Lab) string {
+	log, _ := logs.Load(l)
+	return log.(*journal).String()
+}
+
 // own starts a lab for one test.
 func own(t *testing.T, cfg lab.Config) *lab.Lab {
 	t.Helper()
@@ -117,7 +125,9 @@ func own(t *testing.T, cfg lab.Config) *lab.Lab {
 	if err != nil {
 		t.Fatalf("start the lab: %v\n%s", err, tail(log.String()))
 	}
+	logs.Store(l, &log)
 	t.Cleanup(func() {
+		logs.Delete(l)
 		if err := l.Close(); err != nil {
 			t.Errorf("close the lab: %v", err)
 		}
