@@ -1,20 +1,41 @@
 package forget
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("CUSTODE_FORGET_TEST_CHILD") == "" {
+	switch os.Getenv("CUSTODE_FORGET_TEST_CHILD") {
+	case "":
 		os.Exit(m.Run())
+	case "closed":
+		if err := NoDumps(); err != nil {
+			panic(err)
+		}
+		fallthrough
+	case "open":
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+			panic(err)
+		}
+		fmt.Println(limit.Cur, limit.Max)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
 	}
 	if os.Getenv("CUSTODE_FORGET_TEST_CHILD") != "without" {
 		if err := Demand(); err != nil {
@@ -97,4 +118,55 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q: %q, %v; again %q, %v", have, want, got, again, more)
 		}
 	}
+}
+
+// TestNoDumps: no core, and no reading by the same user; without NoDumps that user reads.
+func TestNoDumps(t *testing.T) {
+	exe := filepath.Join(t.TempDir(), "child")
+	if err := os.Chmod(filepath.Dir(filepath.Dir(exe)), 0o755); err != nil { // nobody must reach it, too
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(exe, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for how, readable := range map[string]bool{"open": true, "closed": false} {
+		cmd := asNobody(exec.CommandContext(t.Context(), exe))
+		cmd.Env = append(os.Environ(), "CUSTODE_FORGET_TEST_CHILD="+how)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil || !readable && line != "0 0\n" {
+			t.Errorf("%s: core limits %q, %v", how, line, err)
+		}
+		reader := asNobody(exec.CommandContext(t.Context(), "cat", fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)))
+		if text, err := reader.CombinedOutput(); (err == nil) != readable {
+			t.Errorf("%s: read by the same user: %v, %d octets", how, err, len(text))
+		}
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// asNobody has the command run without the rights of root, which may read everything.
+func asNobody(cmd *exec.Cmd) *exec.Cmd {
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.Dir = "/"
+	}
+	return cmd
 }
