@@ -95,7 +95,7 @@ type appliance struct {
 	forgetLogin func()
 }
 
-// forgetEvery is how often what was used is taken out of the memory; it takes some 20 ms of one core.
+// forgetEvery is how often what was used is taken out of the memory.
 const forgetEvery = 20 * time.Second
 
 // open acquires the state directory, the token and the database. What can be
