@@ -9,6 +9,7 @@ import (
 
 	"custode/cmd/custode/backup"
 	"custode/internal/fault"
+	"custode/internal/forget"
 	"custode/internal/store"
 )
 
@@ -28,6 +29,9 @@ type migrateCmd struct{}
 
 // Run creates or updates the database schema, and hides what an earlier one kept readable.
 func (migrateCmd) Run(c *cli) error {
+	if err := forget.NoDumps(); err != nil { // an earlier schema is read in clear
+		return err
+	}
 	machine, policy, err := c.load()
 	if err != nil {
 		return err
