@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/internal/certlog/frame"
 	"custode/internal/fault"
 )
 
@@ -295,7 +296,7 @@ func TestEmptySegment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := put(l, Record{Tag: string(make([]byte, maxTag+1)), Data: []byte("x")}); !fault.Is(got[0].err, fault.Invalid) {
+	if got := put(l, Record{Tag: string(make([]byte, frame.MaxTag+1)), Data: []byte("x")}); !fault.Is(got[0].err, fault.Invalid) {
 		t.Fatalf("a tag too long: %v", got[0].err)
 	}
 	if l.closeOpen(t.Context()); l.Status().Segments != 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -15,8 +16,8 @@ import (
 
 // writer is the open segment. Only Run's goroutine writes it.
 type writer struct {
-	header
-	keys   *keys
+	frame.Header
+	keys   *frame.Keys
 	file   File
 	count  uint64
 	size   int64
@@ -43,7 +44,7 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 	}
 	var good []framed
 	for _, one := range batch {
-		buf, leaf, err := w.keys.appendFrame(w.buf, w.first+w.count+uint64(len(good)), one.record, &l.packer)
+		buf, leaf, err := w.keys.Append(w.buf, w.First+w.count+uint64(len(good)), one.record, &l.packer)
 		if err != nil {
 			one.done <- result{err: err}
 			continue
@@ -68,12 +69,12 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 	l.mu.Lock()
 	for _, g := range good {
 		w.leaves = append(w.leaves, g.leaf)
-		w.tags = append(w.tags, index.Entry{Tag: w.keys.tag(g.record.Tag), Seq: w.first + w.count})
-		g.done <- result{proof: Appended{log: l.id, seq: w.first + w.count, leaf: g.leaf, done: true}}
+		w.tags = append(w.tags, index.Entry{Tag: w.keys.Tag(g.record.Tag), Seq: w.First + w.count})
+		g.done <- result{proof: Appended{log: l.id, seq: w.First + w.count, leaf: g.leaf, done: true}}
 		w.count++
 	}
 	w.size += int64(len(w.buf))
-	l.next = w.first + w.count
+	l.next = w.First + w.count
 	l.mu.Unlock()
 	if w.size >= l.cfg.Size {
 		closed = l.closeOpen(ctx) || closed
@@ -97,7 +98,7 @@ func unavailable(err error) fault.Kind {
 
 // writable returns the open segment, or opens the next one.
 func (l *Log) writable(ctx context.Context) (w *writer, closed bool, err error) {
-	if l.open != nil && l.cfg.Now().Sub(l.open.opened) >= l.cfg.Age {
+	if l.open != nil && l.cfg.Now().Sub(l.open.Opened) >= l.cfg.Age {
 		closed = l.closeOpen(ctx)
 	}
 	if err := l.repair(ctx); err != nil {
@@ -123,14 +124,14 @@ func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 	if before := l.spans(); len(before) > 0 {
 		number = before[len(before)-1].Number + 1
 	}
-	w := &writer{header: header{log: l.id, number: number, first: l.next, opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
+	w := &writer{Header: frame.Header{Log: l.id, Number: number, First: l.next, Opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
 	var err error
 	if w.keys, err = l.newSegmentKey(ctx, number); err != nil {
 		l.breakDown(err)
 		return nil, err
 	}
 	name := segmentName(number, "seg")
-	head := w.encode()
+	head := w.Encode()
 	if w.file, err = l.cfg.FS.Create(name); err == nil {
 		if _, err = w.file.Write(head); err == nil {
 			err = w.file.Sync()
@@ -157,7 +158,7 @@ func (l *Log) breakDown(cause error) {
 	defer l.mu.Unlock()
 	if l.open != nil {
 		_ = l.open.file.Close() // its content is read back by repair
-		l.open.keys.wipe()
+		l.open.keys.Wipe()
 		l.open = nil
 	}
 	if !l.broken {
@@ -207,7 +208,7 @@ func (l *Log) mend(ctx context.Context) bool {
 
 // closeAged closes the open segment when its time is over.
 func (l *Log) closeAged(ctx context.Context) bool {
-	if l.open == nil || l.cfg.Now().Sub(l.open.opened) < l.cfg.Age {
+	if l.open == nil || l.cfg.Now().Sub(l.open.Opened) < l.cfg.Age {
 		return false
 	}
 	return l.closeOpen(ctx)
@@ -219,7 +220,7 @@ func (l *Log) closeOpen(context.Context) bool {
 	if w == nil {
 		return false
 	}
-	w.keys.wipe()
+	w.keys.Wipe()
 	err := w.file.Close()
 	if err == nil && w.count == 0 {
 		if err = l.drop(w); err == nil {
@@ -227,14 +228,14 @@ func (l *Log) closeOpen(context.Context) bool {
 		}
 	}
 	if err == nil {
-		err = l.finish(w.header, w.leaves, w.tags)
+		err = l.finish(w.Header, w.leaves, w.tags)
 	}
 	if err != nil {
 		l.breakDown(err)
 		return false
 	}
 	l.mu.Lock()
-	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.number, First: w.first, Count: w.count}, opened: w.opened, state: stateClosed})
+	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.Number, First: w.First, Count: w.count}, opened: w.Opened, state: stateClosed})
 	l.open = nil
 	l.mu.Unlock()
 	return true
@@ -243,7 +244,7 @@ func (l *Log) closeOpen(context.Context) bool {
 // drop removes an open segment that holds no record: a checkpoint speaks of one at least.
 func (l *Log) drop(w *writer) error {
 	for _, suffix := range []string{"seg", "key"} {
-		if err := l.cfg.FS.Remove(segmentName(w.number, suffix)); err != nil && !os.IsNotExist(err) {
+		if err := l.cfg.FS.Remove(segmentName(w.Number, suffix)); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}
@@ -258,16 +259,16 @@ func (l *Log) drop(w *writer) error {
 
 // finish writes index and hashes of a segment that will not be written again.
 // The hashes come last: a segment that has them is whole.
-func (l *Log) finish(h header, leaves [][32]byte, tags []index.Entry) error {
+func (l *Log) finish(h frame.Header, leaves [][32]byte, tags []index.Entry) error {
 	tree := tree(l.cfg.FS, l.spans()...)
 	defer tree.Close()
 	for i, leaf := range leaves {
-		if err := tree.Grow(h.first+uint64(i), leaf); err != nil {
+		if err := tree.Grow(h.First+uint64(i), leaf); err != nil {
 			return err
 		}
 	}
 	write := func(suffix string, octets []byte) error {
-		return folder.Publish(l.cfg.FS, segmentName(h.number, suffix), func(w io.Writer) error {
+		return folder.Publish(l.cfg.FS, segmentName(h.Number, suffix), func(w io.Writer) error {
 			_, err := w.Write(octets)
 			return err
 		})

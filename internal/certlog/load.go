@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -248,39 +249,39 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 	defer f.Close()
 	size := files[name]
 	if _, whole := files[segmentName(n, "hsh")]; whole {
-		h, count, end, err := scan(f, size, func(header, uint64, []byte) error { return nil })
-		if err == nil && (end != size || h.log != l.id || h.number != n || h.first != l.next) {
+		h, count, end, err := frame.Scan(f, size, func(frame.Header, uint64, []byte) error { return nil })
+		if err == nil && (end != size || h.Log != l.id || h.Number != n || h.First != l.next) {
 			err = fault.Newf(fault.Fatal, op, "%s was closed and does not fit any more", name)
 		}
-		return count, h.opened, err
+		return count, h.Opened, err
 	}
-	if size < headerLen {
+	if size < frame.HeaderLen {
 		return 0, time.Time{}, nil // the crash came before the first record
 	}
 	k, err := readKey(ctx, l.cfg.FS, l.cfg.Keys, l.id, n)
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	var leaves [][32]byte
 	var tags []index.Entry
-	h, count, end, err := scan(f, size, func(h header, seq uint64, sealed []byte) error {
-		r, err := k.open(seq, sealed)
+	h, count, end, err := frame.Scan(f, size, func(h frame.Header, seq uint64, sealed []byte) error {
+		r, err := k.Open(seq, sealed)
 		if err != nil {
 			return fault.New(fault.Fatal, op, err)
 		}
 		leaves = append(leaves, merkle.LeafHash(sealed))
-		tags = append(tags, index.Entry{Tag: k.tag(r.Tag), Seq: seq})
+		tags = append(tags, index.Entry{Tag: k.Tag(r.Tag), Seq: seq})
 		return nil
 	})
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	if h.log != l.id || h.number != n || h.first != l.next {
+	if h.Log != l.id || h.Number != n || h.First != l.next {
 		return 0, time.Time{}, fault.Newf(fault.Fatal, op, "%s belongs elsewhere", name)
 	}
 	if count == 0 {
-		return 0, h.opened, nil
+		return 0, h.Opened, nil
 	}
 	if end < size {
 		l.cfg.Log.Warn("certified log: a torn record was dropped", "log", l.cfg.Name, "segment", n, "octets", size-end, "records", count)
@@ -298,7 +299,7 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (co
 	if err != nil {
 		return 0, time.Time{}, fault.New(fault.Unavailable, op, err)
 	}
-	return count, h.opened, nil
+	return count, h.Opened, nil
 }
 
 func readCheckpoint(fs Folder, s Sealer, name string) (Checkpoint, [32]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -119,7 +120,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	if err != nil {
 		return nil, err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	name := segmentName(c.Segment, "idx")
 	if sum, err := fileHash(r.fs, name); err != nil || sum != c.Index {
 		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
@@ -133,7 +134,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	if err != nil {
 		return nil, err
 	}
-	seqs, err := index.LookUp(f, files[name], k.tag(tag))
+	seqs, err := index.LookUp(f, files[name], k.Tag(tag))
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 		if !wanted[seq] {
 			return nil
 		}
-		f, err := k.found(seq, append([]byte(nil), sealed...))
+		f, err := foundRecord(k, seq, append([]byte(nil), sealed...))
 		if err == nil && f.Record.Tag == tag { // 128 bits of a MAC may, in theory, collide
 			found = append(found, f)
 		}
@@ -162,11 +163,11 @@ func (r *Reader) scan(c Checkpoint, files map[string]int64, visit func(seq uint6
 		return fault.New(fault.Unavailable, "read "+name, err)
 	}
 	defer f.Close()
-	h, count, end, err := scan(f, files[name], func(_ header, seq uint64, sealed []byte) error { return visit(seq, sealed) })
+	h, count, end, err := frame.Scan(f, files[name], func(_ frame.Header, seq uint64, sealed []byte) error { return visit(seq, sealed) })
 	if err != nil {
 		return err
 	}
-	if h.log != r.log || h.number != c.Segment || h.first != c.First || count != c.Size-c.First || end != files[name] {
+	if h.Log != r.log || h.Number != c.Segment || h.First != c.First || count != c.Size-c.First || end != files[name] {
 		return fault.Newf(fault.Fatal, "read "+name, "it is not the segment that was sealed")
 	}
 	return nil
@@ -178,13 +179,13 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 	if err != nil {
 		return err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	files, err := r.fs.List()
 	if err != nil {
 		return err
 	}
 	return r.scan(c, files, func(seq uint64, sealed []byte) error {
-		f, err := k.found(seq, sealed)
+		f, err := foundRecord(k, seq, sealed)
 		if err != nil {
 			return err
 		}
@@ -192,12 +193,12 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 	})
 }
 
-func (k *keys) found(seq uint64, sealed []byte) (Found, error) {
-	key, err := k.record(seq)
+func foundRecord(k *frame.Keys, seq uint64, sealed []byte) (Found, error) {
+	key, err := k.Record(seq)
 	if err != nil {
 		return Found{}, err
 	}
-	record, err := Disclose(k.log, k.number, seq, key, sealed)
+	record, err := k.Open(seq, sealed)
 	return Found{Seq: seq, Record: record, Key: key, Sealed: sealed}, err
 }
 

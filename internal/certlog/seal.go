@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,23 +13,6 @@ import (
 	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
-
-// Hash is a SHA-256 value; its text is 64 hexadecimal digits.
-type Hash [32]byte
-
-// MarshalText returns 64 hexadecimal digits.
-func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
-
-// UnmarshalText reads what MarshalText writes; anything else is fault.Invalid.
-func (h *Hash) UnmarshalText(text []byte) error {
-	if len(text) != 2*len(h) {
-		return fault.Newf(fault.Invalid, "read hash", "%d digits", len(text))
-	}
-	if _, err := hex.Decode(h[:], text); err != nil {
-		return fault.New(fault.Invalid, "read hash", err)
-	}
-	return nil
-}
 
 // Checkpoint is a sealed tree head. Its JSON, in this order of members and
 // without blanks, is the payload that is signed.

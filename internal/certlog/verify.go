@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
@@ -230,7 +231,7 @@ func (v *verifier) segment(n uint64, last bool) *finding {
 func (v *verifier) unsealed(n uint64, last bool) *finding {
 	v.open = true
 	v.report.Unsealed++
-	if last && v.files[segmentName(n, "seg")] < headerLen {
+	if last && v.files[segmentName(n, "seg")] < frame.HeaderLen {
 		return nil // a crash came before its first record, or a log beside is about to write it
 	}
 	f, err := v.cfg.FS.Open(segmentName(n, "seg"))
@@ -238,11 +239,11 @@ func (v *verifier) unsealed(n uint64, last bool) *finding {
 		return &finding{err: err}
 	}
 	defer f.Close()
-	h, _, _, err := scan(f, min(v.files[segmentName(n, "seg")], headerLen), func(header, uint64, []byte) error { return nil })
+	h, _, _, err := frame.Scan(f, min(v.files[segmentName(n, "seg")], frame.HeaderLen), func(frame.Header, uint64, []byte) error { return nil })
 	if err != nil {
 		return problem(n, "it is not sealed, and %v", err)
 	}
-	if age := v.cfg.Now.Sub(h.opened); age > v.cfg.Patience {
+	if age := v.cfg.Now.Sub(h.Opened); age > v.cfg.Patience {
 		return problem(n, "it was opened %s ago and is not sealed", age.Round(time.Second))
 	}
 	return nil
@@ -323,7 +324,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 		return &finding{err: err}
 	}
 	defer f.Close()
-	h, count, end, err := scan(f, v.files[name], func(_ header, seq uint64, sealed []byte) error {
+	h, count, end, err := frame.Scan(f, v.files[name], func(_ frame.Header, seq uint64, sealed []byte) error {
 		if seq >= c.Size {
 			return nil
 		}
@@ -332,7 +333,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 	switch {
 	case err != nil:
 		return problem(n, "%v", err)
-	case h.log != c.Log || h.number != n || h.first != c.First:
+	case h.Log != c.Log || h.Number != n || h.First != c.First:
 		return problem(n, "%s is another segment's", name)
 	case count < c.Size-c.First:
 		return problem(n, "record %d is damaged or missing", c.First+count)
