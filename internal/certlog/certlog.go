@@ -101,14 +101,14 @@ type Config struct {
 	Random  io.Reader
 	Log     *slog.Logger
 	Closed  func(Checkpoint) // called after each seal; may be nil
-	Trimmed func(Trim)       // called when recovery dropped octets; may be nil
+	Trimmed func(Trim)       // called when recovery dropped or mended something; may be nil
 }
 
-// Trim says that recovery found octets after the last whole record of a
-// segment, which a crash leaves behind, and dropped them.
+// Trim says what recovery found in a segment without a checkpoint.
 type Trim struct {
 	Segment uint64
-	Octets  int64
+	Octets  int64 // after the last whole record, dropped: a crash leaves them behind
+	Rebuilt bool  // its index was not the one its records make, which no crash does; it was made anew
 }
 
 // Appended proves that a record is durable. Only Append makes one that is not zero.
@@ -224,6 +224,7 @@ func (l *Log) Run(ctx context.Context) error {
 			l.closeOpen(ctx)
 			close(done)
 		case <-tick.C:
+			l.look()
 			if l.mend(ctx) || l.closeAged(ctx) {
 				notify(kick)
 			}
@@ -280,6 +281,7 @@ type Status struct {
 	ID       ID        `json:"id"`
 	Name     string    `json:"name"`
 	Records  uint64    `json:"records"`         // in the log, destroyed ones included
+	Sealed   uint64    `json:"sealed"`          // of them, in the tree of the last checkpoint
 	Segments int       `json:"segments"`        // closed
 	Unsealed int       `json:"unsealed"`        // closed, without a checkpoint
 	Pending  int       `json:"pending"`         // sealed, without a time-stamp
@@ -298,6 +300,9 @@ func (l *Log) Status() Status {
 			s.Unsealed++
 		case stateSealed:
 			s.Pending++
+		}
+		if g.state >= stateSealed {
+			s.Sealed = g.First + g.Count
 		}
 		if g.state < stateStamped && s.Oldest.IsZero() {
 			s.Oldest = g.opened

@@ -77,6 +77,8 @@ type bench struct {
 	seal  stamper
 	rnd   io.Reader
 	trims int
+
+	rebuilt int
 }
 
 func newBench(t testing.TB) *bench {
@@ -85,7 +87,13 @@ func newBench(t testing.TB) *bench {
 
 func (b *bench) config(fs FS) Config {
 	return Config{Name: "test", FS: fs, Keys: vault{}, Sealer: &b.seal, Age: time.Hour, Size: 4096,
-		Now: b.clock.now, Random: b.rnd, Trimmed: func(Trim) { b.trims++ }}
+		Now: b.clock.now, Random: b.rnd, Trimmed: func(t Trim) {
+			if t.Rebuilt {
+				b.rebuilt++
+				return
+			}
+			b.trims++
+		}}
 }
 
 // put commits records at once, as one batch, and returns what was answered.

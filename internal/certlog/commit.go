@@ -2,12 +2,12 @@ package certlog
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"io"
+	"hash"
 	"os"
 	"time"
 
-	"custode/internal/certlog/folder"
 	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
@@ -19,6 +19,7 @@ type writer struct {
 	frame.Header
 	keys   *frame.Keys
 	file   File
+	sum    hash.Hash // SHA-256 of what was written
 	count  uint64
 	size   int64
 	leaves [][32]byte
@@ -66,6 +67,7 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 		}
 		return closed
 	}
+	w.sum.Write(w.buf)
 	l.mu.Lock()
 	for _, g := range good {
 		w.leaves = append(w.leaves, g.leaf)
@@ -147,7 +149,8 @@ func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 		l.breakDown(err)
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	w.size = int64(len(head))
+	w.size, w.sum = int64(len(head)), sha256.New()
+	w.sum.Write(head)
 	return w, nil
 }
 
@@ -227,15 +230,20 @@ func (l *Log) closeOpen(context.Context) bool {
 			return false
 		}
 	}
+	var made parts
 	if err == nil {
-		err = l.finish(w.Header, w.leaves, w.tags)
+		made, err = l.derive(w.Header, w.leaves, w.tags)
+	}
+	if err == nil {
+		made.sums.file = Hash(w.sum.Sum(nil))
+		err = l.publish(w.Number, made)
 	}
 	if err != nil {
 		l.breakDown(err)
 		return false
 	}
 	l.mu.Lock()
-	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.Number, First: w.First, Count: w.count}, opened: w.Opened, state: stateClosed})
+	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.Number, First: w.First, Count: w.count}, opened: w.Opened, state: stateClosed, sums: made.sums})
 	l.open = nil
 	l.mu.Unlock()
 	return true
@@ -257,30 +265,82 @@ func (l *Log) drop(w *writer) error {
 	return nil
 }
 
-// finish writes index and hashes of a segment that will not be written again.
-// The hashes come last: a segment that has them is whole.
-func (l *Log) finish(h frame.Header, leaves [][32]byte, tags []index.Entry) error {
-	tree := tree(l.cfg.FS, l.spans()...)
-	defer tree.Close()
-	for i, leaf := range leaves {
-		if err := tree.Grow(h.First+uint64(i), leaf); err != nil {
-			return err
+// look makes sure that the open segment is still in the folder: what is written
+// to a file without a name is durable nowhere.
+func (l *Log) look() {
+	if l.open == nil {
+		return
+	}
+	name := segmentName(l.open.Number, "seg")
+	f, err := l.cfg.FS.Open(name)
+	if err == nil {
+		defer f.Close()
+		var last [1]byte
+		if _, err = f.ReadAt(last[:], l.open.size-1); err == nil {
+			return
 		}
 	}
-	write := func(suffix string, octets []byte) error {
-		return folder.Publish(l.cfg.FS, segmentName(h.Number, suffix), func(w io.Writer) error {
-			_, err := w.Write(octets)
-			return err
-		})
+	l.breakDown(fmt.Errorf("%s was removed or shortened while it is written: %w", name, err))
+}
+
+// sums is what a checkpoint says of a segment's files. It comes from what was
+// written, or at a start from the decrypted records, never from files that
+// somebody may have changed since.
+type sums struct{ file, index, root Hash }
+
+// parts is what belongs beside a segment's records.
+type parts struct {
+	idx, hsh []byte
+	sums     sums // without file
+}
+
+// derive makes the index, the tree's hashes and the root from the records.
+func (l *Log) derive(h frame.Header, leaves [][32]byte, tags []index.Entry) (parts, error) {
+	tree := tree(l.cfg.FS, l.spans()...)
+	defer tree.Close()
+	if err := l.sameTree(tree); err != nil {
+		return parts{}, err
 	}
-	if err := write("idx", index.Encode(tags)); err != nil {
+	for i, leaf := range leaves {
+		if err := tree.Grow(h.First+uint64(i), leaf); err != nil {
+			return parts{}, err
+		}
+	}
+	root, err := tree.Root(h.First + uint64(len(leaves)))
+	if err != nil {
+		return parts{}, err
+	}
+	p := parts{idx: index.Encode(tags), hsh: make([]byte, 0, len(tree.Tail)*32)}
+	for _, t := range tree.Tail {
+		p.hsh = append(p.hsh, t[:]...)
+	}
+	p.sums.index, p.sums.root = sha256.Sum256(p.idx), root
+	return p, nil
+}
+
+// sameTree checks that the stored hashes on which the next ones will stand make
+// the last root that is known.
+func (l *Log) sameTree(tree *merkle.Hashes) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segments) == 0 {
+		return nil
+	}
+	last := l.segments[len(l.segments)-1]
+	root, err := tree.Root(last.First + last.Count)
+	if err == nil && Hash(root) != last.sums.root {
+		err = fault.Newf(fault.Fatal, "continue the tree", "the stored hashes do not make the root of segment %d any more", last.Number)
+	}
+	return err
+}
+
+// publish writes index and hashes of a segment that will not be written again.
+// The hashes come last: a segment that has them is whole.
+func (l *Log) publish(number uint64, p parts) error {
+	if err := l.put(segmentName(number, "idx"), p.idx); err != nil {
 		return err
 	}
-	octets := make([]byte, 0, len(tree.Tail)*32)
-	for _, t := range tree.Tail {
-		octets = append(octets, t[:]...)
-	}
-	return write("hsh", octets)
+	return l.put(segmentName(number, "hsh"), p.hsh)
 }
 
 // spans lists the closed segments.

@@ -98,7 +98,7 @@ func (r *Reader) Destroyed(segment uint64) bool { return r.gone[segment] }
 // numbers of destroyed segments of that interval, which it cannot speak for.
 func (r *Reader) Find(ctx context.Context, w Wrapper, tag string, from, to time.Time) (found []Found, destroyed []uint64, err error) {
 	for _, c := range r.points {
-		if !c.Sealed.After(from) || !c.Opened.Before(to) {
+		if !c.Overlaps(from, to) {
 			continue
 		}
 		if r.gone[c.Segment] {

@@ -48,6 +48,17 @@ func ParseCheckpoint(payload []byte) (Checkpoint, error) {
 	return c, nil
 }
 
+// Overlaps reports whether records of the interval (to excluded) may lie in the
+// segment. The clock may have been set back while it was open, so either of its
+// times bounds either end.
+func (c Checkpoint) Overlaps(from, to time.Time) bool {
+	first, last := c.Opened, c.Sealed
+	if last.Before(first) {
+		first, last = last, first
+	}
+	return last.After(from) && first.Before(to)
+}
+
 // Encode returns the payload.
 func (c Checkpoint) Encode() ([]byte, error) { return json.Marshal(c) }
 
@@ -106,7 +117,7 @@ func (l *Log) sealAll(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 		if g.state == stateClosed {
-			sum, err := l.sealSegment(ctx, i, g, before)
+			sum, err := l.sealSegment(ctx, g, before)
 			if err != nil {
 				return err
 			}
@@ -131,24 +142,10 @@ func (l *Log) update(i int, g segment) {
 	}
 }
 
-func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]byte) ([32]byte, error) {
+func (l *Log) sealSegment(ctx context.Context, g segment, previous [32]byte) ([32]byte, error) {
 	c := Checkpoint{
-		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count,
-		Previous: previous, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
-	}
-	var err error
-	for _, part := range []struct {
-		suffix string
-		sum    *Hash
-	}{{"seg", &c.File}, {"idx", &c.Index}} {
-		if *part.sum, err = fileHash(l.cfg.FS, segmentName(g.Number, part.suffix)); err != nil {
-			return [32]byte{}, err
-		}
-	}
-	tree := tree(l.cfg.FS, l.spans()[:i+1]...)
-	defer tree.Close()
-	if c.Root, err = tree.Root(c.Size); err != nil {
-		return [32]byte{}, err
+		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count, Root: g.sums.root,
+		Previous: previous, File: g.sums.file, Index: g.sums.index, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
 	}
 	payload, err := c.Encode()
 	if err != nil {
@@ -206,9 +203,18 @@ func fileHash(fs Folder, name string) (Hash, error) {
 		return Hash{}, fault.New(fault.Unavailable, "hash "+name, err)
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, 1<<62)); err != nil {
+	sum, err := sectionHash(f, 1<<62)
+	if err != nil {
 		return Hash{}, fault.New(fault.Unavailable, "hash "+name, err)
+	}
+	return sum, nil
+}
+
+// sectionHash is the SHA-256 of a file's first octets.
+func sectionHash(f io.ReaderAt, size int64) (Hash, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, size)); err != nil {
+		return Hash{}, err
 	}
 	return Hash(sum.Sum(nil)), nil
 }

@@ -102,7 +102,7 @@ func (h Holds) Held() (func(certlog.Checkpoint) bool, error) {
 	return func(c certlog.Checkpoint) bool {
 		for _, one := range all {
 			// A record may be a little older than the segment it lies in.
-			if one.Released.IsZero() && c.Opened.Add(-margin).Before(one.To) && !c.Sealed.Before(one.From) {
+			if one.Released.IsZero() && c.Overlaps(one.From.Add(-time.Nanosecond), one.To.Add(margin)) {
 				return true
 			}
 		}
