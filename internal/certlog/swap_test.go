@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/internal/certlog/folder/foldertest"
 	"custode/internal/certlog/index"
 	"custode/internal/fault"
 )
@@ -13,10 +14,10 @@ const hour = time.Hour
 
 // closed makes a log with one closed segment that could not be sealed: three
 // records of one subject, two of another.
-func closed(t *testing.T) (*bench, *disk, *Log) {
+func closed(t *testing.T) (*bench, *foldertest.Disk, *Log) {
 	t.Helper()
 	b := newBench(t)
-	d := newDisk(1)
+	d := foldertest.NewDisk(1)
 	l, err := Open(t.Context(), b.config(d))
 	if err != nil {
 		t.Fatal(err)
@@ -30,15 +31,8 @@ func closed(t *testing.T) (*bench, *disk, *Log) {
 	return b, d, l
 }
 
-func (d *disk) octets(name string) []byte { return d.entries[name].data }
-
-func (d *disk) swap(name string, octets []byte) {
-	d.entries[name] = &inode{data: octets, safe: len(octets)}
-	d.durable[name] = d.entries[name]
-}
-
 // find returns how many of ada's records a search finds.
-func find(t *testing.T, b *bench, d *disk) (int, error) {
+func find(t *testing.T, b *bench, d *foldertest.Disk) (int, error) {
 	t.Helper()
 	r, err := NewReader(d, &b.seal)
 	if err != nil {
@@ -55,7 +49,7 @@ func TestIndexSwappedBeforeTheSeal(t *testing.T) {
 	for name, restart := range map[string]bool{"running": false, "restarted": true} {
 		t.Run(name, func(t *testing.T) {
 			b, d, l := closed(t)
-			good := d.octets("000000000001.idx")
+			good := d.Entries["000000000001.idx"].Data
 			var less []byte
 			var k *[index.TagLen]byte
 			for i := 0; i+24 <= len(good); i += 24 {
@@ -65,7 +59,7 @@ func TestIndexSwappedBeforeTheSeal(t *testing.T) {
 				}
 				less = append(less, good[i:i+24]...)
 			}
-			d.swap("000000000001.idx", less)
+			d.Swap("000000000001.idx", less)
 			if restart {
 				var err error
 				if l, err = Open(t.Context(), b.config(d)); err != nil {
@@ -92,9 +86,9 @@ func TestIndexSwappedBeforeTheSeal(t *testing.T) {
 // TestSegmentSwappedBeforeTheSeal: what is sealed is what was written.
 func TestSegmentSwappedBeforeTheSeal(t *testing.T) {
 	b, d, l := closed(t)
-	seg := d.octets("000000000001.seg")
+	seg := d.Entries["000000000001.seg"].Data
 	want := l.segments[0].sums.file
-	d.swap("000000000001.seg", seg[:len(seg)-100])
+	d.Swap("000000000001.seg", seg[:len(seg)-100])
 	if err := l.sealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +98,14 @@ func TestSegmentSwappedBeforeTheSeal(t *testing.T) {
 	}
 	// At a start, a closed segment that lost something is fatal.
 	b, d, _ = closed(t)
-	seg = d.octets("000000000001.seg")
-	d.swap("000000000001.seg", seg[:len(seg)-100])
+	seg = d.Entries["000000000001.seg"].Data
+	d.Swap("000000000001.seg", seg[:len(seg)-100])
 	if _, err := Open(t.Context(), b.config(d)); !fault.Is(err, fault.Fatal) {
 		t.Errorf("opened: %v", err)
 	}
 	b, d, _ = closed(t)
-	hsh := d.octets("000000000001.hsh")
-	d.swap("000000000001.hsh", append(append([]byte{}, hsh[32:]...), hsh[:32]...))
+	hsh := d.Entries["000000000001.hsh"].Data
+	d.Swap("000000000001.hsh", append(append([]byte{}, hsh[32:]...), hsh[:32]...))
 	if _, err := Open(t.Context(), b.config(d)); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "closed") {
 		t.Errorf("opened with other hashes: %v", err)
 	}
@@ -124,12 +118,12 @@ func TestTreeChangedUnderTheLog(t *testing.T) {
 	if err := l.sealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	hsh := append([]byte{}, d.octets("000000000001.hsh")...)
+	hsh := append([]byte{}, d.Entries["000000000001.hsh"].Data...)
 	for i := range hsh {
 		hsh[i] ^= 1
 	}
 	put(l, record(9))
-	d.swap("000000000001.hsh", hsh)
+	d.Swap("000000000001.hsh", hsh)
 	l.closeOpen(t.Context())
 	if err := l.sealAll(t.Context()); err == nil && l.Status().Segments == 2 {
 		t.Error("a root was sealed over hashes that were changed")
@@ -140,7 +134,7 @@ func TestTreeChangedUnderTheLog(t *testing.T) {
 // TestOpenSegmentRemoved: the records that follow would be durable nowhere.
 func TestOpenSegmentRemoved(t *testing.T) {
 	b := newBench(t)
-	d := newDisk(1)
+	d := foldertest.NewDisk(1)
 	l, err := Open(t.Context(), b.config(d))
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +144,7 @@ func TestOpenSegmentRemoved(t *testing.T) {
 	if l.Status().Broken {
 		t.Fatal("broken for no reason")
 	}
-	delete(d.entries, "000000000001.seg")
+	delete(d.Entries, "000000000001.seg")
 	l.look()
 	if !l.Status().Broken {
 		t.Fatal("the open segment was removed, and the log goes on")
@@ -165,7 +159,7 @@ func TestOpenSegmentRemoved(t *testing.T) {
 // searched, and held, for the time after it.
 func TestClockSetBack(t *testing.T) {
 	b := newBench(t)
-	d := newDisk(1)
+	d := foldertest.NewDisk(1)
 	l, err := Open(t.Context(), b.config(d))
 	if err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ type Night struct {
 }
 
 // New makes a Keeper; nothing is opened.
-func New(c Config) *Keeper { return &Keeper{Config: c, Holds: NewHolds(c.Dir)} }
+func New(c Config) *Keeper { return &Keeper{Config: c, Holds: NewHolds(certlog.Dir(c.Dir))} }
 
 // Last returns the result of the last nightly work; zero before the first.
 func (k *Keeper) Last() Night {

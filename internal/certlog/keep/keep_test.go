@@ -15,6 +15,7 @@ import (
 
 	"custode/internal/certlog"
 	"custode/internal/certlog/certlogtest"
+	"custode/internal/certlog/folder/foldertest"
 	"custode/internal/fault"
 	"custode/simulators/tsasim"
 )
@@ -136,7 +137,8 @@ func TestNext(t *testing.T) {
 }
 
 func TestHoldsRefuse(t *testing.T) {
-	h := NewHolds(t.TempDir())
+	dir := t.TempDir()
+	h := NewHolds(certlog.Dir(dir))
 	if _, err := h.List(); !fault.Is(err, fault.Fatal) {
 		t.Errorf("no file: %v", err)
 	}
@@ -150,10 +152,49 @@ func TestHoldsRefuse(t *testing.T) {
 	if _, err := h.Release(1, "b", now); !fault.Is(err, fault.NotFound) {
 		t.Errorf("no hold: %v", err)
 	}
-	if err := os.WriteFile(h.path(), []byte(`[{"number":2}]`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, holdsName), []byte(`[{"number":2}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Held(); !fault.Is(err, fault.Fatal) {
 		t.Errorf("a hold was taken out: %v", err)
+	}
+}
+
+// TestHoldsSurvive cuts the power at, and lets fail, each call of writing holds: the
+// list is always whole, and what was promised is in it.
+func TestHoldsSurvive(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for _, cut := range []bool{true, false} {
+		for at := 1; ; at++ {
+			d := foldertest.NewDisk(uint64(at))
+			if cut {
+				d.CrashAt = at
+			} else {
+				d.FailAt[at] = true
+			}
+			h := NewHolds(d)
+			begun := h.Begin() == nil
+			added, released := 0, 0
+			for range 3 {
+				if one, err := h.Add(Hold{From: now, To: now.Add(time.Hour), Case: "1", Reason: "r", By: "b"}); err == nil {
+					added = one.Number
+				}
+			}
+			if _, err := h.Release(1, "b", now); err == nil {
+				released = 1
+			}
+			over := d.Calls < at
+			all, err := NewHolds(d.Reboot()).List()
+			if begun && err != nil {
+				t.Fatalf("call %d, cut %t: %v", at, cut, err)
+			}
+			if len(all) < added || released == 1 && all[0].Released.IsZero() {
+				t.Fatalf("call %d, cut %t: %d of %d holds, released %d: %+v", at, cut, len(all), added, released, all)
+			}
+			if over {
+				t.Logf("%d calls", at)
+				break
+			}
+		}
 	}
 }
