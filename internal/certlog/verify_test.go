@@ -29,6 +29,7 @@ type house struct {
 	notar *notary.Notary
 	stop  func()
 	log   *certlog.Log
+	name  string // of the log
 }
 
 func newHouse(t *testing.T) *house {
@@ -38,7 +39,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = authority.Close() })
-	h := &house{t: t, dir: t.TempDir(), tsa: authority, notar: certlogtest.Notary(t, authority)}
+	h := &house{t: t, name: "transactions", dir: t.TempDir(), tsa: authority, notar: certlogtest.Notary(t, authority)}
 	t.Cleanup(func() {
 		if h.stop != nil {
 			h.stop()
@@ -48,7 +49,7 @@ func newHouse(t *testing.T) *house {
 }
 
 func (h *house) config() certlog.Config {
-	return certlog.Config{Name: "transactions", FS: certlog.Dir(h.dir), Keys: certlogtest.Keys{}, Sealer: h.notar,
+	return certlog.Config{Name: h.name, FS: certlog.Dir(h.dir), Keys: certlogtest.Keys{}, Sealer: h.notar,
 		Age: time.Hour, Size: 1 << 20, Now: time.Now, Random: rand.Reader}
 }
 
@@ -81,9 +82,13 @@ func (h *house) seal() {
 	}
 }
 
+func (h *house) judgement() certlog.VerifyConfig {
+	return certlog.VerifyConfig{FS: certlog.Dir(h.dir), Judge: &notary.Notary{Pinned: h.notar.Pinned, Roots: h.notar.Roots}, Now: time.Now(), Patience: time.Hour}
+}
+
 func (h *house) verify(witness ...certlog.Claim) certlog.Report {
 	h.t.Helper()
-	cfg := certlog.VerifyConfig{FS: certlog.Dir(h.dir), Judge: &notary.Notary{Pinned: h.notar.Pinned, Roots: h.notar.Roots}, Now: time.Now(), Patience: time.Hour}
+	cfg := h.judgement()
 	for _, w := range witness {
 		c, err := certlog.ParseCheckpoint(w.Payload)
 		if err != nil {
@@ -389,4 +394,122 @@ func TestWitness(t *testing.T) {
 	if r := h.verify(claim); r.Problem == nil || r.Problem.Segment != 3 || !strings.Contains(r.Problem.What, "another checkpoint") {
 		t.Errorf("another history: %v", r.Problem)
 	}
+}
+
+// named verifies and wants the first divergence to be in the segment and to say that.
+func (h *house) named(cfg certlog.VerifyConfig, segment uint64, want string) {
+	h.t.Helper()
+	r, err := certlog.Verify(cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if r.Problem == nil || r.Problem.Segment != segment || !strings.Contains(r.Problem.What, want) {
+		h.t.Errorf("got %v, want segment %d and something about %q", r.Problem, segment, want)
+	}
+}
+
+// TestDestructionIsJudged: what destroys segments must be sealed, stamped and
+// there, and a witness that was told of it misses it in an old copy.
+func TestDestructionIsJudged(t *testing.T) {
+	h := newHouse(t)
+	h.open()
+	for range 3 {
+		h.append(5)
+		h.seal()
+	}
+	old := map[string][]byte{}
+	for _, s := range []string{"seg", "key", "idx"} {
+		for n := 1; n <= 2; n++ {
+			old[h.path(n, s)] = h.read(h.path(n, s))
+		}
+	}
+	third, err := certlog.ParseCheckpoint(h.payload(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := h.log.Destroy(t.Context(), third.Sealed, "test", nil)
+	if err != nil || len(d.Segments) != 2 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	h.stop()
+	cfg := h.judgement()
+	if r, err := certlog.Verify(cfg); err != nil || r.Problem != nil || r.Destroyed != 10 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	name := filepath.Join(h.dir, "destroyed-000000000002.p7m")
+	statement := h.read(name)
+	if err := cfg.AddWitness("auditor", certlog.Dir(h.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := certlog.Verify(cfg); err != nil || r.Problem != nil || len(cfg.Told) != 1 {
+		t.Fatalf("an honest witness: %+v, %v", r, err)
+	}
+	bare, err := h.notar.Seal(t.Context(), mustOpen(t, h.notar, statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(name, bare)
+	h.named(h.judgement(), 1, "is not time-stamped")
+	h.write(name, graft(t, h.notar, h.tsa, bare, func(s *tsasim.TSA) { s.Misbehave(tsasim.OtherRoot) }, nil))
+	h.named(h.judgement(), 1, "is not good")
+	h.remove(name)
+	h.named(h.judgement(), 1, "no sealed statement")
+	for path, octets := range old { // a copy from before
+		h.write(path, octets)
+	}
+	if r := h.verify(); r.Problem != nil {
+		t.Errorf("an old copy is consistent in itself: %v", r.Problem)
+	}
+	h.named(cfg, 1, "holds the statement that it was destroyed")
+}
+
+func mustOpen(t *testing.T, n *notary.Notary, sealed []byte) []byte {
+	t.Helper()
+	payload, err := n.Open(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return payload
+}
+
+// TestFloor: fewer sealed records than are known elsewhere are a divergence.
+func TestFloor(t *testing.T) {
+	h := newHouse(t)
+	h.fill()
+	cfg := h.judgement()
+	cfg.Floor = 15
+	if r, err := certlog.Verify(cfg); err != nil || r.Problem != nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, s := range []string{"seg", "key", "idx", "hsh", "p7m"} {
+		h.remove(h.path(3, s))
+	}
+	h.named(cfg, 3, "10 sealed records are here, 15 are known")
+}
+
+// TestLetters: a box into which anybody can put letters is a witness; only good
+// seals of this log count.
+func TestLetters(t *testing.T) {
+	h, other, another := newHouse(t), newHouse(t), newHouse(t)
+	h.fill()
+	other.notar, other.name = h.notar, "security"
+	other.fill()
+	another.notar = h.notar
+	another.fill()
+	read := func(x *house, n int) []byte { return x.read(x.path(n, "p7m")) }
+	box := [][]byte{read(h, 1), read(h, 3), read(other, 1), read(other, 3), []byte("not a seal")}
+	cfg := h.judgement()
+	if bad := cfg.AddLetters("auditor's box", box); bad != 1 {
+		t.Errorf("%d bad seals", bad)
+	}
+	if r, err := certlog.Verify(cfg); err != nil || r.Problem != nil {
+		t.Fatalf("an honest box: %+v, %v", r.Problem, err)
+	}
+	replaced := h.judgement() // the folder was made anew under the same name
+	replaced.AddLetters("auditor's box", [][]byte{read(another, 2)})
+	h.named(replaced, 2, "auditor's box holds another checkpoint")
+	for _, s := range []string{"seg", "key", "idx", "hsh", "p7m"} {
+		h.remove(h.path(3, s))
+	}
+	h.named(cfg, 3, "auditor's box holds its checkpoint, this folder does not")
 }

@@ -49,6 +49,7 @@ type Config struct {
 	Patience                     time.Duration
 	Hour                         int // of the nightly verification
 	WitnessFolders, WitnessURLs  []string
+	Mails                        []witness.Mail
 	HTTP                         *http.Client
 	Floors                       Floors
 	Random                       io.Reader
@@ -107,12 +108,16 @@ func (j *Journals) open(ctx context.Context, name string) (err error) {
 		return err
 	}
 	k.Pusher = witness.New(witness.Config{Name: name, FS: certlog.Dir(k.Dir), Folders: c.WitnessFolders, URLs: c.WitnessURLs, HTTP: c.HTTP,
-		State: filepath.Join(c.State, "witness-"+name+".json"), Pause: time.Minute, Patience: c.Patience, Now: c.Now, Log: c.Log})
+		Mails: c.Mails, State: certlog.Dir(c.State), Pause: time.Minute, Patience: c.Patience, Now: c.Now, Log: c.Log})
 	k.Log, err = certlog.Open(ctx, certlog.Config{Name: name, FS: certlog.Dir(k.Dir), Keys: c.Keys, Escrow: c.Escrow, Sealer: c.Notary,
 		Age: c.Age, Size: c.Size, Floor: floor, Now: c.Now, Random: c.Random, Log: c.Log,
 		Closed: func(certlog.Checkpoint) { k.Pusher.Kick() },
 		Trimmed: func(t certlog.Trim) {
-			j.later(Event{What: "log-trimmed", Detail: fmt.Sprintf("%s: segment %d ended with %d octets of a torn record", name, t.Segment, t.Octets)})
+			e := Event{What: "log-trimmed", Detail: fmt.Sprintf("%s: segment %d ended with %d octets of a torn record", name, t.Segment, t.Octets)}
+			if t.Rebuilt {
+				e = Event{What: "log-mended", Detail: fmt.Sprintf("%s: the index of segment %d was changed before it was sealed; it was made anew", name, t.Segment)}
+			}
+			j.later(e)
 		}})
 	if err != nil {
 		return err
@@ -122,7 +127,7 @@ func (j *Journals) open(ctx context.Context, name string) (err error) {
 		retention = c.SecurityRetention
 	}
 	k.Keeper = keep.New(keep.Config{Name: name, Log: k.Log, Dir: k.Dir, Judge: c.Notary, Age: c.Age, Retention: retention, Patience: c.Patience,
-		Witnesses: c.WitnessFolders, Hour: c.Hour, Now: c.Now, Slog: c.Log,
+		Witnesses: c.WitnessFolders, Hour: c.Hour, Now: c.Now, Slog: c.Log, Destroyed: k.Pusher.Destroyed,
 		Tell: func(ctx context.Context, what, detail string) error {
 			return j.Security.Act(ctx, Event{What: what, Detail: detail})
 		}})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	"custode/internal/certlog"
@@ -34,10 +35,13 @@ const (
 
 // Holds are the holds of one log. The file is always there once the log holds
 // something: without it nothing is destroyed.
-type Holds struct{ fs folder.FS }
+type Holds struct {
+	fs   folder.FS
+	turn *sync.Mutex // one change at a time
+}
 
 // NewHolds returns the holds of the log in that folder.
-func NewHolds(fs folder.FS) Holds { return Holds{fs} }
+func NewHolds(fs folder.FS) Holds { return Holds{fs, &sync.Mutex{}} }
 
 // Begin makes an empty list for a log that holds nothing yet.
 func (h Holds) Begin() error {
@@ -78,6 +82,8 @@ func (h Holds) Add(one Hold) (Hold, error) {
 	if !one.To.After(one.From) || one.Case == "" || one.Reason == "" || one.By == "" {
 		return Hold{}, fault.Newf(fault.Invalid, "hold records", "an interval, a case, a reason and a name are needed")
 	}
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	all, err := h.List()
 	if err != nil {
 		return Hold{}, err
@@ -88,6 +94,8 @@ func (h Holds) Add(one Hold) (Hold, error) {
 
 // Release ends a hold; fault.NotFound.
 func (h Holds) Release(number int, by string, at time.Time) (Hold, error) {
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	all, err := h.List()
 	if err != nil {
 		return Hold{}, err

@@ -34,6 +34,8 @@ type Config struct {
 	// Tell keeps what was found or done in the security log. An error keeps a
 	// destruction from being carried out.
 	Tell func(ctx context.Context, what, detail string) error
+	// Destroyed is called when a statement of destruction was written; may be nil.
+	Destroyed func()
 }
 
 // Keeper looks after one log.
@@ -146,7 +148,7 @@ func (k *Keeper) tell(ctx context.Context, what, detail string) {
 
 // Verify verifies the log as it stands, against its witnesses' folders too.
 func (k *Keeper) Verify(ctx context.Context) (certlog.Report, error) {
-	cfg := certlog.VerifyConfig{FS: certlog.Dir(k.Dir), Judge: k.Judge, Now: k.Now(), Patience: k.Age + k.Patience}
+	cfg := certlog.VerifyConfig{FS: certlog.Dir(k.Dir), Judge: k.Judge, Now: k.Now(), Patience: k.Age + k.Patience, Floor: k.Log.Status().Sealed}
 	for _, folder := range k.Witnesses {
 		if err := cfg.AddWitness(folder, certlog.Dir(filepath.Join(folder, k.Name))); err != nil {
 			if fault.Is(err, fault.Invalid) {
@@ -201,6 +203,9 @@ func (k *Keeper) Destroy(ctx context.Context, reason string, before time.Time) (
 		err = failed
 	}
 	if d != nil {
+		if k.Destroyed != nil {
+			k.Destroyed()
+		}
 		k.Slog.Info("certified log: segments destroyed", "log", k.Name, "segments", len(d.Segments), "from record", d.First, "to record", d.Size-1)
 	}
 	return d, err

@@ -127,6 +127,22 @@ func TestDivergence(t *testing.T) {
 	}
 }
 
+// TestEndRemoved: a running log knows what it sealed, without any witness.
+func TestEndRemoved(t *testing.T) {
+	k, dir, _, told := kept(t)
+	for _, suffix := range []string{"seg", "key", "idx", "hsh", "p7m"} {
+		if err := os.Remove(filepath.Join(dir, "000000000002."+suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := k.Night(t.Context()); n.Verified || !strings.Contains(n.Problem, "segment 2: 1 sealed records are here, 2 are known") {
+		t.Errorf("%+v", n)
+	}
+	if !slices.Equal(*told, []string{"log-diverges"}) {
+		t.Errorf("told %v", *told)
+	}
+}
+
 func TestNext(t *testing.T) {
 	day := time.Date(2026, 11, 22, 2, 59, 0, 0, time.UTC)
 	for after, want := range map[time.Duration]time.Duration{0: time.Minute, time.Minute: 24*time.Hour + time.Minute, 2 * time.Minute: 24*time.Hour + time.Minute} {
