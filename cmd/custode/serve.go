@@ -163,7 +163,8 @@ func (a *appliance) close() {
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	var err error
-	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log,
+		Phone: a.db.Phone, Queue: a.queue})
 	if err != nil {
 		return err
 	}

@@ -98,6 +98,7 @@ var homes = []struct {
 	// the pages use its constants.
 	{"net/http", []string{"authcore/web", "authcore/registry", "authcore/session/backchannel", "internal/certlog/tsa", "internal/certlog/witness",
 		"internal/journal", "internal/conformance", "internal/metrics", "simulators", "cmd"}},
+	{"net/smtp", []string{"internal/certlog/witness/mail"}},
 	{"html/template", []string{"authcore/web", "internal/certlog/attest", "simulators"}},
 	{"github.com/smallstep/pkcs7", []string{"internal/certlog/cades", "internal/certlog/tsa"}},
 	{"github.com/digitorus/timestamp", []string{"simulators/tsasim"}}, // it verifies less than we must

@@ -32,6 +32,7 @@ type Reader struct {
 	log    ID
 	points []Checkpoint
 	gone   map[uint64]bool // segments without N.seg
+	rest   []uint64        // segments without a checkpoint
 }
 
 // NewReader reads and verifies the checkpoints of the folder, and that each
@@ -59,7 +60,11 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 	for _, n := range numbers {
 		_, stamped := files[segmentName(n, "p7m")]
 		if _, ok := files[segmentName(n, "bes")]; !ok && !stamped {
-			break // not sealed yet
+			r.rest = append(r.rest, n)
+			continue
+		}
+		if len(r.rest) > 0 {
+			return nil, fault.Newf(fault.Fatal, op, "segment %d is sealed, one before it is not", n)
 		}
 		sealed, err := readSeal(fs, n)
 		if err != nil {
@@ -89,6 +94,10 @@ func (r *Reader) Log() ID { return r.log }
 
 // Checkpoints returns the checkpoints, oldest first. It must not be changed.
 func (r *Reader) Checkpoints() []Checkpoint { return r.points }
+
+// Unsealed returns the numbers of the segments that have no checkpoint: open ones,
+// and what a crash left.
+func (r *Reader) Unsealed() []uint64 { return r.rest }
 
 // Destroyed reports whether the segment's records are no longer there.
 func (r *Reader) Destroyed(segment uint64) bool { return r.gone[segment] }
@@ -191,6 +200,40 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 		}
 		return visit(f)
 	})
+}
+
+// EachUnsealed is Each for a segment without a checkpoint, up to its last whole
+// record: they are authentic, and nothing proves that they are all.
+func (r *Reader) EachUnsealed(ctx context.Context, w Wrapper, segment uint64, visit func(Found) error) error {
+	files, err := r.fs.List()
+	if err != nil {
+		return err
+	}
+	name := segmentName(segment, "seg")
+	if files[name] < frame.HeaderLen {
+		return nil // a crash came before its first record
+	}
+	k, err := readKey(ctx, r.fs, w, r.log, segment)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	f, err := r.fs.Open(name)
+	if err != nil {
+		return fault.New(fault.Unavailable, "read "+name, err)
+	}
+	defer f.Close()
+	_, _, _, err = frame.Scan(f, files[name], func(h frame.Header, seq uint64, sealed []byte) error {
+		if h.Log != r.log || h.Number != segment {
+			return fault.Newf(fault.Fatal, "read "+name, "it is another segment's")
+		}
+		one, err := foundRecord(k, seq, sealed)
+		if err != nil {
+			return err
+		}
+		return visit(one)
+	})
+	return err
 }
 
 func foundRecord(k *frame.Keys, seq uint64, sealed []byte) (Found, error) {

@@ -94,12 +94,18 @@ func next(now time.Time, hour int) time.Time {
 	return t
 }
 
+// Overdue reports whether a seal or a time-stamp is missing for longer than it may.
+func (k *Keeper) Overdue() bool {
+	s := k.Log.Status()
+	return !s.Oldest.IsZero() && k.Now().Sub(s.Oldest) > k.Age+k.Patience
+}
+
 func (k *Keeper) overdue() {
 	s := k.Log.Status()
 	if s.Broken {
 		k.Slog.Error("certified log cannot be written: no login ends", "log", k.Name)
 	}
-	if !s.Oldest.IsZero() && k.Now().Sub(s.Oldest) > k.Age+k.Patience {
+	if k.Overdue() {
 		k.Slog.Error("certified log: a seal or a time-stamp is overdue", "log", k.Name, "since", s.Oldest, "unsealed", s.Unsealed, "pending", s.Pending)
 	}
 }
