@@ -334,6 +334,9 @@ func (a *appliance) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := a.sessions.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("ends of sessions not swept; next try in a minute", "error", err)
+			}
 			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Error("sweep failed; next try in a minute", "error", err)
 			}

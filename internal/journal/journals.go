@@ -28,8 +28,10 @@ const (
 	SecurityLog    = "security"
 )
 
-// Floors remembers, outside the logs, how many records they hold.
+// Floors remembers, outside the logs, which they are and how many records they hold.
 type Floors interface {
+	// PinLog remembers the first identity it is told and returns the one it remembers.
+	PinLog(ctx context.Context, log, id string) (string, error)
 	Floor(ctx context.Context, log string) (uint64, error)
 	RaiseFloor(ctx context.Context, log string, records uint64) error
 }
@@ -121,6 +123,13 @@ func (j *Journals) open(ctx context.Context, name string) (err error) {
 		}})
 	if err != nil {
 		return err
+	}
+	pinned, err := c.Floors.PinLog(ctx, name, k.Log.ID().String())
+	if err != nil {
+		return err
+	}
+	if pinned != k.Log.ID().String() {
+		return fault.Newf(fault.Fatal, "open certified log "+name, "the folder holds the log %s, the database knows %s: another folder was put in its place", k.Log.ID(), pinned)
 	}
 	retention := c.Retention
 	if name == SecurityLog {
