@@ -168,6 +168,10 @@ func TestAttestation(t *testing.T) {
 		t.Error("the Response in the attestation is not the one the browser carried")
 	}
 	openssl(t, dir, l, "attestation")
+	if out, err := command(t, dir, "openssl", "cms", "-verify", "-cades", "-binary", "-inform", "DER", "-in", "report.pdf.p7s", "-content", "report.pdf",
+		"-CAfile", l.SealCertificate(), "-purpose", "any", "-out", "/dev/null"); err != nil {
+		t.Errorf("openssl cms of the PDF: %v\n%s", err, out)
+	}
 	for name := range inside {
 		if stem, ok := strings.CutSuffix(name, ".p7m"); ok && strings.HasPrefix(name, "checkpoints/") {
 			openssl(t, dir, l, stem)

@@ -271,7 +271,7 @@ func (r *Registers) logAttest(ctx context.Context, k *journal.Kept, in registerA
 		return nil, err
 	}
 	maker := attest.Maker{Reader: reader, Keys: r.keys, Sealer: r.notary, Seals: r.seals, TSA: r.roots,
-		Provider: r.Policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed}
+		Provider: r.Policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed, Beside: r.notary.SealDetached}
 	s, err := maker.Make(ctx, f, attest.Question{SPIDCode: in.Subject, From: in.From, To: in.To, Name: in.Name})
 	if err := written(f, err); err != nil {
 		return nil, err
