@@ -16,12 +16,13 @@ import (
 	"custode/internal/certlog"
 	"custode/internal/certlog/certlogtest"
 	"custode/internal/certlog/folder/foldertest"
+	"custode/internal/certlog/notary"
 	"custode/internal/fault"
 	"custode/simulators/tsasim"
 )
 
 // kept is a log with two sealed segments and its keeper, whose clock can be moved.
-func kept(t *testing.T) (k *Keeper, dir string, ahead *time.Duration, told *[]string) {
+func kept(t *testing.T, changes ...func(*notary.Notary, *tsasim.TSA)) (k *Keeper, dir string, ahead *time.Duration, told *[]string) {
 	t.Helper()
 	authority, err := tsasim.Start()
 	if err != nil {
@@ -29,6 +30,9 @@ func kept(t *testing.T) (k *Keeper, dir string, ahead *time.Duration, told *[]st
 	}
 	t.Cleanup(func() { authority.Close() })
 	n := certlogtest.Notary(t, authority)
+	for _, change := range changes {
+		change(n, authority)
+	}
 	dir, ahead, told = t.TempDir(), new(time.Duration), new([]string)
 	l, err := certlog.Open(t.Context(), certlog.Config{Name: "test", FS: certlog.Dir(dir), Keys: certlogtest.Keys{}, Sealer: n, Age: time.Hour, Size: 1 << 20,
 		Now: time.Now, Random: rand.Reader})
