@@ -20,6 +20,7 @@ type writer struct {
 	keys   *frame.Keys
 	file   File
 	sum    hash.Hash // SHA-256 of what was written
+	key    Hash      // of N.key
 	count  uint64
 	size   int64
 	leaves [][32]byte
@@ -128,7 +129,7 @@ func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 	}
 	w := &writer{Header: frame.Header{Log: l.id, Number: number, First: l.next, Opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
 	var err error
-	if w.keys, err = l.newSegmentKey(ctx, number); err != nil {
+	if w.keys, w.key, err = l.newSegmentKey(ctx, number); err != nil {
 		l.breakDown(err)
 		return nil, err
 	}
@@ -235,7 +236,7 @@ func (l *Log) closeOpen(context.Context) bool {
 		made, err = l.derive(w.Header, w.leaves, w.tags)
 	}
 	if err == nil {
-		made.sums.file = Hash(w.sum.Sum(nil))
+		made.sums.file, made.sums.key = Hash(w.sum.Sum(nil)), w.key
 		err = l.publish(w.Number, made)
 	}
 	if err != nil {
@@ -286,12 +287,12 @@ func (l *Log) look() {
 // sums is what a checkpoint says of a segment's files. It comes from what was
 // written, or at a start from the decrypted records, never from files that
 // somebody may have changed since.
-type sums struct{ file, index, root Hash }
+type sums struct{ file, index, key, root Hash }
 
 // parts is what belongs beside a segment's records.
 type parts struct {
 	idx, hsh []byte
-	sums     sums // without file
+	sums     sums // without file and key
 }
 
 // derive makes the index, the tree's hashes and the root from the records.

@@ -41,10 +41,9 @@ type segment struct {
 
 // identity is log.json.
 type identity struct {
-	Format  int       `json:"format"`
-	Log     ID        `json:"log"`
-	Name    string    `json:"name"`
-	Created time.Time `json:"created"`
+	Format int    `json:"format"`
+	Log    ID     `json:"log"`
+	Name   string `json:"name"`
 }
 
 const (
@@ -54,13 +53,20 @@ const (
 	maxCheckpoint = 64 << 10 // octets of N.bes or N.p7m
 )
 
+func (i identity) encode() ([]byte, error) {
+	text, err := json.Marshal(i)
+	return append(text, '\n'), err
+}
+
 func readIdentity(fs Folder) (identity, error) {
 	text, err := folder.ReadAll(fs, identityName, maxIdentity)
 	if err != nil {
 		return identity{}, err
 	}
 	var i identity
-	if err := json.Unmarshal(text, &i); err != nil || i.Format != format || i.Log == (ID{}) {
+	err = json.Unmarshal(text, &i)
+	// Only the octets that create writes: one meaning, one text.
+	if again, e := i.encode(); err != nil || e != nil || !bytes.Equal(again, text) || i.Format != format || i.Log == (ID{}) {
 		return identity{}, fault.Newf(fault.Fatal, "read "+identityName, "not a log of format %d", format)
 	}
 	return i, nil
@@ -119,18 +125,15 @@ func (l *Log) load(ctx context.Context) error {
 }
 
 func (l *Log) create() error {
-	i := identity{Format: format, Name: l.cfg.Name, Created: l.cfg.Now().UTC().Truncate(time.Second)}
+	i := identity{Format: format, Name: l.cfg.Name}
 	if _, err := io.ReadFull(l.cfg.Random, i.Log[:]); err != nil {
 		return err
 	}
-	text, err := json.Marshal(i)
+	text, err := i.encode()
 	if err != nil {
 		return err
 	}
-	return folder.Publish(l.cfg.FS, identityName, func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
-		return err
-	})
+	return l.put(identityName, text)
 }
 
 // segmentNumbers lists the segments of which any file is there, in order.
@@ -174,7 +177,7 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 			return err
 		}
 		g.Count, g.opened, g.state, g.checkpoint, g.destroyed = c.Size-c.First, c.Opened, st, sum, !has("seg")
-		g.sums = sums{c.File, c.Index, c.Root}
+		g.sums = sums{file: c.File, index: c.Index, key: c.Key, root: c.Root}
 		if st == stateStamped && has("bes") {
 			if err := l.cfg.FS.Remove(segmentName(n, "bes")); err != nil {
 				return fault.New(fault.Unavailable, "remove "+segmentName(n, "bes"), err)
@@ -293,6 +296,9 @@ func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (g 
 	g.sums = made.sums
 	if g.sums.file, err = sectionHash(f, end); err != nil {
 		return g, fault.New(fault.Unavailable, op, err)
+	}
+	if g.sums.key, err = fileHash(l.cfg.FS, segmentName(n, "key")); err != nil {
+		return g, err
 	}
 	if whole {
 		return g, l.asClosed(n, made)

@@ -27,6 +27,7 @@ type Checkpoint struct {
 	Previous Hash      `json:"previous"` // SHA-256 of the payload before; zero in the first
 	File     Hash      `json:"file"`     // SHA-256 of N.seg
 	Index    Hash      `json:"index"`    // SHA-256 of N.idx
+	Key      Hash      `json:"key"`      // SHA-256 of N.key
 	Opened   time.Time `json:"opened"`   // of the segment, UTC, milliseconds
 	Sealed   time.Time `json:"sealed"`   // UTC, milliseconds
 }
@@ -145,7 +146,7 @@ func (l *Log) update(i int, g segment) {
 func (l *Log) sealSegment(ctx context.Context, g segment, previous [32]byte) ([32]byte, error) {
 	c := Checkpoint{
 		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count, Root: g.sums.root,
-		Previous: previous, File: g.sums.file, Index: g.sums.index, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
+		Previous: previous, File: g.sums.file, Index: g.sums.index, Key: g.sums.key, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
 	}
 	payload, err := c.Encode()
 	if err != nil {

@@ -31,39 +31,36 @@ func keyLabel(log ID, number uint64) []byte {
 }
 
 // newSegmentKey makes a segment's key and stores its wraps durably.
-func (l *Log) newSegmentKey(ctx context.Context, number uint64) (*frame.Keys, error) {
+func (l *Log) newSegmentKey(ctx context.Context, number uint64) (*frame.Keys, Hash, error) {
 	key := make([]byte, frame.KeyLen)
 	defer clear(key)
 	if _, err := io.ReadFull(l.cfg.Random, key); err != nil {
-		return nil, err
+		return nil, Hash{}, err
 	}
 	label := keyLabel(l.id, number)
 	f := keyFile{Log: l.id, Segment: number}
 	var err error
 	if f.Operational, err = l.cfg.Keys.Wrap(ctx, key, label); err != nil {
-		return nil, err
+		return nil, Hash{}, err
 	}
 	if l.cfg.Escrow != nil {
 		if f.Escrow, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, l.cfg.Escrow, key, label); err != nil {
-			return nil, err
+			return nil, Hash{}, err
 		}
 	}
 	text, err := json.Marshal(f)
 	if err != nil {
-		return nil, err
+		return nil, Hash{}, err
 	}
-	err = folder.Publish(l.cfg.FS, segmentName(number, "key"), func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	if err := l.put(segmentName(number, "key"), text); err != nil {
+		return nil, Hash{}, err
 	}
-	return frame.NewKeys(l.id, number, key)
+	k, err := frame.NewKeys(l.id, number, key)
+	return k, sha256.Sum256(text), err
 }
 
-// ReadKey unwraps the key of a segment. The wrapper is the HSM's, or the
-// escrow's (EscrowKey) when the HSM is gone.
+// readKey unwraps the key of a segment. The wrapper is the HSM's, or the
+// escrow's (Escrow) when the HSM is gone.
 func readKey(ctx context.Context, fs Folder, w Wrapper, log ID, number uint64) (*frame.Keys, error) {
 	op := fmt.Sprintf("read key of segment %d", number)
 	text, err := folder.ReadAll(fs, segmentName(number, "key"), maxKeyFile)

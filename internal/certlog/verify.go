@@ -422,6 +422,9 @@ func (v *verifier) computed(c Checkpoint) *finding {
 	if sum, err := fileHash(v.cfg.FS, segmentName(n, "idx")); err != nil || sum != c.Index {
 		return problem(n, "the index is not the one that was sealed")
 	}
+	if sum, err := fileHash(v.cfg.FS, segmentName(n, "key")); err != nil || sum != c.Key {
+		return problem(n, "%s is not the one that was sealed", segmentName(n, "key"))
+	}
 	// The root speaks for the records; this is for the octets between them.
 	if sum, err := fileHash(v.cfg.FS, name); err != nil || sum != c.File {
 		if root, err := v.tree.Root(c.Size); err == nil && Hash(root) != c.Root {

@@ -79,6 +79,7 @@ type Kept struct {
 	Keeper *keep.Keeper
 	Pusher *witness.Pusher
 	lock   *os.File
+	raised uint64 // the floor that the database has; of raiseOnce
 }
 
 // Open opens both logs and keeps other processes out of them. Even after an
@@ -194,10 +195,14 @@ func (j *Journals) Start(ctx context.Context) error {
 	return nil
 }
 
-// raiseFloors remembers every minute how far the logs are. With each answer the
-// database learns it too, one answer late.
+// floorPause is how many seconds of records the database may not know of when both
+// the machine and the folder's end are lost; with each answer it learns the number
+// of transactions too, one answer late.
+const floorPause = 2 * time.Second
+
+// raiseFloors remembers how far the logs are, when they moved.
 func (j *Journals) raiseFloors(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
+	tick := time.NewTicker(floorPause)
 	defer tick.Stop()
 	for {
 		select {
@@ -211,7 +216,14 @@ func (j *Journals) raiseFloors(ctx context.Context) {
 
 func (j *Journals) raiseOnce(ctx context.Context) {
 	for name, k := range j.kept {
-		if err := j.cfg.Floors.RaiseFloor(ctx, name, k.Log.Status().Records); err != nil && ctx.Err() == nil {
+		records := k.Log.Status().Records
+		if records == k.raised {
+			continue
+		}
+		err := j.cfg.Floors.RaiseFloor(ctx, name, records)
+		if err == nil {
+			k.raised = records
+		} else if ctx.Err() == nil {
 			j.cfg.Log.Error("how far the certified log is was not remembered", "log", name, "error", err)
 		}
 	}

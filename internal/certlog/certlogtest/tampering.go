@@ -56,6 +56,11 @@ func Tamperings() map[string]Tampering {
 		"removed ciphertext": {func(h *House) { h.Remove(h.Path(2, "seg")) }, 2, "no sealed statement", false},
 		"removed key":        {func(h *House) { h.Remove(h.Path(2, "key")) }, 2, "no sealed statement", false},
 		"removed checkpoint": {func(h *House) { h.Remove(h.Path(2, "p7m")) }, 3, "a checkpoint was removed", false},
+		"flipped bit in a key": {func(h *House) {
+			b := h.Read(h.Path(2, "key"))
+			b[len(b)/2] ^= 1
+			h.Write(h.Path(2, "key"), b)
+		}, 2, "000000000002.key is not the one that was sealed", false},
 		"changed index": {func(h *House) {
 			b := h.Read(h.Path(1, "idx"))
 			h.Write(h.Path(1, "idx"), b[:len(b)-24])
@@ -102,7 +107,7 @@ func Tamperings() map[string]Tampering {
 			if err != nil {
 				h.T.Fatal(err)
 			}
-			h.Write(filepath.Join(h.Dir, "log.json"), b)
+			h.Write(filepath.Join(h.Dir, "log.json"), append(b, 10))
 		}, 1, "of another log", false},
 		"rolled-back directory": {func(h *House) {
 			for _, s := range []string{"seg", "key", "idx", "hsh", "p7m"} {
