@@ -2,6 +2,7 @@ package certlogtest
 
 import (
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,6 +22,12 @@ type Tampering struct {
 
 // Tamperings lists them by name.
 func Tamperings() map[string]Tampering {
+	all := tamperedFiles()
+	maps.Copy(all, tamperedSeals())
+	return all
+}
+
+func tamperedFiles() map[string]Tampering {
 	return map[string]Tampering{
 		"flipped bit in a record": {func(h *House) {
 			head, all := frames(h.Read(h.Path(2, "seg")))
@@ -70,6 +77,11 @@ func Tamperings() map[string]Tampering {
 			b[40] ^= 1
 			h.Write(h.Path(1, "hsh"), b)
 		}, 1, "holds other hashes", false},
+	}
+}
+
+func tamperedSeals() map[string]Tampering {
+	return map[string]Tampering{
 		"re-sealed with another key": {func(h *House) {
 			h.Reseal(Notary(h.T, h.TSA), 2, func(*certlog.Checkpoint) {})
 		}, 2, "not a trusted seal", false},
