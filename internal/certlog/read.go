@@ -1,7 +1,9 @@
 package certlog
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -102,6 +104,9 @@ func (r *Reader) Unsealed() []uint64 { return r.rest }
 // Destroyed reports whether the segment's records are no longer there.
 func (r *Reader) Destroyed(segment uint64) bool { return r.gone[segment] }
 
+// maxIndex bounds an index, in octets: 40 million records.
+const maxIndex = 1 << 30
+
 // Find returns the records appended under the tag in segments that were open
 // at any moment from from (included) to to (excluded), in order, and the
 // numbers of destroyed segments of that interval, which it cannot speak for.
@@ -131,19 +136,19 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	}
 	defer k.Wipe()
 	name := segmentName(c.Segment, "idx")
-	if sum, err := fileHash(r.fs, name); err != nil || sum != c.Index {
-		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
-	}
-	f, err := r.fs.Open(name)
+	// Read once: what is hashed is what is searched.
+	idx, err := folder.ReadAll(r.fs, name, maxIndex)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, op, err)
 	}
-	defer f.Close()
+	if sha256.Sum256(idx) != [32]byte(c.Index) {
+		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
+	}
 	files, err := r.fs.List()
 	if err != nil {
 		return nil, err
 	}
-	seqs, err := index.LookUp(f, files[name], k.Tag(tag))
+	seqs, err := index.LookUp(bytes.NewReader(idx), int64(len(idx)), k.Tag(tag))
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
