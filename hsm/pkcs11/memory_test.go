@@ -1,6 +1,7 @@
 package pkcs11_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -42,8 +43,12 @@ func copies(t *testing.T, masked []byte) int {
 			if err != nil && !errors.Is(err, io.EOF) {
 				break // a part that cannot be read is not ours
 			}
-			for i := 0; i+len(masked) <= got; i++ {
-				if buf[i] == ^masked[0] && turned(buf[i:i+len(masked)], masked) {
+			for rest := buf[:got]; ; rest = rest[1:] {
+				i := bytes.IndexByte(rest, ^masked[0])
+				if i < 0 || len(rest)-i < len(masked) {
+					break
+				}
+				if rest = rest[i:]; turned(rest[:len(masked)], masked) {
 					n++
 				}
 			}
