@@ -19,10 +19,7 @@ func (a *appliance) database() (store.Config, error) {
 	if fault.Is(err, fault.NotFound) { // only an operator brings it
 		err = fault.New(fault.Fatal, "open the database's key", err)
 	}
-	return store.Config{
-		Path: filepath.Join(a.machine.StateDirectory, backup.DatabaseFile), Issuer: a.policy.EntityID, Keys: keys, Random: a.token.Random(), Now: time.Now,
-		Alone: true, Log: a.log,
-	}, err
+	return store.Config{Path: filepath.Join(a.machine.StateDirectory, backup.DatabaseFile), Issuer: a.policy.EntityID, Keys: keys, Random: a.token.Random(), Now: time.Now, Alone: true, Log: a.log}, err
 }
 
 type migrateCmd struct{}
@@ -41,15 +38,14 @@ func (migrateCmd) Run(c *cli) error {
 	if a.lock, err = lockState(machine.StateDirectory); err != nil {
 		return err
 	}
-	ctx := context.Background()
-	if err := a.openToken(ctx, 1); err != nil {
+	if err := a.openToken(context.Background(), 1); err != nil {
 		return err
 	}
 	cfg, err := a.database()
 	if err != nil {
 		return err
 	}
-	if err := store.Migrate(ctx, cfg); err != nil {
+	if err := store.Migrate(context.Background(), cfg); err != nil {
 		return err
 	}
 	fmt.Println("ok:", cfg.Path)

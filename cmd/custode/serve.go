@@ -78,25 +78,21 @@ type appliance struct {
 	token *pkcs11.Token
 	db    *store.DB
 
-	issuer    *saml.Issuer
-	metadata  []byte // signed once, at start
-	passwords *authcore.Passwords
-	pool      *modem.Pool
-	forward   *webhook.Forwarder
-	outbox    sealer // wraps message texts
-	sps       replica
-	watched   watched
-	sessions  *session.Sessions
-	logouts   *logout.Reader
-	web       *web.Server
-	admin     *admin.Server
-	registers *certified.Registers
-
+	issuer      *saml.Issuer
+	metadata    []byte // signed once, at start
+	passwords   *authcore.Passwords
+	pool        *modem.Pool
+	forward     *webhook.Forwarder
+	outbox      sealer // wraps message texts
+	sps         replica
+	watched     watched
+	sessions    *session.Sessions
+	logouts     *logout.Reader
+	web         *web.Server
+	admin       *admin.Server
+	registers   *certified.Registers
 	forgetLogin func()
 }
-
-// forgetEvery is how often what was used is taken out of the memory.
-const forgetEvery = 20 * time.Second
 
 // open acquires the state directory, the token and the database. What can be
 // refused without touching the token is refused first.
@@ -157,7 +153,8 @@ func (a *appliance) close() {
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	var err error
-	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log,
+		Phone: a.db.Phone, Queue: a.queue})
 	if err != nil {
 		return err
 	}
@@ -312,7 +309,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
-	g.Go(func() error { return forget.Run(ctx, forgetEvery, a.forgetLogin) })
+	g.Go(func() error { return forget.Run(ctx, forget.Every, a.forgetLogin) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -329,6 +326,9 @@ func (a *appliance) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := a.sessions.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("ends of sessions not swept; next try in a minute", "error", err)
+			}
 			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Error("sweep failed; next try in a minute", "error", err)
 			}

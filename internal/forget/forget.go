@@ -74,6 +74,9 @@ func NoDumps() error {
 	return nil
 }
 
+// Every is how often the daemon calls Run's work.
+const Every = 20 * time.Second
+
 // Run calls each of drop and collects, every so often, until ctx is cancelled.
 func Run(ctx context.Context, every time.Duration, drop ...func()) error {
 	tick := time.NewTicker(every)

@@ -2,13 +2,14 @@ package store
 
 import (
 	"custode/internal/id"
+	"custode/internal/store/sqlite"
 	"custode/modem"
 )
 
 // Names for the tests, which are in package store_test because storetest
 // imports this package.
 var (
-	CheckSQLiteVersion = checkSQLiteVersion
+	CheckSQLiteVersion = sqlite.CheckVersion
 	KindOf             = kindOf
 )
 

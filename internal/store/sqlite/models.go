@@ -20,6 +20,7 @@ type Logout struct {
 	Browser  []byte
 	Deadline int64
 	Document []byte
+	Over     int64
 }
 
 type OtpDevice struct {
@@ -55,4 +56,5 @@ type Session struct {
 	Created       int64
 	Used          int64
 	Ended         int64
+	Noted         int64
 }
