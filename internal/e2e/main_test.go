@@ -118,8 +118,9 @@ func logOf(l *lab.Lab) string {
 	return log.(*journal).String()
 }
 
-// ofPeople are telephone numbers, user names, SPID codes and what else enrol gives people.
-var ofPeople = regexp.MustCompile(`347\d{7}|person\.\d|LABX\d{10}|LVTDAA85T50H501D|ada\.lovati|Lovati|dei Laboratori|CA00000AA`)
+// ofPeople are telephone numbers (folders have random digits in their names, too), user names, SPID codes and what else
+// enrol gives people.
+var ofPeople = regexp.MustCompile(`(?:39|["'= :(])347\d{7}\b|person\.\d|LABX\d{10}|LVTDAA85T50H501D|ada\.lovati|Lovati|dei Laboratori|CA00000AA`)
 
 // personal returns where a log at any level names a person, "" when it does not.
 func personal(log string) string {
