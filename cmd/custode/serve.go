@@ -17,6 +17,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/attribute"
+	"custode/authcore/passhash"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
@@ -92,7 +93,7 @@ type appliance struct {
 
 	issuer    *saml.Issuer
 	metadata  []byte // signed once, at start
-	passwords *authcore.Passwords
+	passwords *passhash.Hasher
 	pool      *modem.Pool
 	forward   *webhook.Forwarder
 	outbox    sealer // wraps message texts
@@ -187,8 +188,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	a.outbox = outbox
 	random := a.token.Random()
-	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
 	if err != nil {
 		return err
 	}
