@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"custode/authcore/web/crowd"
 	"custode/internal/id"
 )
 
@@ -42,7 +43,7 @@ func copyIn(c *fasthttp.RequestCtx) request {
 		language:    string(h.Peek("Accept-Language")),
 		origin:      string(h.Peek("Origin")),
 		site:        string(h.Peek("Sec-Fetch-Site")),
-		peer:        peerOf(c.RemoteAddr()),
+		peer:        crowd.PeerOf(c.RemoteAddr()),
 		agent:       agentOf(h.UserAgent()),
 	}
 	r.lang = chooseLanguage(r.cookies, r.language)
