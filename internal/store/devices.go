@@ -28,17 +28,20 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		for _, d := range devices {
-			if err := q.InsertDevice(ctx, insertable(d)); err != nil {
-				return fault.New(kindOf(err), "add device "+d.Serial.String(), err)
-			}
-			err := q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-				Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
-			})
-			if err != nil {
+			if err := addDevice(ctx, q, d, c); err != nil {
 				return err
 			}
 		}
 		return nil
+	})
+}
+
+func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
+	if err := q.InsertDevice(ctx, insertable(d)); err != nil {
+		return fault.New(kindOf(err), "add device "+d.Serial.String(), err)
+	}
+	return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
+		Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
 	})
 }
 

@@ -19,9 +19,6 @@ type PushOrder struct {
 	Until   time.Time // when the flow ends
 }
 
-// KeyContext is the additional data under which the key of a device's app is wrapped.
-func KeyContext(s id.Serial) []byte { return []byte("custode push key 1 " + s.String()) }
-
 // Push draws a code and a number, opens a challenge that the code answers, and has both sent to
 // the subject's app. The challenge is durable before anything leaves; when the notifier
 // refuses, the error is fault.Busy and the challenge runs out unanswered. fault.Denied
@@ -77,7 +74,7 @@ func (d *Desk) Push(ctx context.Context, o PushOrder) (id.ChallengeID, error) {
 
 // seal encrypts the code for the app.
 func (d *Desk) seal(ctx context.Context, o PushOrder, c Challenge, wrapped, code []byte) ([]byte, error) {
-	key, err := d.cfg.Wrapper.Unwrap(ctx, wrapped, KeyContext(o.Serial))
+	key, err := d.cfg.Wrapper.Unwrap(ctx, wrapped, enrol.KeyContext(o.Serial))
 	if err != nil {
 		return nil, err
 	}
