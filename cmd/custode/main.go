@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
 )
@@ -32,6 +33,7 @@ type cli struct {
 	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Log         certified.Commands `cmd:"" help:"The certified log."`
 	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Token       tokencmd.Commands  `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd         `cmd:"" help:"Print the version."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
@@ -53,7 +55,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

@@ -23,6 +23,8 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/factor"
+	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
 	"custode/hsm/pkcs11"
@@ -131,7 +133,7 @@ func (a *appliance) openToken(ctx context.Context, sessions int) error {
 		return err
 	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, Log: a.log, Now: time.Now,
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
 	})
 	return err
 }
@@ -215,8 +217,12 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSessions(random); err != nil {
 		return err
 	}
+	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: outbox, DB: a.db, Random: random, Log: a.log})
+	if err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.issuer, Passwords: a.passwords,
 		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
@@ -225,7 +231,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
+	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
 	return a.newWeb(login, random)
 }
 

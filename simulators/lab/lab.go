@@ -173,7 +173,13 @@ func (l *Lab) RegisterSP(name string, metadata []byte) error {
 // Run runs a custode subcommand with the lab's configuration and returns its
 // standard output.
 func (l *Lab) Run(ctx context.Context, args ...string) (string, error) {
+	return l.Feed(ctx, "", args...)
+}
+
+// Feed is Run with text on the subcommand's standard input.
+func (l *Lab) Feed(ctx context.Context, text string, args ...string) (string, error) {
 	cmd := l.command(ctx, args...)
+	cmd.Stdin = strings.NewReader(text)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
