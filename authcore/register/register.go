@@ -79,5 +79,6 @@ const (
 	RequestRefused Happening = "request-refused"
 	FlowDenied     Happening = "flow-denied" // a flow asked for by another browser
 	LogoutRefused  Happening = "logout-refused"
+	AppRefused     Happening = "app-refused"  // the activation of an OATH app
 	NotRecorded    Happening = "not-recorded" // a Response that did not leave because the register failed
 )

@@ -114,6 +114,9 @@ func (s *Server) route(ctx context.Context, r request) (string, answer) {
 			return name, a
 		}
 	}
+	if name, a, ok := s.appRoute(ctx, r); ok {
+		return name, a
+	}
 	switch r.path {
 	case "/sso/redirect":
 		return "sso-redirect", s.ssoRedirect(ctx, r)

@@ -121,6 +121,7 @@ type Config struct {
 	// nil: their addresses do not exist.
 	Sessions       Sessions
 	LogoutMessages LogoutMessages
+	Apps           Apps          // activation of apps; nil: its addresses do not exist
 	SessionLife    time.Duration // how long a session may last; 0: 2 hours
 
 	Metadata func() []byte // the signed metadata document; nil or empty: 503

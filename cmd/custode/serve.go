@@ -106,6 +106,7 @@ type appliance struct {
 	web       *web.Server
 	admin     *admin.Server
 	registers *certified.Registers
+	apps      factor.Apps
 }
 
 // databaseFile is the database's name in the state directory.
@@ -231,6 +232,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security}
 	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
 	return a.newWeb(login, random)
@@ -277,7 +279,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
-		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
+		Sessions: a.sessions, LogoutMessages: a.logouts, Apps: a.apps, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err

@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/simulators/appsim"
 	"custode/simulators/lab"
 	"custode/simulators/spsim"
 )
@@ -288,4 +291,208 @@ func TestHardwareDevice(t *testing.T) {
 	v = arrive(t, l, post, spsim.Request{Level: 2})
 	v.password(p)
 	v.anomaly(20) // no credential of level 2 any more
+}
+
+// app is the reference app, as a subject runs it.
+type app struct {
+	appsim.App
+	t *testing.T
+	l *lab.Lab
+}
+
+// call posts JSON as the app does and returns the status and the parcel.
+func (a *app) call(path string, in map[string]any) (int, []byte) {
+	a.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	res, err := http.Post(a.l.IdP+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var out struct{ Parcel []byte }
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		a.t.Fatal(err)
+	}
+	return res.StatusCode, out.Parcel
+}
+
+// redeem asks for the seed with an activation code.
+func (a *app) redeem(serial, code string) int {
+	a.t.Helper()
+	key, err := a.PublicKey()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	status, parcel := a.call("/app/activate", map[string]any{"serial": serial, "code": code, "key": key})
+	if status == http.StatusOK {
+		if err := a.Receive(parcel, serial, code); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	return status
+}
+
+// invited is a person with an activation code for our app.
+func invited(t *testing.T, l *lab.Lab) (p lab.Person, serial, code string) {
+	t.Helper()
+	p = enrol(t, l)
+	out, err := l.Run(t.Context(), "token", "enrol", p.Username, "--code")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, word(t, out, `serial: (\S+)`), word(t, out, `activation code: (\S+)`)
+}
+
+// TestPushLogin: an app activated by code gets a pushed code, bound to the login by the number
+// and the service's name; the code opens that login once and no other.
+func TestPushLogin(t *testing.T) {
+	l := shared(t)
+	p, serial, code := invited(t, l)
+	a := &app{t: t, l: l}
+	if got := a.redeem(serial, "AAAA-AAAA-AAAA-AAAA"); got != http.StatusForbidden {
+		t.Errorf("a wrong activation code: %d", got)
+	}
+	if got := a.redeem("APP-NOTHERE", code); got != http.StatusForbidden {
+		t.Errorf("an unknown serial number: %d", got)
+	}
+	if got := a.redeem(serial, strings.ToLower(code)); got != http.StatusOK {
+		t.Fatalf("activate: %d", got)
+	}
+	thief := &app{t: t, l: l}
+	if got := thief.redeem(serial, code); got != http.StatusConflict {
+		t.Errorf("the activation code was used twice: %d", got)
+	}
+	// The code of the step before: the current one is for the login by the app's code.
+	first, err := a.Code(time.Now().Add(-30 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := a.call("/app/confirm", map[string]any{"serial": serial, "code": first}); status != http.StatusOK {
+		t.Fatalf("confirm: %d", status)
+	}
+	pushed := func(n int) (*visit, appsim.Push) {
+		v := arrive(t, l, redirect, spsim.Request{Level: 2})
+		v.password(p)
+		v.choose("push")
+		message, err := l.Pushes.Wait(t.Context(), serial, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := a.Open(message, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(v.p.Text, got.Number) || got.SPName == "" || !strings.Contains(v.p.Text, got.SPName) || !strings.Contains(v.p.URL.Path, got.Flow) {
+			t.Errorf("the app says %+v, the page %s", got, v.p.Text)
+		}
+		return v, got
+	}
+	v, one := pushed(1)
+	other, two := pushed(2)
+	if one.Code != two.Code {
+		other.code(one.Code) // of another login
+		if !other.p.Has("code") {
+			t.Errorf("a code of another login opened this one: %s", other.p.Text)
+		}
+	}
+	v.code(one.Code)
+	v.submit("consent", nil)
+	if _, err := v.consume(); err != nil {
+		t.Fatal(err)
+	}
+	other.submit("resend", nil)
+	message, err := l.Pushes.Wait(t.Context(), serial, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	three, err := a.Open(message, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.code(three.Code)
+	other.submit("consent", nil)
+	if _, err := other.consume(); err != nil {
+		t.Fatal(err)
+	}
+	// The same app shows codes, too.
+	w := arrive(t, l, redirect, spsim.Request{Level: 2})
+	w.password(p)
+	w.choose("app")
+	now, err := a.Code(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.code(now)
+	w.submit("consent", nil)
+	if _, err := w.consume(); err != nil {
+		t.Fatal(err)
+	}
+	if text := sharedLog.String(); strings.Contains(text, one.Code+`"`) || strings.Contains(text, code) {
+		t.Error("a code is in the log")
+	}
+}
+
+// TestSMSUnblock: ten wrong SMS codes in a row block them; an operator ends that.
+func TestSMSUnblock(t *testing.T) {
+	l := shared(t)
+	p := enrol(t, l)
+	for wrongs := 0; wrongs < 10; {
+		v := arrive(t, l, post, spsim.Request{Level: 2})
+		v.password(p)
+		v.sms()
+		bad := wrong(v.inbox(1))
+		for i := 0; i < 3 && wrongs < 10; i++ {
+			v.code(bad)
+			wrongs++
+		}
+	}
+	v := arrive(t, l, post, spsim.Request{Level: 2})
+	v.password(p)
+	v.anomaly(23)
+	if _, err := l.Run(t.Context(), "token", "unblock", "--sms", p.Username, "--reason", "checked by telephone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := login(t, l, post, 2, p); got.Level != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestEmergencyCode: shown once, used once, for three things.
+func TestEmergencyCode(t *testing.T) {
+	l := shared(t)
+	p, serial, _ := activated(t, l)
+	out, err := l.Run(t.Context(), "token", "emergency", "issue", p.Username, "--reason", "the first was lost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := word(t, out, `"emergencyCode": "([A-Z2-7-]+)"`)
+	redeem := func(code string, args ...string) (string, error) {
+		return feed(t, l, code, append([]string{"token", "emergency", "redeem", p.Username}, args...)...)
+	}
+	if _, err := redeem("AAAA-AAAA-AAAA-AAAA-AAAA", "--action", "replace", "--serial", serial); err == nil {
+		t.Error("a wrong emergency code was taken")
+	}
+	out, err = redeem(code, "--action", "replace", "--serial", serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh := word(t, out, `"serial": "(\S+)"`); fresh == serial || shown(t, l, serial).State != "replaced" {
+		t.Errorf("replaced by %s", fresh)
+	}
+	if _, err := redeem(code, "--action", "suspend"); err == nil {
+		t.Error("the emergency code was used twice")
+	}
+	out, err = l.Run(t.Context(), "token", "emergency", "issue", p.Username, "--reason", "again")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = redeem(word(t, out, `"emergencyCode": "([A-Z2-7-]+)"`), "--action", "suspend"); err != nil || !strings.Contains(out, "suspended") {
+		t.Fatal(out, err)
+	}
+	v := arrive(t, l, post, spsim.Request{Level: 1})
+	v.password(p)
+	v.anomaly(23)
 }

@@ -61,6 +61,7 @@ type Lab struct {
 	HSM       *hsmsim.Sim
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
+	Pushes    *Pushes          // where codes for apps arrive
 	TSA       []*tsasim.TSA    // two time-stamping authorities
 
 	cfg    Config
@@ -92,7 +93,7 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.StartDaemon, l.awaitRegistry}
+	steps := []func(context.Context) error{l.startPhones, l.startPushes, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err
