@@ -54,11 +54,14 @@ func (t *Token) WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType u
 	var wrapped []byte
 	use := func(s p11.SessionHandle, h p11.ObjectHandle, secret []byte) (err error) {
 		if wrapped, err = t.wrapObject(s, h, keyType, secret); err != nil {
-			return err
+			return notTheRow(err)
 		}
 		got, err := t.answer(s, h, k.shapes, keyType, mechanism, wrapped, []byte(canaryText))
+		if classify(err) == fault.Invalid {
+			return fault.New(fault.Reopen, "unwrap the secret just wrapped", err)
+		}
 		if err != nil {
-			return err
+			return notTheRow(err)
 		}
 		if !hmac.Equal(got, expected(mechanism, secret, []byte(canaryText))) {
 			return fault.Newf(fault.Reopen, "try the secret just wrapped", "the token wrapped wrongly")
