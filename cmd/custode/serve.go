@@ -34,6 +34,7 @@ import (
 	"custode/internal/id"
 	"custode/internal/metrics"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/modem"
 	"custode/otpvault"
 )
@@ -233,7 +234,7 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security}
-	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
+	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
 	return a.newWeb(login, random)
 }

@@ -16,7 +16,11 @@ import (
 const seedOctets = 20
 
 // newApp makes a virtual device of the subject, and its URI, which the caller clears.
-func (o *Office) newApp(ctx context.Context, serial id.Serial, subject id.Subject, account string) (device.Device, []byte, error) {
+func (o *Office) newApp(ctx context.Context, serial id.Serial, subject id.Subject) (device.Device, []byte, error) {
+	account, err := o.cfg.Accounts.Account(ctx, subject)
+	if err != nil {
+		return device.Device{}, nil, err
+	}
 	secret := make([]byte, seedOctets)
 	defer clear(secret)
 	if _, err := io.ReadFull(o.cfg.Random, secret); err != nil {
@@ -38,7 +42,7 @@ func (o *Office) newApp(ctx context.Context, serial id.Serial, subject id.Subjec
 
 // EnrolURI makes a virtual device for the subject and returns its otpauth URI, for a QR code
 // that is shown once. The caller clears it. The device must be activated within enrol.Window.
-func (o *Office) EnrolURI(ctx context.Context, subject id.Subject, account string, c device.Change) (id.Serial, []byte, error) {
+func (o *Office) EnrolURI(ctx context.Context, subject id.Subject, c device.Change) (id.Serial, []byte, error) {
 	if subject.IsZero() {
 		return id.Serial{}, nil, fault.Newf(fault.Invalid, "enrol an app", "no subject")
 	}
@@ -46,7 +50,7 @@ func (o *Office) EnrolURI(ctx context.Context, subject id.Subject, account strin
 	if err != nil {
 		return serial, nil, err
 	}
-	d, uri, err := o.newApp(ctx, serial, subject, account)
+	d, uri, err := o.newApp(ctx, serial, subject)
 	if err != nil {
 		return serial, nil, err
 	}
@@ -59,7 +63,7 @@ func (o *Office) EnrolURI(ctx context.Context, subject id.Subject, account strin
 
 // EnrolCode issues an activation code, with which an app fetches its seed by Redeem: once, within
 // enrol.Window.
-func (o *Office) EnrolCode(ctx context.Context, subject id.Subject, account string) (id.Serial, string, error) {
+func (o *Office) EnrolCode(ctx context.Context, subject id.Subject) (id.Serial, string, error) {
 	serial, err := o.newSerial()
 	if err != nil {
 		return serial, "", err
@@ -69,7 +73,7 @@ func (o *Office) EnrolCode(ctx context.Context, subject id.Subject, account stri
 	if err != nil {
 		return serial, "", err
 	}
-	return serial, code, o.cfg.Activations.AddActivation(ctx, a, account, now)
+	return serial, code, o.cfg.Activations.AddActivation(ctx, a, now)
 }
 
 // Redeem gives an app its seed: it sends its public key (X25519) and the activation code, and gets
@@ -81,7 +85,7 @@ func (o *Office) Redeem(ctx context.Context, serial id.Serial, code string, appK
 	if _, err := ecdh.X25519().NewPublicKey(appKey); err != nil {
 		return nil, fault.Newf(fault.Invalid, op, "the app's key has %d octets", len(appKey))
 	}
-	a, account, err := o.cfg.Activations.Activation(ctx, serial)
+	a, err := o.cfg.Activations.Activation(ctx, serial)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Denied, op, err)
 	}
@@ -97,7 +101,7 @@ func (o *Office) Redeem(ctx context.Context, serial id.Serial, code string, appK
 	if err != nil {
 		return nil, err
 	}
-	d, uri, err := o.newApp(ctx, serial, a.Subject, account)
+	d, uri, err := o.newApp(ctx, serial, a.Subject)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ package issuing
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base32"
 	"io"
 	"log/slog"
@@ -30,11 +31,10 @@ import (
 
 // Activations keeps activation codes. Every method is one transaction, durable when it returns nil.
 type Activations interface {
-	// AddActivation adds one; fault.Conflict when the serial number is taken. account is
-	// what the app will show.
-	AddActivation(ctx context.Context, a enrol.Activation, account string, at time.Time) error
-	// Activation returns one and its account; fault.NotFound.
-	Activation(ctx context.Context, s id.Serial) (enrol.Activation, string, error)
+	// AddActivation adds one; fault.Conflict when the serial number is taken.
+	AddActivation(ctx context.Context, a enrol.Activation, at time.Time) error
+	// Activation returns one; fault.NotFound.
+	Activation(ctx context.Context, s id.Serial) (enrol.Activation, error)
 	// SwapActivation replaces before by after; fault.Conflict when it is not there any more.
 	SwapActivation(ctx context.Context, before, after enrol.Activation) error
 	// RedeemActivation does the same and adds the device with the wrapped key of its app.
@@ -55,17 +55,17 @@ type Keys interface {
 	Wrap(ctx context.Context, plaintext, aad []byte) ([]byte, error)
 }
 
-// Escrow makes the copy of a seed that only an off-line recovery key opens.
-type Escrow interface {
-	// Copy keeps the copy durably. secret is the caller's, and is not changed.
-	Copy(ctx context.Context, s id.Serial, secret []byte) error
+// Accounts names a subject as apps show it; fault.Denied for one whose identity is not active.
+type Accounts interface {
+	Account(ctx context.Context, s id.Subject) (string, error)
 }
 
-// Config is what New needs. All but the last four are required.
+// Config is what New needs. All but the last three are required.
 type Config struct {
 	Devices     device.Register
 	Activations Activations
 	Emergencies Emergencies
+	Accounts    Accounts
 	Wrapper     seed.Wrapper
 	Binder      seed.Binder
 	Matcher     seed.Matcher
@@ -78,7 +78,9 @@ type Config struct {
 
 	Issuer string     // in apps; "": Custode
 	Rules  oath.Rules // zero: the default rules
-	Escrow Escrow     // nil: no copies
+	// Recovery is the certificate of the off-line key that a copy of each seed is encrypted to
+	// (seed.Escrow); nil: no copies.
+	Recovery *x509.Certificate
 }
 
 // Office issues devices. It keeps nothing itself and is safe for concurrent use.
@@ -86,7 +88,7 @@ type Office struct{ cfg Config }
 
 // New checks the configuration; fault.Invalid.
 func New(c Config) (*Office, error) {
-	if c.Devices == nil || c.Activations == nil || c.Emergencies == nil || c.Wrapper == nil || c.Binder == nil || c.Matcher == nil ||
+	if c.Devices == nil || c.Activations == nil || c.Emergencies == nil || c.Accounts == nil || c.Wrapper == nil || c.Binder == nil || c.Matcher == nil ||
 		c.MAC == nil || c.Keys == nil || c.Recipe.KEK.IsZero() || c.Random == nil || c.Now == nil || c.Log == nil {
 		return nil, fault.Newf(fault.Invalid, "configure the issue of devices", "a required part is missing")
 	}
@@ -95,6 +97,11 @@ func New(c Config) (*Office, error) {
 	}
 	if c.Issuer == "" {
 		c.Issuer = "Custode"
+	}
+	if c.Recovery != nil {
+		if err := seed.CheckRecovery(c.Recovery); err != nil {
+			return nil, err
+		}
 	}
 	return &Office{c}, c.Rules.Validate()
 }
@@ -130,12 +137,14 @@ func (o *Office) Import(ctx context.Context, batch pskc.Batch, c device.Change) 
 // seal completes d by its sealed seed, and clears secret.
 func (o *Office) seal(ctx context.Context, d *device.Device, secret []byte) error {
 	defer clear(secret)
-	if o.cfg.Escrow != nil {
-		if err := o.cfg.Escrow.Copy(ctx, d.Serial, secret); err != nil {
+	b := seed.Binding{Subject: d.Subject, Serial: d.Serial, Parameters: d.Parameters}
+	if o.cfg.Recovery != nil {
+		var err error
+		if d.Escrow, err = seed.Escrow(o.cfg.Random, o.cfg.Recovery, b, secret); err != nil {
 			return err
 		}
 	}
-	sealed, mac, err := seed.Seal(ctx, o.cfg.Wrapper, o.cfg.Binder, o.cfg.Recipe, seed.Binding{Subject: d.Subject, Serial: d.Serial, Parameters: d.Parameters}, secret)
+	sealed, mac, err := seed.Seal(ctx, o.cfg.Wrapper, o.cfg.Binder, o.cfg.Recipe, b, secret)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"custode/internal/id"
 	"custode/internal/journal"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/otpvault/device"
 	"custode/otpvault/issuing"
 	"custode/otpvault/pskc"
@@ -41,6 +42,7 @@ type Codes interface {
 type Config struct {
 	Office   *issuing.Office
 	DB       *store.DB
+	Devices  *otpstore.DB
 	Security Security
 	Codes    Codes
 	Now      func() time.Time
@@ -304,13 +306,13 @@ func (m *methods) enrol(ctx context.Context, in call) (any, error) {
 		return nil, fault.Newf(fault.Conflict, "enrol an app", "no identity is named, or it is not active")
 	}
 	if in.ByCode {
-		serial, code, err := m.Office.EnrolCode(ctx, in.who.Subject, in.who.Username.String())
+		serial, code, err := m.Office.EnrolCode(ctx, in.who.Subject)
 		if err != nil {
 			return nil, err
 		}
 		return enrolled{Serial: serial.String(), Code: code}, nil
 	}
-	serial, uri, err := m.Office.EnrolURI(ctx, in.who.Subject, in.who.Username.String(), in.change)
+	serial, uri, err := m.Office.EnrolURI(ctx, in.who.Subject, in.change)
 	if err != nil {
 		return nil, err
 	}

@@ -60,12 +60,12 @@ func viewOf(d device.Device) view {
 }
 
 func (m *methods) view(ctx context.Context, s id.Serial) (view, error) {
-	d, err := m.DB.Device(ctx, s)
+	d, err := m.Devices.Device(ctx, s)
 	if err != nil {
 		return view{}, err
 	}
 	v := viewOf(d)
-	events, err := m.DB.DeviceHistory(ctx, s)
+	events, err := m.Devices.DeviceHistory(ctx, s)
 	if err != nil {
 		return view{}, err
 	}
@@ -87,7 +87,7 @@ func (m *methods) show(ctx context.Context, in call) (any, error) {
 	if in.who.Subject.IsZero() {
 		return nil, fault.Newf(fault.Invalid, "show devices", "neither a device nor a person is named")
 	}
-	all, err := m.DB.DevicesOf(ctx, in.who.Subject)
+	all, err := m.Devices.DevicesOf(ctx, in.who.Subject)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (m *methods) redeemEmergency(ctx context.Context, in call) (any, error) {
 			return map[string]string{"username": in.Username, "state": next.State.String(), "reason": reason}, err
 		}
 	case "replace":
-		d, err := m.DB.Device(ctx, in.serial)
+		d, err := m.Devices.Device(ctx, in.serial)
 		if err != nil {
 			return nil, err
 		}

@@ -41,12 +41,12 @@ INSERT INTO otp_choice (subject, method, serial, changed) VALUES (sqlc.arg(subje
 ON CONFLICT (subject) DO UPDATE SET method = excluded.method, serial = excluded.serial, changed = excluded.changed;
 
 -- name: InsertActivation :exec
-INSERT INTO otp_activation (serial, subject, version, mac, tries, used, account, created, expires)
-VALUES (sqlc.arg(serial), sqlc.arg(subject), sqlc.arg(version), sqlc.arg(mac), sqlc.arg(tries), 0, sqlc.arg(account), sqlc.arg(created),
+INSERT INTO otp_activation (serial, subject, version, mac, tries, used, created, expires)
+VALUES (sqlc.arg(serial), sqlc.arg(subject), sqlc.arg(version), sqlc.arg(mac), sqlc.arg(tries), 0, sqlc.arg(created),
     sqlc.arg(expires));
 
 -- name: GetActivation :one
-SELECT serial, subject, version, mac, tries, used, account, created, expires
+SELECT serial, subject, version, mac, tries, used, created, expires
 FROM otp_activation
 WHERE serial = sqlc.arg(serial);
 
@@ -69,3 +69,9 @@ VALUES (sqlc.arg(subject), sqlc.arg(version), sqlc.arg(mac), sqlc.arg(tries), sq
 ON CONFLICT (subject) DO UPDATE SET version = excluded.version, mac = excluded.mac, tries = excluded.tries, used = excluded.used,
     created = excluded.created
 WHERE otp_emergency.version = excluded.version - 1;
+
+-- name: InsertEscrow :exec
+INSERT INTO otp_escrow (serial, copy, created) VALUES (sqlc.arg(serial), sqlc.arg(copy), sqlc.arg(created));
+
+-- name: GetEscrow :one
+SELECT copy FROM otp_escrow WHERE serial = sqlc.arg(serial);

@@ -11,7 +11,6 @@ CREATE TABLE otp_activation (
     mac     BLOB   NOT NULL CHECK (length(mac) >= 32),
     tries   BIGINT NOT NULL CHECK (tries >= 0),
     used    BIGINT NOT NULL CHECK (used IN (0, 1)),
-    account TEXT   NOT NULL,
     created BIGINT NOT NULL,
     expires BIGINT NOT NULL
 );

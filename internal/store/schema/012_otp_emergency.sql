@@ -1,4 +1,4 @@
--- Emergency codes of subjects. Conventions of 001.
+-- Emergency codes of subjects, and copies of seeds for the recovery key. Conventions of 001.
 
 -- +goose Up
 
@@ -11,5 +11,13 @@ CREATE TABLE otp_emergency (
     created BIGINT NOT NULL
 );
 
+-- A seed encrypted to the off-line recovery key, made when the device was added.
+CREATE TABLE otp_escrow (
+    serial  TEXT   NOT NULL PRIMARY KEY REFERENCES otp_device (serial),
+    copy    BLOB   NOT NULL CHECK (length(copy) > 0),
+    created BIGINT NOT NULL
+);
+
 -- +goose Down
+DROP TABLE otp_escrow;
 DROP TABLE otp_emergency;

@@ -48,7 +48,6 @@ type OtpActivation struct {
 	Mac     []byte
 	Tries   int64
 	Used    int64
-	Account string
 	Created int64
 	Expires int64
 }

@@ -43,7 +43,7 @@ func (q *Queries) CountPushes(ctx context.Context, arg CountPushesParams) (int64
 }
 
 const getActivation = `-- name: GetActivation :one
-SELECT serial, subject, version, mac, tries, used, account, created, expires
+SELECT serial, subject, version, mac, tries, used, created, expires
 FROM otp_activation
 WHERE serial = ?1
 `
@@ -58,7 +58,6 @@ func (q *Queries) GetActivation(ctx context.Context, serial string) (OtpActivati
 		&i.Mac,
 		&i.Tries,
 		&i.Used,
-		&i.Account,
 		&i.Created,
 		&i.Expires,
 	)
@@ -126,6 +125,17 @@ func (q *Queries) GetEmergency(ctx context.Context, subject string) (OtpEmergenc
 	return i, err
 }
 
+const getEscrow = `-- name: GetEscrow :one
+SELECT copy FROM otp_escrow WHERE serial = ?1
+`
+
+func (q *Queries) GetEscrow(ctx context.Context, serial string) ([]byte, error) {
+	row := q.db.QueryRowContext(ctx, getEscrow, serial)
+	var copy []byte
+	err := row.Scan(&copy)
+	return copy, err
+}
+
 const getPushKey = `-- name: GetPushKey :one
 SELECT wrapped FROM otp_push_key WHERE serial = ?1
 `
@@ -138,9 +148,9 @@ func (q *Queries) GetPushKey(ctx context.Context, serial string) ([]byte, error)
 }
 
 const insertActivation = `-- name: InsertActivation :exec
-INSERT INTO otp_activation (serial, subject, version, mac, tries, used, account, created, expires)
-VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7,
-    ?8)
+INSERT INTO otp_activation (serial, subject, version, mac, tries, used, created, expires)
+VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6,
+    ?7)
 `
 
 type InsertActivationParams struct {
@@ -149,7 +159,6 @@ type InsertActivationParams struct {
 	Version int64
 	Mac     []byte
 	Tries   int64
-	Account string
 	Created int64
 	Expires int64
 }
@@ -161,7 +170,6 @@ func (q *Queries) InsertActivation(ctx context.Context, arg InsertActivationPara
 		arg.Version,
 		arg.Mac,
 		arg.Tries,
-		arg.Account,
 		arg.Created,
 		arg.Expires,
 	)
@@ -198,6 +206,21 @@ func (q *Queries) InsertDeviceChallenge(ctx context.Context, arg InsertDeviceCha
 		arg.Created,
 		arg.Expires,
 	)
+	return err
+}
+
+const insertEscrow = `-- name: InsertEscrow :exec
+INSERT INTO otp_escrow (serial, copy, created) VALUES (?1, ?2, ?3)
+`
+
+type InsertEscrowParams struct {
+	Serial  string
+	Copy    []byte
+	Created int64
+}
+
+func (q *Queries) InsertEscrow(ctx context.Context, arg InsertEscrowParams) error {
+	_, err := q.db.ExecContext(ctx, insertEscrow, arg.Serial, arg.Copy, arg.Created)
 	return err
 }
 

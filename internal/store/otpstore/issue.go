@@ -1,4 +1,4 @@
-package store
+package otpstore
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store"
 	"custode/internal/store/sqlite"
 	"custode/otpvault/device"
 	"custode/otpvault/enrol"
@@ -18,36 +19,36 @@ var (
 )
 
 // AddActivation implements issuing.Activations.
-func (db *DB) AddActivation(ctx context.Context, a enrol.Activation, account string, at time.Time) error {
+func (db *DB) AddActivation(ctx context.Context, a enrol.Activation, at time.Time) error {
 	op := "add activation of " + a.Serial.String()
 	if a.Serial.IsZero() || a.Subject.IsZero() || a.Version != 1 || a.Used || a.Left < 1 {
 		return fault.Newf(fault.Invalid, op, "not a new activation")
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		return q.InsertActivation(ctx, sqlite.InsertActivationParams{
-			Serial: a.Serial.String(), Subject: a.Subject.String(), Version: 1, Mac: blob(a.MAC), Tries: int64(a.Left), Account: account,
+			Serial: a.Serial.String(), Subject: a.Subject.String(), Version: 1, Mac: blob(a.MAC), Tries: int64(a.Left),
 			Created: nanos(at), Expires: nanos(a.Expires),
 		})
 	})
 }
 
 // Activation implements issuing.Activations.
-func (db *DB) Activation(ctx context.Context, s id.Serial) (enrol.Activation, string, error) {
+func (db *DB) Activation(ctx context.Context, s id.Serial) (enrol.Activation, error) {
 	op := "read activation of " + s.String()
-	r, err := db.read().GetActivation(ctx, s.String())
+	r, err := db.store.Read().GetActivation(ctx, s.String())
 	if err != nil {
-		return enrol.Activation{}, "", mapError(op, err)
+		return enrol.Activation{}, store.MapError(op, err)
 	}
 	a := enrol.Activation{Version: uint64(r.Version), Serial: s, MAC: r.Mac, Left: int(r.Tries), Used: r.Used == 1, Expires: instant(r.Expires)}
-	if err := parseAll(field{&a.Subject, r.Subject}); err != nil {
-		return enrol.Activation{}, "", fault.New(fault.Internal, op, err)
+	if err := a.Subject.UnmarshalText([]byte(r.Subject)); err != nil {
+		return enrol.Activation{}, fault.New(fault.Internal, op, err)
 	}
-	return a, r.Account, nil
+	return a, nil
 }
 
 // SwapActivation implements issuing.Activations.
 func (db *DB) SwapActivation(ctx context.Context, before, after enrol.Activation) error {
-	return db.write(ctx, "count on activation of "+before.Serial.String(), func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, "count on activation of "+before.Serial.String(), func(q *sqlite.Queries) error {
 		return swapActivation(ctx, q, before, after)
 	})
 }
@@ -75,7 +76,7 @@ func (db *DB) RedeemActivation(ctx context.Context, before, after enrol.Activati
 	if !after.Used || d.Serial != before.Serial || d.Subject != before.Subject || len(key) == 0 || c.Actor == "" || c.At.IsZero() {
 		return fault.Newf(fault.Invalid, op, "the device is not the activation's, or who and when are missing")
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		if err := swapActivation(ctx, q, before, after); err != nil {
 			return err
 		}
@@ -89,9 +90,9 @@ func (db *DB) RedeemActivation(ctx context.Context, before, after enrol.Activati
 // Emergency implements issuing.Emergencies.
 func (db *DB) Emergency(ctx context.Context, s id.Subject) (enrol.Emergency, error) {
 	op := "read emergency code of " + s.String()
-	r, err := db.read().GetEmergency(ctx, s.String())
+	r, err := db.store.Read().GetEmergency(ctx, s.String())
 	if err != nil {
-		return enrol.Emergency{}, mapError(op, err)
+		return enrol.Emergency{}, store.MapError(op, err)
 	}
 	return enrol.Emergency{Version: uint64(r.Version), Subject: s, MAC: r.Mac, Left: int(r.Tries), Used: r.Used == 1, Created: instant(r.Created)}, nil
 }
@@ -102,7 +103,7 @@ func (db *DB) PutEmergency(ctx context.Context, e enrol.Emergency) error {
 	if e.Subject.IsZero() || e.Version == 0 || e.Left < 0 {
 		return fault.Newf(fault.Invalid, op, "incomplete")
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		n, err := q.SetEmergency(ctx, sqlite.SetEmergencyParams{
 			Subject: e.Subject.String(), Version: int64(e.Version), Mac: blob(e.MAC), Tries: int64(e.Left), Used: bit(e.Used), Created: nanos(e.Created),
 		})
