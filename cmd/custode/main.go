@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/hsmbench"
 	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -35,6 +36,8 @@ type cli struct {
 	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Token       tokencmd.Commands  `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd         `cmd:"" help:"Print the version."`
+
+	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }

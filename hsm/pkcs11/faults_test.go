@@ -539,17 +539,29 @@ func TestHungInTheModule(t *testing.T) {
 	if err := r.Add(hsmsim.Fault{Call: "C_Sign", Hang: true, Count: 1}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := r.mac.MAC(ctx, []byte("kept")); !fault.Is(err, fault.Exhausted) {
-		t.Errorf("%v, want exhausted", err)
+	if err := r.Add(hsmsim.Fault{Call: "C_UnwrapKey", Hang: true, Count: 1}, hsmsim.Fault{Call: "C_WrapKey", Hang: true, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for i, do := range []func(context.Context) error{ // in this order: each call hangs once
+		func(ctx context.Context) error { _, err := r.mac.MAC(ctx, []byte("kept")); return err },
+		func(ctx context.Context) error { _, err := r.tok.MatchCodes(ctx, r.codes); return err },
+		func(ctx context.Context) error {
+			_, err := r.tok.WrapSecret(ctx, seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := do(ctx); !fault.Is(err, fault.Exhausted) {
+			t.Errorf("operation %d: %v, want exhausted", i, err)
+		}
+		cancel()
 	}
 	for _, err := range r.use(t, time.Second) {
 		if err != nil {
 			t.Errorf("another: %v", err)
 		}
 	}
-	if c, err := r.Counts(); err != nil || c.Hanging != 1 {
-		t.Errorf("%d calls hang, want 1: %v", c.Hanging, err)
+	if c, err := r.Counts(); err != nil || c.Hanging != 3 {
+		t.Errorf("%d calls hang, want 3: %v", c.Hanging, err)
 	}
 }

@@ -83,9 +83,6 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, place(t))) })
 	}
-	for name, test := range otpTests {
-		t.Run(name, func(t *testing.T) { test(t, newBench(t, place(t))) })
-	}
 	for name, test := range deviceTests {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, place(t))) })
 	}

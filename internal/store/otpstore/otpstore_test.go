@@ -1,8 +1,12 @@
-package storetest
+package otpstore_test
 
 import (
 	"bytes"
-	"path/filepath"
+	"context"
+	"crypto/rand"
+	"io"
+	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,45 +16,98 @@ import (
 	"custode/internal/id"
 	"custode/internal/store"
 	"custode/internal/store/otpstore"
+	"custode/internal/store/storetest"
 	"custode/otpvault/device"
 	"custode/otpvault/enrol"
 	"custode/otpvault/proof"
 )
 
-// Open returns a new, empty database for a test of another package.
-func Open(t testing.TB) *store.DB {
+// bench is a database that can be opened again, and a time.
+type bench struct {
+	db   *store.DB
+	open storetest.Opener
+	ctx  context.Context
+	Now  time.Time
+}
+
+func newBench(t *testing.T) *bench {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "test.db")
-	if err := store.Migrate(t.Context(), path, nil); err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(t.Context(), store.Config{Path: path, Issuer: parse(t, id.ParseEntityID, Issuer)})
+	b := &bench{open: storetest.Place(t), ctx: t.Context(), Now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)}
+	b.db = get(b.open())(t)
+	t.Cleanup(func() { must(t, b.db.Close()) })
+	return b
+}
+
+func (b *bench) otp() *otpstore.DB { return otpstore.New(b.db) }
+
+func (b *bench) reopen(t *testing.T) {
+	t.Helper()
+	must(t, b.db.Close())
+	b.db = get(b.open())(t)
+}
+
+func because(b *bench, why string) device.Change {
+	return device.Change{Actor: "op", Reason: why, At: b.Now}
+}
+
+// identifiers compares the parsed types by their text.
+var identifiers = cmp.Exporter(func(reflect.Type) bool { return true })
+
+func must(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
 }
 
-// otpTests are the part of the suite about logins with OATH devices and their issue.
-var otpTests = map[string]func(*testing.T, *Bench){
-	"DeviceChallengeLife": testDeviceChallengeLife,
-	"DeviceChallengeRace": testDeviceChallengeRace,
-	"PushLimit":           testPushLimit,
-	"Activation":          testActivation,
-	"ActivationRace":      testActivationRace,
-	"EmergencyCode":       testEmergencyCode,
-	"Choice":              testChoice,
+// get returns v or fails the test.
+func get[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+func discard[T any](_ T, err error) error { return err }
+
+func wantKind(t *testing.T, what string, err error, kind fault.Kind) {
+	t.Helper()
+	if !fault.Is(err, kind) {
+		t.Errorf("%s: %v, want kind %v", what, err, kind)
+	}
+}
+
+func parse[T any](t *testing.T, f func(string) (T, error), s string) T {
+	t.Helper()
+	return get(f(s))(t)
+}
+
+func newID[T any](t *testing.T, f func(r io.Reader) (T, error)) T {
+	t.Helper()
+	return get(f(rand.Reader))(t)
+}
+
+// race calls f n times at once and returns the errors.
+func race(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = f(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return errs
 }
 
 // newDeviceChallenge is a challenge to an active device that it adds; pushed ones have a number.
-func newDeviceChallenge(t *testing.T, b *Bench, n int, number string) proof.Challenge {
+func newDeviceChallenge(t *testing.T, b *bench, n int, number string) proof.Challenge {
 	t.Helper()
-	d := NewActiveDevice(t, n, newID(t, id.NewSubject), b.Now)
+	d := storetest.NewActiveDevice(t, n, newID(t, id.NewSubject), b.Now)
 	must(t, b.otp().AddDevices(b.ctx, []device.Device{d}, because(b, "x")))
 	c := proof.Challenge{ID: newID(t, id.NewChallengeID), Flow: newID(t, id.NewFlowID), Subject: d.Subject, Serial: d.Serial, Number: number,
 		Left: 3, Created: b.Now, Expires: b.Now.Add(time.Minute)}
@@ -62,7 +119,8 @@ func newDeviceChallenge(t *testing.T, b *Bench, n int, number string) proof.Chal
 
 var anyLimit = proof.Limit{Pushes: 1000, Window: time.Hour}
 
-func testDeviceChallengeLife(t *testing.T, b *Bench) {
+func TestChallengeLife(t *testing.T) {
+	b := newBench(t)
 	for n, number := range []string{"", "47"} {
 		c := newDeviceChallenge(t, b, n, number)
 		must(t, b.otp().OpenDeviceChallenge(b.ctx, c, anyLimit))
@@ -98,14 +156,15 @@ func testDeviceChallengeLife(t *testing.T, b *Bench) {
 	bad := newDeviceChallenge(t, b, 9, "")
 	bad.MAC = []byte{1}
 	wantKind(t, "a MAC without a number", b.otp().OpenDeviceChallenge(b.ctx, bad, anyLimit), fault.Invalid)
-	get(b.DB.Sweep(b.ctx, b.Now.Add(100*time.Hour)))(t)
-	if n := get(b.DB.Sweep(b.ctx, b.Now.Add(100*time.Hour)))(t); n.Challenges != 0 {
+	get(b.db.Sweep(b.ctx, b.Now.Add(100*time.Hour)))(t)
+	if n := get(b.db.Sweep(b.ctx, b.Now.Add(100*time.Hour)))(t); n.Challenges != 0 {
 		t.Errorf("swept twice: %+v", n)
 	}
 }
 
-// testDeviceChallengeRace burns one challenge 1 000 times through two databases.
-func testDeviceChallengeRace(t *testing.T, b *Bench) {
+// TestChallengeRace burns one challenge 1 000 times through two databases.
+func TestChallengeRace(t *testing.T) {
+	b := newBench(t)
 	other := get(b.open())(t)
 	defer other.Close()
 	c := newDeviceChallenge(t, b, 1, "")
@@ -125,7 +184,8 @@ func testDeviceChallengeRace(t *testing.T, b *Bench) {
 	}
 }
 
-func testPushLimit(t *testing.T, b *Bench) {
+func TestPushLimit(t *testing.T) {
+	b := newBench(t)
 	l := proof.Limit{Pushes: 2, Window: time.Minute}
 	c := newDeviceChallenge(t, b, 1, "01")
 	push := func(at time.Time) error {
@@ -142,9 +202,9 @@ func testPushLimit(t *testing.T, b *Bench) {
 	wantKind(t, "no key", discard(b.otp().PushKey(b.ctx, c.Serial)), fault.NotFound)
 }
 
-func newActivation(t *testing.T, b *Bench, n int) (a, used enrol.Activation, d device.Device) {
+func newActivation(t *testing.T, b *bench, n int) (a, used enrol.Activation, d device.Device) {
 	t.Helper()
-	d = NewActiveDevice(t, n, newID(t, id.NewSubject), b.Now)
+	d = storetest.NewActiveDevice(t, n, newID(t, id.NewSubject), b.Now)
 	d.State, d.Activated, d.Virtual, d.Escrow = device.Delivered, time.Time{}, true, []byte{8}
 	a = enrol.Activation{Version: 1, Serial: d.Serial, Subject: d.Subject, MAC: bytes.Repeat([]byte{4}, 32), Left: 3, Expires: b.Now.Add(enrol.Window)}
 	used = a
@@ -152,7 +212,8 @@ func newActivation(t *testing.T, b *Bench, n int) (a, used enrol.Activation, d d
 	return a, used, d
 }
 
-func testActivation(t *testing.T, b *Bench) {
+func TestActivation(t *testing.T) {
+	b := newBench(t)
 	a, used, d := newActivation(t, b, 1)
 	must(t, b.otp().AddActivation(b.ctx, a, b.Now))
 	wantKind(t, "twice", b.otp().AddActivation(b.ctx, a, b.Now), fault.Conflict)
@@ -183,8 +244,9 @@ func testActivation(t *testing.T, b *Bench) {
 	}
 }
 
-// testActivationRace redeems one activation a hundred times through two databases.
-func testActivationRace(t *testing.T, b *Bench) {
+// TestActivationRace redeems one activation a hundred times through two databases.
+func TestActivationRace(t *testing.T) {
+	b := newBench(t)
 	other := get(b.open())(t)
 	defer other.Close()
 	a, used, d := newActivation(t, b, 1)
@@ -206,7 +268,8 @@ func testActivationRace(t *testing.T, b *Bench) {
 	}
 }
 
-func testEmergencyCode(t *testing.T, b *Bench) {
+func TestEmergencyCode(t *testing.T) {
+	b := newBench(t)
 	e := enrol.Emergency{Version: 1, Subject: newID(t, id.NewSubject), MAC: bytes.Repeat([]byte{5}, 32), Left: 5, Created: b.Now}
 	wantKind(t, "none", discard(b.otp().Emergency(b.ctx, e.Subject)), fault.NotFound)
 	must(t, b.otp().PutEmergency(b.ctx, e))
@@ -220,7 +283,8 @@ func testEmergencyCode(t *testing.T, b *Bench) {
 	wantKind(t, "used twice", b.otp().PutEmergency(b.ctx, e), fault.Conflict)
 }
 
-func testChoice(t *testing.T, b *Bench) {
+func TestChoice(t *testing.T) {
+	b := newBench(t)
 	subject, serial := newID(t, id.NewSubject), parse(t, id.ParseSerial, "FT-1")
 	for _, want := range []struct {
 		method uint8
