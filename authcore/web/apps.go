@@ -15,8 +15,9 @@ type Apps interface {
 	// Redeem takes an activation code and the app's public key, and returns the seed encrypted
 	// to that key. fault.Denied, Conflict, Exhausted and Expired say what is wrong with the code.
 	Redeem(ctx context.Context, serial, code string, key []byte) ([]byte, error)
-	// Confirm takes the first code that the app shows.
-	Confirm(ctx context.Context, serial, code string) error
+	// Confirm takes the first code that the app shows. It returns the subject's emergency code
+	// if this is the first that they get, for the app to show once; else "".
+	Confirm(ctx context.Context, serial, code string) (emergency string, err error)
 }
 
 // maxAppRequest bounds what an app sends.
@@ -48,13 +49,14 @@ func (s *Server) appRoute(ctx context.Context, r request) (string, answer, bool)
 	d.DisallowUnknownFields()
 	err := d.Decode(&in)
 	if _, end := d.Token(); err != nil || end != io.EOF || len(r.body) > maxAppRequest || r.contentType != "application/json" {
-		return name, appAnswer(http.StatusBadRequest, nil), true
+		return name, appAnswer(http.StatusBadRequest, nil, ""), true
 	}
 	var parcel []byte
+	var emergency string
 	if name == "app-activate" {
 		parcel, err = s.cfg.Apps.Redeem(ctx, in.Serial, in.Code, in.Key)
 	} else {
-		err = s.cfg.Apps.Confirm(ctx, in.Serial, in.Code)
+		emergency, err = s.cfg.Apps.Confirm(ctx, in.Serial, in.Code)
 	}
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "app not served", "route", name, "peer", r.peer.String(), "error", err)
@@ -62,14 +64,15 @@ func (s *Server) appRoute(ctx context.Context, r request) (string, answer, bool)
 		if !ok {
 			status = http.StatusServiceUnavailable
 		}
-		return name, appAnswer(status, nil), true
+		return name, appAnswer(status, nil, ""), true
 	}
-	return name, appAnswer(http.StatusOK, parcel), true
+	return name, appAnswer(http.StatusOK, parcel, emergency), true
 }
 
-func appAnswer(status int, parcel []byte) answer {
+func appAnswer(status int, parcel []byte, emergency string) answer {
 	body, _ := json.Marshal(struct {
-		Parcel []byte `json:"parcel,omitempty"`
-	}{parcel}) // octets always encode
+		Parcel    []byte `json:"parcel,omitempty"`
+		Emergency string `json:"emergencyCode,omitempty"`
+	}{parcel, emergency}) // octets and letters always encode
 	return answer{status: status, contentType: "application/json", body: body}
 }

@@ -21,9 +21,12 @@ func (o *officeFake) Redeem(_ context.Context, serial, code string, key []byte) 
 	return []byte("parcel"), o.err
 }
 
-func (o *officeFake) Confirm(_ context.Context, serial, code string) error {
+func (o *officeFake) Confirm(_ context.Context, serial, code string) (string, error) {
 	o.said = append(o.said, "confirm "+serial+" "+code)
-	return o.err
+	if o.err != nil {
+		return "", o.err
+	}
+	return "EMER-GENC", nil
 }
 
 func TestApps(t *testing.T) {
@@ -38,7 +41,7 @@ func TestApps(t *testing.T) {
 	if err := json.Unmarshal(a.body, &out); err != nil || a.status != http.StatusOK || string(out.Parcel) != "parcel" || a.cache != "" {
 		t.Errorf("%+v %v", a, err)
 	}
-	if a = post("/app/confirm", `{"serial":"APP-1","code":"123456"}`); a.status != http.StatusOK || string(a.body) != "{}" {
+	if a = post("/app/confirm", `{"serial":"APP-1","code":"123456"}`); a.status != http.StatusOK || string(a.body) != `{"emergencyCode":"EMER-GENC"}` {
 		t.Errorf("%+v", a)
 	}
 	if got := strings.Join(office.said, "|"); got != "redeem APP-1 AAAA key|confirm APP-1 123456" {

@@ -233,7 +233,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security}
+	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
 	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
 	return a.newWeb(login, random)

@@ -296,8 +296,9 @@ func TestHardwareDevice(t *testing.T) {
 // app is the reference app, as a subject runs it.
 type app struct {
 	appsim.App
-	t *testing.T
-	l *lab.Lab
+	t         *testing.T
+	l         *lab.Lab
+	emergency string // of the last answer
 }
 
 // call posts JSON as the app does and returns the status and the parcel.
@@ -312,10 +313,14 @@ func (a *app) call(path string, in map[string]any) (int, []byte) {
 		a.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var out struct{ Parcel []byte }
+	var out struct {
+		Parcel        []byte
+		EmergencyCode string
+	}
 	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
 		a.t.Fatal(err)
 	}
+	a.emergency = out.EmergencyCode
 	return res.StatusCode, out.Parcel
 }
 
@@ -372,6 +377,9 @@ func TestPushLogin(t *testing.T) {
 	}
 	if status, _ := a.call("/app/confirm", map[string]any{"serial": serial, "code": first}); status != http.StatusOK {
 		t.Fatalf("confirm: %d", status)
+	}
+	if len(a.emergency) != 24 {
+		t.Errorf("emergency code %q", a.emergency)
 	}
 	pushed := func(n int) (*visit, appsim.Push) {
 		v := arrive(t, l, redirect, spsim.Request{Level: 2})

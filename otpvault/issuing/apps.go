@@ -119,20 +119,21 @@ func (o *Office) Redeem(ctx context.Context, serial id.Serial, code string, appK
 	return parcel, o.cfg.Activations.RedeemActivation(ctx, a, used, d, wrapped, c)
 }
 
-// Confirm ends the activation of an app by a code that it shows.
-func (o *Office) Confirm(ctx context.Context, serial id.Serial, code string) error {
+// Confirm ends the activation of an app by a code that it shows, and returns its subject.
+func (o *Office) Confirm(ctx context.Context, serial id.Serial, code string) (id.Subject, error) {
+	op := "activate app " + serial.String()
 	d, err := o.cfg.Devices.Device(ctx, serial)
 	if err == nil && !d.Virtual {
-		err = fault.Newf(fault.NotFound, "activate app "+serial.String(), "it is no app")
+		err = fault.Newf(fault.NotFound, op, "it is no app")
 	}
 	if fault.Is(err, fault.NotFound) {
-		return fault.New(fault.Denied, "activate app "+serial.String(), err)
+		return id.Subject{}, fault.New(fault.Denied, op, err)
 	}
 	if err != nil {
-		return err
+		return id.Subject{}, err
 	}
-	_, err = o.Activate(ctx, serial, code, "", device.Change{Actor: "app", Reason: "first code", At: o.cfg.Now().UTC()})
-	return err
+	d, err = o.Activate(ctx, serial, code, "", device.Change{Actor: "app", Reason: "first code", At: o.cfg.Now().UTC()})
+	return d.Subject, err
 }
 
 // IssueEmergency gives a subject an emergency code in place of the one before, to be shown once.

@@ -277,10 +277,12 @@ func TestActivationCode(t *testing.T) {
 	_, err = b.Redeem(ctx, serial, code, key)
 	b.wants("twice", err, fault.Conflict)
 	b.state(serial, device.Delivered)
-	b.wants("wrong first code", b.Confirm(ctx, serial, "000000"), fault.Denied)
-	b.wants("of nothing", b.Confirm(ctx, unknown, "000000"), fault.Denied)
-	if err := b.Confirm(ctx, serial, totp(b.now, app.Secret)); err != nil {
-		t.Fatal(err)
+	_, err = b.Confirm(ctx, serial, "000000")
+	b.wants("wrong first code", err, fault.Denied)
+	_, err = b.Confirm(ctx, unknown, "000000")
+	b.wants("of nothing", err, fault.Denied)
+	if s, err := b.Confirm(ctx, serial, totp(b.now, app.Secret)); err != nil || s != b.subject {
+		t.Fatal(s, err)
 	}
 	b.state(serial, device.Active)
 	// Three wrong tries end another one.

@@ -2,6 +2,7 @@ package factor
 
 import (
 	"context"
+	"log/slog"
 
 	"custode/authcore/register"
 	"custode/authcore/web"
@@ -22,6 +23,7 @@ type Apps struct {
 	Office   *issuing.Office
 	Security Security
 	Watch    register.Watch
+	Log      *slog.Logger
 }
 
 var _ web.Apps = Apps{}
@@ -39,13 +41,25 @@ func (a Apps) Redeem(ctx context.Context, serial, code string, key []byte) ([]by
 	return parcel, nil
 }
 
-// Confirm implements web.Apps.
-func (a Apps) Confirm(ctx context.Context, serial, code string) error {
+// Confirm implements web.Apps. An emergency code that cannot be made does not undo the
+// activation: an operator can issue one.
+func (a Apps) Confirm(ctx context.Context, serial, code string) (string, error) {
 	s, err := id.ParseSerial(serial)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return a.keep(ctx, "app-confirm", s, a.Office.Confirm(ctx, s, code))
+	subject, err := a.Office.Confirm(ctx, s, code)
+	if err := a.keep(ctx, "app-confirm", s, err); err != nil {
+		return "", err
+	}
+	emergency, err := a.Office.IssueEmergency(ctx, subject, true)
+	if err != nil {
+		if !fault.Is(err, fault.Conflict) {
+			a.Log.ErrorContext(ctx, "no emergency code was made", "serial", s.String(), "error", err)
+		}
+		return "", nil
+	}
+	return emergency, nil
 }
 
 // keep has the outcome kept; the error is the outcome's, or why it could not be kept.
