@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 
 	"custode/internal/fault"
 )
@@ -48,7 +49,8 @@ func (s *Server) appRoute(ctx context.Context, r request) (string, answer, bool)
 	d := json.NewDecoder(bytes.NewReader(r.body[:min(len(r.body), maxAppRequest+1)]))
 	d.DisallowUnknownFields()
 	err := d.Decode(&in)
-	if _, end := d.Token(); err != nil || end != io.EOF || len(r.body) > maxAppRequest || r.contentType != "application/json" {
+	kind, _, _ := strings.Cut(r.contentType, ";")
+	if _, end := d.Token(); err != nil || end != io.EOF || len(r.body) > maxAppRequest || kind != "application/json" {
 		return name, appAnswer(http.StatusBadRequest, nil, ""), true
 	}
 	var parcel []byte

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -503,4 +504,54 @@ func TestEmergencyCode(t *testing.T) {
 	v := arrive(t, l, post, spsim.Request{Level: 1})
 	v.password(p)
 	v.anomaly(23)
+}
+
+// TestOneCodeManyLogins: forty logins of one person type the same code at once, the expected one and
+// one within the look-ahead: the token judges each, and one of them passes.
+func TestOneCodeManyLogins(t *testing.T) {
+	l := shared(t)
+	const seed, logins = "3132333435363738393031323334353637383930", 40
+	p := enrol(t, l)
+	serial := "RACE-" + p.Attributes["spidCode"]
+	delivered(t, l, p, serial, seed)
+	if _, err := feed(t, l, hotp(t, seed, 0), "token", "activate", serial); err != nil {
+		t.Fatal(err)
+	}
+	for _, counter := range []int{1, 9} {
+		code := hotp(t, seed, counter)
+		visits := make([]*visit, logins)
+		for i := range visits {
+			visits[i] = arrive(t, l, redirect, spsim.Request{Level: 2})
+			visits[i].password(p)
+			visits[i].choose("token")
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, logins)
+		start := make(chan struct{})
+		for i, v := range visits {
+			wg.Go(func() {
+				<-start
+				v.p, errs[i] = v.b.Submit(v.p, "code", map[string]string{"code": code})
+			})
+		}
+		close(start)
+		wg.Wait()
+		passed, repeated := 0, 0
+		for i, v := range visits {
+			switch {
+			case errs[i] != nil:
+				t.Error(errs[i])
+			case strings.Contains(v.p.Body, `value="consent"`):
+				passed++
+			case strings.Contains(v.p.Text, "già stato usato"):
+				repeated++
+			}
+		}
+		if passed != 1 || repeated != logins-1 {
+			t.Errorf("counter %d: %d logins passed, %d were told that the code was used", counter, passed, repeated)
+		}
+		if d := shown(t, l, serial); d.State != "active" || d.Failed != 0 {
+			t.Errorf("%+v", d)
+		}
+	}
 }

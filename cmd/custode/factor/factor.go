@@ -41,11 +41,12 @@ func way(m authcore.Method, d device.Device) authcore.Way {
 	if m == authcore.MethodPush {
 		digits = 6
 	}
-	return authcore.Way{Method: m, Key: key(d.Serial), Name: masked(d.Serial), Digits: digits}
+	return authcore.Way{Method: m, Key: key(d), Name: masked(d.Serial), Digits: digits}
 }
 
-func key(s id.Serial) string {
-	sum := sha256.Sum256([]byte("custode way 1 " + s.String()))
+// key has the subject in it, which nobody outside knows: serial numbers alone could be tried.
+func key(d device.Device) string {
+	sum := sha256.Sum256([]byte("custode way 1 " + d.Subject.String() + " " + d.Serial.String()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -95,7 +96,7 @@ func (w Ways) find(ctx context.Context, subject id.Subject, want string) (proof.
 		return proof.Held{}, err
 	}
 	for _, h := range held {
-		if key(h.Serial) == want {
+		if key(h.Device) == want {
 			return h, nil
 		}
 	}

@@ -25,6 +25,10 @@ type Token interface {
 	hsm.SecretKey
 	hsm.CodeMatcher
 	MAC(label id.KeyLabel) (hsm.MAC, error)
+	// OpenSeed finds a seed key and proves that it works.
+	OpenSeed(label id.KeyLabel) error
+	// SecretForm does, and says what to give WrapSecret with it.
+	SecretForm(label id.KeyLabel) (wrap, keyType uint32, err error)
 }
 
 // Config is what Open needs.
@@ -64,9 +68,14 @@ func Open(c Config) (Ways, *issuing.Office, error) {
 	if err != nil {
 		return Ways{}, nil, err
 	}
-	recipe := seed.Recipe{KEK: c.Policy.Keys.Seed, Mechanism: seed.MechanismAESKeyWrap, KeyType: seed.KeyTypeGenericSecret}
-	if c.Machine.HSM.Seeds == "decrypt" {
-		recipe.Mechanism = seed.MechanismAESGCM
+	recipe := seed.Recipe{KEK: c.Policy.Keys.Seed}
+	if recipe.Mechanism, recipe.KeyType, err = c.Token.SecretForm(recipe.KEK); err != nil {
+		return Ways{}, nil, err
+	}
+	for _, earlier := range c.Policy.Keys.EarlierSeed {
+		if err := c.Token.OpenSeed(earlier); err != nil {
+			return Ways{}, nil, err
+		}
 	}
 	certs, err := config.Certificates(c.Machine.HSM.RecoveryCertificate)
 	if err != nil {

@@ -140,7 +140,7 @@ func (m *methods) acted(name string, work func(context.Context, call) (any, erro
 		if in.Actor == "" {
 			return nil, fault.Newf(fault.Invalid, "read the argument", "nobody says who acts")
 		}
-		e := journal.Event{What: name, Actor: in.Actor, Subject: in.who.Subject.String(),
+		e := journal.Event{What: name, Actor: in.Actor, Subject: m.subject(ctx, in).String(),
 			Detail: fmt.Sprintf("serial %q, username %q, file %q, action %q, reason %q", in.serial.String(), in.Username, in.File, in.Action, in.Reason)}
 		if err := m.Security.Act(ctx, e); err != nil {
 			return nil, err
@@ -151,6 +151,18 @@ func (m *methods) acted(name string, work func(context.Context, call) (any, erro
 		}
 		return result, err
 	}
+}
+
+// subject is whom a call is about, as far as it is known.
+func (m *methods) subject(ctx context.Context, in call) id.Subject {
+	if in.serial.IsZero() || !in.who.Subject.IsZero() {
+		return in.who.Subject
+	}
+	d, err := m.Devices.Device(ctx, in.serial)
+	if err != nil { // the method itself will say so
+		return id.Subject{}
+	}
+	return d.Subject
 }
 
 func (m *methods) failed(ctx context.Context, e journal.Event, err error) {
