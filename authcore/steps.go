@@ -247,6 +247,8 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 // notJudged answers when nothing was learned about a code.
 func (l *Login) notJudged(ctx context.Context, f Flow, who Identity, cause error) (Outcome, error) {
 	switch kind := fault.KindOf(cause); kind {
+	case fault.Exhausted: // another node was faster with the last attempt
+		return l.apply(ctx, f, who, act{event: codeExhausted, at: l.now()}, note{})
 	case fault.Expired:
 		return l.show(ctx, f, who, note{notice: NoticeExpiredCode}), nil
 	case fault.Invalid:

@@ -62,7 +62,7 @@ type Devices interface {
 	Opened(ctx context.Context, challenge id.ChallengeID) (Way, error)
 	// Verify judges a code. VerdictRight is returned once for a challenge and once for a
 	// code of a device, whatever the number of processes. Nothing is known about the code after
-	// an error: fault.Expired too late, fault.Conflict the challenge is not open any more,
+	// an error: fault.Expired too late, fault.Exhausted no attempt was left, fault.Conflict the challenge is not open any more,
 	// fault.Invalid not the device's digits (not counted), fault.NotFound unknown or of
 	// another flow or subject.
 	Verify(ctx context.Context, challenge id.ChallengeID, flow id.FlowID, subject id.Subject, code string) (Judged, error)

@@ -264,6 +264,11 @@ func TestDeviceTrouble(t *testing.T) {
 	b.page(flow, StepCode, NoticeExpiredCode, device)
 	b.Login.devices = d
 	b.page(flow, StepConsent, NoticeNone, device)
+	late := b.started(saml.L2, saml.Minimum)
+	b.page(late, StepCode, NoticeNone, right, byToken)
+	b.Login.devices = failing{d, fault.New(fault.Exhausted, "x", nil)}
+	b.response(late, saml.TooManyAttempts, device)
+	b.Login.devices = d
 	if _, err := b.Answer(t.Context(), b.started(saml.L2, saml.Minimum), visitor, MethodAnswer{Method: 9}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("an unknown method: %v", err)
 	}
