@@ -168,7 +168,8 @@ func (a *appliance) close() {
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	var err error
-	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log,
+		Phone: a.db.Phone, Queue: a.queue})
 	if err != nil {
 		return err
 	}
@@ -234,8 +235,9 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
-	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
+	methods := a.registers.Methods(a.registryMethods(a.methods(random)))
+	methods = tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, methods) // after: it keeps its acts itself
+	a.admin = admin.NewServer(a.machine.AdminSocket, methods, a.log)
 	return a.newWeb(login, random)
 }
 
@@ -344,6 +346,9 @@ func (a *appliance) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := a.sessions.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("ends of sessions not swept; next try in a minute", "error", err)
+			}
 			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Error("sweep failed; next try in a minute", "error", err)
 			}

@@ -39,3 +39,10 @@ func parseAll(fields ...field) error {
 	}
 	return nil
 }
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
