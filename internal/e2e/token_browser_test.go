@@ -14,16 +14,7 @@ func TestBrowserDevices(t *testing.T) {
 	l := shared(t)
 	p, serial, code := invited(t, l)
 	a := &app{t: t, l: l}
-	if got := a.redeem(serial, code); got != 200 {
-		t.Fatalf("activate: %d", got)
-	}
-	first, err := a.Code(time.Now().Add(-30 * time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if status, _ := a.call("/app/confirm", map[string]any{"serial": serial, "code": first}); status != 200 {
-		t.Fatalf("confirm: %d", status)
-	}
+	first, _ := a.confirmed(serial, code)
 	b := newTab(t, widths[0].name, widths[0].width, widths[0].height)
 	b.do(chromedp.Navigate(l.SPURL), chromedp.WaitVisible(chromedp.CSS("main")))
 	b.click(`a[href*="livello=2"][href*="metodo=post"]`, "#username")

@@ -1,10 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -297,48 +297,40 @@ func TestHardwareDevice(t *testing.T) {
 // app is the reference app, as a subject runs it.
 type app struct {
 	appsim.App
-	t         *testing.T
-	l         *lab.Lab
-	emergency string // of the last answer
+	t *testing.T
+	l *lab.Lab
 }
 
-// call posts JSON as the app does and returns the status and the parcel.
-func (a *app) call(path string, in map[string]any) (int, []byte) {
-	a.t.Helper()
-	body, err := json.Marshal(in)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	res, err := http.Post(a.l.IdP+path, "application/json", bytes.NewReader(body))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var out struct {
-		Parcel        []byte
-		EmergencyCode string
-	}
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-		a.t.Fatal(err)
-	}
-	a.emergency = out.EmergencyCode
-	return res.StatusCode, out.Parcel
-}
-
-// redeem asks for the seed with an activation code.
+// redeem asks for the seed with an activation code, and returns the HTTP status.
 func (a *app) redeem(serial, code string) int {
 	a.t.Helper()
-	key, err := a.PublicKey()
+	return a.status(a.Activate(a.t.Context(), a.l.IdP, serial, code))
+}
+
+func (a *app) status(err error) int {
+	a.t.Helper()
+	var refused appsim.StatusError
+	if err != nil && !errors.As(err, &refused) {
+		a.t.Fatal(err)
+	}
+	return max(int(refused), http.StatusOK)
+}
+
+// confirmed activates the app with the code of the time step before: the current one is for a login.
+func (a *app) confirmed(serial, code string) (first, emergency string) {
+	a.t.Helper()
+	if got := a.redeem(serial, code); got != http.StatusOK {
+		a.t.Fatalf("activate: %d", got)
+	}
+	first, err := a.Code(time.Now().Add(-30 * time.Second))
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	status, parcel := a.call("/app/activate", map[string]any{"serial": serial, "code": code, "key": key})
-	if status == http.StatusOK {
-		if err := a.Receive(parcel, serial, code); err != nil {
-			a.t.Fatal(err)
-		}
+	emergency, err = a.Confirm(a.t.Context(), a.l.IdP, first)
+	if err != nil {
+		a.t.Fatal(err)
 	}
-	return status
+	return first, emergency
 }
 
 // invited is a person with an activation code for our app.
@@ -364,23 +356,12 @@ func TestPushLogin(t *testing.T) {
 	if got := a.redeem("APP-NOTHERE", code); got != http.StatusForbidden {
 		t.Errorf("an unknown serial number: %d", got)
 	}
-	if got := a.redeem(serial, strings.ToLower(code)); got != http.StatusOK {
-		t.Fatalf("activate: %d", got)
+	if _, emergency := a.confirmed(serial, strings.ToLower(code)); len(emergency) != 24 {
+		t.Errorf("emergency code %q", emergency)
 	}
 	thief := &app{t: t, l: l}
 	if got := thief.redeem(serial, code); got != http.StatusConflict {
 		t.Errorf("the activation code was used twice: %d", got)
-	}
-	// The code of the step before: the current one is for the login by the app's code.
-	first, err := a.Code(time.Now().Add(-30 * time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if status, _ := a.call("/app/confirm", map[string]any{"serial": serial, "code": first}); status != http.StatusOK {
-		t.Fatalf("confirm: %d", status)
-	}
-	if len(a.emergency) != 24 {
-		t.Errorf("emergency code %q", a.emergency)
 	}
 	pushed := func(n int) (*visit, appsim.Push) {
 		v := arrive(t, l, redirect, spsim.Request{Level: 2})
@@ -552,6 +533,54 @@ func TestOneCodeManyLogins(t *testing.T) {
 		}
 		if d := shown(t, l, serial); d.State != "active" || d.Failed != 0 {
 			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// TestDevicesInTheLogs: the register names the credential of a login, the security log every act
+// about a device with its subject, and neither holds a code, a seed or an activation code.
+func TestDevicesInTheLogs(t *testing.T) {
+	l := shared(t)
+	p, serial, uri := activated(t, l)
+	v := arrive(t, l, redirect, spsim.Request{Level: 2})
+	v.password(p)
+	v.choose("app")
+	code := uri.code(t, 0)
+	bad := wrong(code)
+	v.code(bad)
+	v.code(code)
+	v.submit("consent", nil)
+	if _, err := v.consume(); err != nil {
+		t.Fatal(err)
+	}
+	_, other, activation := invited(t, l)
+	if got := (&app{t: t, l: l}).redeem(other, "AAAA-AAAA-AAAA-AAAA"); got != http.StatusForbidden {
+		t.Errorf("%d", got)
+	}
+	if _, err := l.Run(t.Context(), "token", "revoke", serial, "--reason", "end of the test"); err != nil {
+		t.Fatal(err)
+	}
+	transactions, events := plain(t, l, "transactions"), plain(t, l, "security")
+	found := false
+	for line := range strings.Lines(transactions) {
+		found = found || strings.Contains(line, p.Attributes["spidCode"]) && strings.Contains(line, `"otp-app"`)
+	}
+	if !found {
+		t.Error("the register does not say that an app was used")
+	}
+	for _, what := range []string{"token/enrol", "token/activate", "token/revoke", "app-refused", "code-wrong"} {
+		if !strings.Contains(events, `"`+what+`"`) {
+			t.Errorf("the security log does not hold %s", what)
+		}
+	}
+	for line := range strings.Lines(events) {
+		if strings.Contains(line, `"token/revoke"`) && strings.Contains(line, serial) && !strings.Contains(line, `"subject":"s_`) {
+			t.Errorf("an act about a device without its subject: %s", line)
+		}
+		for _, secret := range []string{code, bad, uri.Get("secret"), activation} {
+			if strings.Contains(line, `"`+secret) || strings.Contains(line, " "+secret) {
+				t.Errorf("a secret is in the security log: %s", line)
+			}
 		}
 	}
 }
