@@ -15,11 +15,14 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/attribute"
+	"custode/authcore/passhash"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/factor"
+	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
 	"custode/hsm/pkcs11"
@@ -30,6 +33,7 @@ import (
 	"custode/internal/id"
 	"custode/internal/metrics"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/modem"
 	"custode/otpvault"
 )
@@ -80,7 +84,7 @@ type appliance struct {
 
 	issuer      *saml.Issuer
 	metadata    []byte // signed once, at start
-	passwords   *authcore.Passwords
+	passwords   *passhash.Hasher
 	pool        *modem.Pool
 	forward     *webhook.Forwarder
 	outbox      sealer // wraps message texts
@@ -92,6 +96,7 @@ type appliance struct {
 	admin       *admin.Server
 	registers   *certified.Registers
 	forgetLogin func()
+	apps        factor.Apps
 }
 
 // open acquires the state directory, the token and the database. What can be
@@ -120,7 +125,7 @@ func (a *appliance) openToken(ctx context.Context, sessions int) error {
 		return err
 	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, Log: a.log, Now: time.Now,
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
 	})
 	return err
 }
@@ -178,8 +183,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	a.outbox = outbox
 	random := a.token.Random()
-	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
 	if err != nil {
 		return err
 	}
@@ -205,8 +210,12 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSessions(random); err != nil {
 		return err
 	}
+	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: outbox, DB: a.db, Random: random, Log: a.log})
+	if err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.issuer, Passwords: a.passwords,
 		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
@@ -215,7 +224,10 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
+	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
+	methods := a.registers.Methods(a.registryMethods(a.methods(random)))
+	methods = tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, methods) // after: it keeps its acts itself
+	a.admin = admin.NewServer(a.machine.AdminSocket, methods, a.log)
 	a.forgetLogin = login.Forget
 	return a.newWeb(login, random)
 }
@@ -261,7 +273,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
-		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
+		Sessions: a.sessions, LogoutMessages: a.logouts, Apps: a.apps, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err

@@ -8,10 +8,7 @@ import (
 
 // Names for the tests, which are in package store_test because storetest
 // imports this package.
-var (
-	CheckSQLiteVersion = sqlite.CheckVersion
-	KindOf             = kindOf
-)
+var CheckSQLiteVersion = sqlite.CheckVersion
 
 // Settings returns pragmas as every connection of the pools has them.
 func (db *DB) Settings(pragma string) ([]string, error) {
