@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -23,22 +24,25 @@ type cli struct {
 	Machine string `type:"path" default:"/etc/custode/machine.yaml" help:"File of machine facts."`
 	Policy  string `type:"path" default:"/etc/custode/policy.yaml" help:"File of decisions."`
 
-	Serve       serveCmd           `cmd:"" help:"Run the appliance."`
-	Migrate     migrateCmd         `cmd:"" help:"Create or update the database schema."`
-	CheckConfig checkCmd           `cmd:"" help:"Check both configuration files and exit."`
-	Ceremony    ceremonyCmd        `cmd:"" help:"Key ceremonies."`
-	Identity    identityCmd        `cmd:"" help:"Digital identities (asks the running appliance)."`
-	Metadata    metadataCmd        `cmd:"" help:"Metadata of this identity provider."`
-	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
-	Log         certified.Commands `cmd:"" help:"The certified log."`
-	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
-	Version     versionCmd         `cmd:"" help:"Print the version."`
+	Serve       serveCmd             `cmd:"" help:"Run the appliance."`
+	Migrate     migrateCmd           `cmd:"" help:"Create or update the database schema."`
+	CheckConfig checkCmd             `cmd:"" help:"Check both configuration files and exit."`
+	Ceremony    ceremonycmd.Commands `cmd:"" help:"Key ceremonies."`
+	Identity    identityCmd          `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Metadata    metadataCmd          `cmd:"" help:"Metadata of this identity provider."`
+	Modem       modemCmd             `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Log         certified.Commands   `cmd:"" help:"The certified log."`
+	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Version     versionCmd           `cmd:"" help:"Print the version."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }
 
 // MachineFile implements certified.Host.
 func (c *cli) MachineFile() (*config.Machine, error) { return config.Load[config.Machine](c.Machine) }
+
+// PolicyFile implements ceremonycmd.Host.
+func (c *cli) PolicyFile() (*config.Policy, error) { return config.Load[config.Policy](c.Policy) }
 
 // Ask implements certified.Host.
 func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }
@@ -53,7 +57,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

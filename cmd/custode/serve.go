@@ -130,7 +130,7 @@ func (a *appliance) openToken(ctx context.Context, sessions int) error {
 		return err
 	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, Log: a.log, Now: time.Now,
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, Copied: a.machine.HSM.Copied, MaxSessions: sessions, Log: a.log, Now: time.Now,
 	})
 	return err
 }

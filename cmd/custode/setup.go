@@ -8,11 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"custode/hsm"
 	"custode/hsm/pkcs11"
-	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/store"
@@ -106,51 +104,5 @@ func (migrateCmd) Run(c *cli) error {
 		return err
 	}
 	fmt.Println("ok:", path)
-	return nil
-}
-
-type ceremonyCmd struct {
-	Run ceremonyRunCmd `cmd:"" help:"Make the keys of a reviewed plan in the token."`
-}
-
-type ceremonyRunCmd struct {
-	Plan string `arg:"" type:"existingfile" help:"The reviewed plan (YAML)."`
-	Out  string `type:"path" help:"Folder for the certificate and the report, made if missing; default: the plan's folder."`
-	URI  string `help:"PKCS#11 URI of the token; default: hsm.uri of the machine file."`
-}
-
-// maxPlan bounds a plan file, in octets; the plan's own parser is stricter.
-const maxPlan = 1 << 20
-
-// Run holds a ceremony: one reviewed file in; keys, certificate and report out.
-func (r *ceremonyRunCmd) Run(c *cli) error {
-	uri := r.URI
-	if uri == "" {
-		machine, err := config.Load[config.Machine](c.Machine)
-		if err != nil {
-			return err
-		}
-		uri = machine.HSM.URI
-	}
-	f, err := os.Open(r.Plan)
-	if err != nil {
-		return fault.New(fault.Unavailable, "read ceremony plan", err)
-	}
-	defer f.Close()
-	plan, err := io.ReadAll(io.LimitReader(f, maxPlan))
-	if err != nil {
-		return fault.New(fault.Unavailable, "read ceremony plan", err)
-	}
-	if r.Out == "" {
-		r.Out = filepath.Dir(r.Plan)
-	}
-	if err := os.MkdirAll(r.Out, 0o700); err != nil {
-		return fault.New(fault.Unavailable, "make output folder", err)
-	}
-	report, err := ceremony.Run(context.Background(), plan, uri, r.Out, time.Now)
-	if err != nil {
-		return err
-	}
-	fmt.Print(report.Text)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/big"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -76,6 +77,9 @@ func (t *Token) openKey(label id.KeyLabel, role hsm.Role) (*key, error) {
 	t.mu.Lock()
 	k := t.known[label]
 	t.mu.Unlock()
+	if k == nil && t.copied(label) {
+		t.cfg.Log.Warn("A KEY MAY BE IN OTHER TOKENS TOO: that it was made in this one and never left it is not checked", "key", label.String())
+	}
 	if k != nil {
 		if k.role != role {
 			return nil, fault.Newf(fault.Invalid, op, "it is in use as a %s key", k.role)
@@ -102,6 +106,9 @@ func (t *Token) openKey(label id.KeyLabel, role hsm.Role) (*key, error) {
 	}
 	return fresh, nil
 }
+
+// copied reports whether the configuration says that other tokens hold the key too.
+func (t *Token) copied(label id.KeyLabel) bool { return slices.Contains(t.cfg.Copied, label) }
 
 // handle returns the key's object handle in g.
 func (t *Token) handle(g *generation, k *key) (p11.ObjectHandle, error) {
@@ -187,7 +194,7 @@ func (t *Token) examine(s p11.SessionHandle, label id.KeyLabel, role hsm.Role) (
 	if err != nil {
 		return nil, 0, err
 	}
-	read := reader{t.mod, s, h, label, t.cfg.Tolerate}
+	read := reader{t.mod, s, h, label, t.cfg.Tolerate, t.copied(label)}
 	if err := read.policy(role); err != nil {
 		return nil, 0, err
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	URI           string           // RFC 7512, see ParseLocation
 	InitArgs      string           // given to the module as pReserved in C_Initialize, as NSS wants; "" is NULL
 	Tolerate      hsm.Lacks        // what the token may lack of the key policy; logged when it is opened
+	Copied        []id.KeyLabel    // keys that may be in other tokens too (hsm.Copied); logged when they are opened
 	MaxSessions   int              // operations inside the module at a time; 0 means 8, at most 256
 	Log           *slog.Logger     // nil discards
 	Now           func() time.Time // nil means time.Now

@@ -42,6 +42,8 @@ type HSM struct {
 	// Given to the module's C_Initialize; only NSS is known to want any. Never a secret.
 	InitArgs string   `yaml:"init_args"`
 	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
+	// Keys that a ceremony copied, so that other tokens hold them too; empty: none
+	Copied []id.KeyLabel `yaml:"copied"`
 }
 
 // Modem is one bay.
