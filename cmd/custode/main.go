@@ -5,9 +5,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/alecthomas/kong"
 
@@ -15,6 +17,7 @@ import (
 	"custode/cmd/custode/certified"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/store"
 )
 
 // version is set by the linker.
@@ -43,6 +46,24 @@ func (c *cli) MachineFile() (*config.Machine, error) { return config.Load[config
 
 // PolicyFile implements ceremonycmd.Host.
 func (c *cli) PolicyFile() (*config.Policy, error) { return config.Load[config.Policy](c.Policy) }
+
+// Offline implements ceremonycmd.Host.
+func (c *cli) Offline(use func(db *store.DB) error) error {
+	machine, policy, err := c.load()
+	if err != nil {
+		return err
+	}
+	lock, err := lockState(machine.StateDirectory)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	db, err := store.Open(context.Background(), store.Config{Path: filepath.Join(machine.StateDirectory, databaseFile), Issuer: policy.EntityID, Alone: true, Log: newLog(os.Stderr, machine.Log)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(db), db.Close())
+}
 
 // Ask implements certified.Host.
 func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }

@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"custode/authcore"
-	"custode/authcore/attribute"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/signing"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
 	"custode/hsm/pkcs11"
@@ -49,7 +49,7 @@ func (serveCmd) Run(c *cli) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, policyFile: c.Policy, log: newLog(os.Stderr, machine.Log)}
 	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
 	defer a.close()
 	if err := a.open(ctx); err != nil {
@@ -82,16 +82,16 @@ func withoutCoreDumps() error {
 
 // appliance holds what `custode serve` opened and built.
 type appliance struct {
-	machine *config.Machine
-	policy  *config.Policy
-	log     *slog.Logger
+	machine    *config.Machine
+	policy     *config.Policy
+	policyFile string
+	log        *slog.Logger
 
 	lock  *os.File
 	token *pkcs11.Token
 	db    *store.DB
 
-	issuer    *saml.Issuer
-	metadata  []byte // signed once, at start
+	signing   *signing.Desk
 	passwords *authcore.Passwords
 	pool      *modem.Pool
 	forward   *webhook.Forwarder
@@ -167,10 +167,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.openIssuer(); err != nil {
-		return err
-	}
-	if err := a.signMetadata(); err != nil {
+	if err := a.openSigning(ctx, a.db); err != nil {
 		return err
 	}
 	pepper, err := a.token.MAC(keys.Pepper)
@@ -215,7 +212,7 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.signing, Passwords: a.passwords,
 		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
@@ -226,32 +223,6 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
 	return a.newWeb(login, random)
-}
-
-// The published locations, below the public URL.
-const (
-	pathSSORedirect = "/sso/redirect"
-	pathSSOPost     = "/sso/post"
-	pathSLORedirect = "/slo/redirect"
-	pathSLOPost     = "/slo/post"
-	pathSLOSOAP     = "/slo/soap"
-)
-
-func (a *appliance) signMetadata() error {
-	url, org := a.policy.PublicURL, a.policy.Organization
-	italian := func(s string) map[string]string { return map[string]string{"it": s} }
-	further, err := a.alsoPublished()
-	if err != nil {
-		return err
-	}
-	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
-		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
-		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}, {Binding: saml.SOAP, Location: url + pathSLOSOAP}},
-		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
-		Attributes:   attribute.Names(),
-		Certificates: further,
-	})
-	return err
 }
 
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
@@ -267,7 +238,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: a.signing.Metadata, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
@@ -307,6 +278,12 @@ func (a *appliance) run(ctx context.Context) error {
 	if err := a.registers.Start(ctx); err != nil {
 		return err
 	}
+	if err := a.registers.TakeSpool(ctx); err != nil {
+		return err
+	}
+	if err := a.signing.Begin(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.token.Run(ctx) })
 	g.Go(func() error { return a.pool.Run(ctx) })
@@ -317,6 +294,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
+	g.Go(func() error { return a.reloadOnHangup(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

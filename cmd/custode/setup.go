@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"custode/hsm"
 	"custode/hsm/pkcs11"
@@ -43,6 +44,9 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	if p := policy.Passwords; !machine.InsecureHTTPForDevelopment && p.MemoryKiB*p.Iterations < leastHashWork {
 		return fault.Newf(fault.Invalid, "compare the configuration files",
 			"passwords: memory_kib times iterations under %d is for insecure_http_for_development only", leastHashWork)
+	}
+	if k := policy.Keys; !machine.InsecureHTTPForDevelopment && min(k.PublishedBefore, k.PublishedAfter) < 24*time.Hour {
+		return fault.Newf(fault.Invalid, "compare the configuration files", "keys.published_before, published_after: under 24h is for insecure_http_for_development only")
 	}
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err

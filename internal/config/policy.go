@@ -47,6 +47,9 @@ type Keys struct {
 	EarlierLog []id.KeyLabel `yaml:"earlier_log"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
 	AlsoPublished []id.KeyLabel `yaml:"also_published"`
+	// How long a signing key is in the metadata before it signs, and after; 0: 720h
+	PublishedBefore time.Duration `yaml:"published_before"`
+	PublishedAfter  time.Duration `yaml:"published_after"`
 }
 
 // RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
@@ -110,6 +113,8 @@ func (c *Policy) Validate() error {
 		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
 		labels[l] = true
 	}
+	p.check(within(c.Keys.PublishedBefore, time.Second, 366*24*time.Hour), "keys.published_before: 1s to 8784h")
+	p.check(within(c.Keys.PublishedAfter, time.Second, 366*24*time.Hour), "keys.published_after: 1s to 8784h")
 	p.check(len(c.Keys.EarlierLog) <= 64, "keys.earlier_log: at most 64")
 	for _, l := range c.Keys.EarlierLog {
 		p.check(!l.IsZero() && !labels[l], "keys.earlier_log: a label is empty or used twice")
@@ -136,6 +141,8 @@ func (c *Policy) Validate() error {
 }
 
 func (c *Policy) defaults() {
+	setDefault(&c.Keys.PublishedBefore, 30*24*time.Hour)
+	setDefault(&c.Keys.PublishedAfter, 30*24*time.Hour)
 	setDefault(&c.Request.FutureSkew, 3*time.Minute)
 	setDefault(&c.Request.PastSkew, 5*time.Minute)
 	setDefault(&c.Flow.Lifetime, 8*time.Minute)

@@ -17,6 +17,7 @@ import (
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store"
 )
 
 // Host is the command line that the subcommands are part of.
@@ -27,13 +28,16 @@ type Host interface {
 	PolicyFile() (*config.Policy, error)
 	// Ask calls a method of the daemon and prints the result.
 	Ask(method string, arg any) error
+	// Offline opens the database while no daemon runs (else fault.Conflict).
+	Offline(use func(db *store.DB) error) error
 }
 
 // Commands are the subcommands of `custode ceremony`.
 type Commands struct {
-	Run     runCmd     `cmd:"" help:"Make the keys of a reviewed plan in the token."`
-	Request requestCmd `cmd:"" help:"Make a certificate signing request for a signing key."`
-	Import  importCmd  `cmd:"" help:"Store the certificate that an authority issued beside its signing key."`
+	Run      runCmd      `cmd:"" help:"Make the keys of a reviewed plan in the token."`
+	Request  requestCmd  `cmd:"" help:"Make a certificate signing request for a signing key."`
+	Import   importCmd   `cmd:"" help:"Store the certificate that an authority issued beside its signing key."`
+	Rollover rolloverCmd `cmd:"" help:"The change from one signing key to the next."`
 }
 
 // tokenFlags say which token is meant.
