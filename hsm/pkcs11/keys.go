@@ -245,9 +245,19 @@ func (t *Token) trySign(read reader, k *key) error {
 	return t.canaryFor(k, read.object)(nil, read.session)
 }
 
+// length wants 256 bits. SoftHSM says 0 of every key that was unwrapped; the
+// ceremony that copies a key compares the length of what it unwraps.
+func (r reader) length() error {
+	n, err := r.number(p11.CKA_VALUE_LEN)
+	if err != nil || n != 32 && !(r.copied && n == 0) {
+		return r.broken(err, "CKA_VALUE_LEN is %d, not 32", n)
+	}
+	return nil
+}
+
 func (t *Token) tryMAC(read reader, k *key) error {
-	if n, err := read.number(p11.CKA_VALUE_LEN); err != nil || n != 32 {
-		return read.broken(err, "CKA_VALUE_LEN is %d, not 32", n)
+	if err := read.length(); err != nil {
+		return err
 	}
 	first, err := t.mac(read.session, read.object, []byte(canaryText))
 	if err != nil {
@@ -265,8 +275,8 @@ func (t *Token) tryMAC(read reader, k *key) error {
 }
 
 func (t *Token) tryWrap(read reader, k *key) error {
-	if n, err := read.number(p11.CKA_VALUE_LEN); err != nil || n != 32 {
-		return read.broken(err, "CKA_VALUE_LEN is %d, not 32", n)
+	if err := read.length(); err != nil {
+		return err
 	}
 	blob, err := t.wrap(read.session, read.object, k.label, []byte(canaryText), nil)
 	if err != nil {

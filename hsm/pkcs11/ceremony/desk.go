@@ -3,7 +3,6 @@ package ceremony
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 
 	p11 "github.com/miekg/pkcs11"
@@ -24,7 +23,7 @@ type Access struct {
 // look opens the token with the product's own pool, which checks module, PIN file
 // and policy, for as long as use runs.
 func (a Access) look(ctx context.Context, use func(t *pkcs11.Token) error) error {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: a.URI, Tolerate: a.Tolerate, Copied: a.Copied, MaxSessions: 1, Log: slog.New(slog.DiscardHandler)})
+	t, err := pkcs11.Open(ctx, pkcs11.Config{URI: a.URI, Tolerate: a.Tolerate, Copied: a.Copied, MaxSessions: 1})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (r *run) writeIDs() error {
 	return atDesk(r.loc, r.rep.Token, op, func(d desk) error {
 		for i := range r.rep.Keys {
 			k := &r.rep.Keys[i]
-			if k.Role != hsm.RoleSign {
+			if k.Role != hsm.RoleSign || k.Copy {
 				continue
 			}
 			for _, class := range []uint{p11.CKO_PRIVATE_KEY, p11.CKO_PUBLIC_KEY} {
