@@ -36,6 +36,7 @@ type rig struct {
 	wrap   hsm.Wrapper
 	sum    []byte
 	blob   []byte
+	codes  hsm.CodeQuery
 }
 
 func newRig(t *testing.T) *rig {
@@ -52,6 +53,13 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.codes = hsm.CodeQuery{
+		KEK: seedLabel, Wrap: hsm.MechanismAESKeyWrap, KeyType: hsm.KeyTypeGeneric, MAC: hsm.MechanismSHA1, Binder: macLabel,
+		Wrapped: must1(t)(r.tok.WrapSecret(t.Context(), seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())),
+		Digits:  6, Counters: []uint64{0, 1, 2}, Code: "287082",
+	}
+	r.codes.Binding = append([]byte("kept "), r.codes.Wrapped...)
+	r.codes.BindingMAC = must1(t)(r.mac.MAC(t.Context(), r.codes.Binding))
 	t.Cleanup(func() {
 		if err := errors.Join(r.Clear(), r.tok.Close()); err != nil {
 			t.Error(err)
@@ -59,6 +67,9 @@ func newRig(t *testing.T) *rig {
 	})
 	return r
 }
+
+// rfcSecret is RFC 4226's, as it is wrapped.
+func rfcSecret() []byte { return append([]byte("12345678901234567890"), make([]byte, 44)...) }
 
 // must1 takes a result that must come without an error.
 func must1(t *testing.T) func([]byte, error) []byte {
@@ -110,6 +121,17 @@ func (r *rig) use(t *testing.T, patience time.Duration) []error {
 			return judge(err, string(plain) == "new")
 		},
 		func(ctx context.Context) error {
+			got, err := r.tok.MatchCodes(ctx, r.codes)
+			if fault.Is(err, fault.Denied) {
+				return errWrong
+			}
+			return judge(err, slices.Equal(got, []int{1}))
+		},
+		func(ctx context.Context) error {
+			wrapped, err := r.tok.WrapSecret(ctx, seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())
+			return judge(err, bytes.Equal(wrapped, r.codes.Wrapped)) // RFC 3394 is deterministic
+		},
+		func(ctx context.Context) error {
 			sig, err := r.signer.SignContext(ctx, digest[:], crypto.SHA256)
 			return judge(err, rsa.VerifyPKCS1v15(r.signer.Public().(*rsa.PublicKey), crypto.SHA256, digest[:], sig) == nil)
 		},
@@ -145,6 +167,7 @@ var served = []struct {
 }{
 	{"C_SignInit", hot}, {"C_Sign", hot}, {"C_EncryptInit", hot}, {"C_Encrypt", hot},
 	{"C_DecryptInit", hot}, {"C_Decrypt", hot}, {"C_GenerateRandom", hot},
+	{"C_CreateObject", hot}, {"C_WrapKey", hot}, {"C_UnwrapKey", hot}, {"C_DestroyObject", hot},
 	{"C_OpenSession", relogin}, {"C_GetSessionInfo", relogin}, {"C_GetSlotList", relogin}, {"C_GetTokenInfo", relogin}, {"C_Login", relogin},
 	{"C_FindObjectsInit", relogin}, {"C_FindObjects", relogin}, {"C_FindObjectsFinal", relogin}, {"C_GetAttributeValue", relogin},
 	{"C_CloseSession", logout}, {"C_Finalize", restart}, {"C_Initialize", restart},
@@ -302,6 +325,9 @@ func (r *rig) endure(t *testing.T, name string, way path, want expect, rule hsms
 	order(err)
 	if known := r.tok.Sessions(); seen.Sessions != known {
 		t.Errorf("%s: %d sessions are open, the pool knows of %d", name, seen.Sessions, known)
+	}
+	if seen.Objects != 0 {
+		t.Errorf("%s: %d session objects are left", name, seen.Objects)
 	}
 	if seen.PINRefused > 1 || seen.Races != 0 || seen.Rude != 0 || seen.Peak > 2+4 {
 		t.Errorf("%s: PIN refused %d times, %d races, %d rude, %d sessions at a time", name, seen.PINRefused, seen.Races, seen.Rude, seen.Peak)

@@ -44,6 +44,9 @@ type HSM struct {
 	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
 	// Keys that a ceremony copied, so that other tokens hold them too; empty: none
 	Copied []id.KeyLabel `yaml:"copied"`
+	Seeds  string        `yaml:"seeds"` // unwrap: OATH secrets stay in the token; decrypt: they come into memory; empty: unwrap
+	// PEM; the off-line RSA key that a copy of each OATH secret is encrypted to at enrolment; absolute; empty: no copy
+	RecoveryCertificate string `yaml:"recovery_certificate"`
 }
 
 // Modem is one bay.
@@ -91,6 +94,11 @@ func (m *Machine) Validate() error {
 		m.HSM.Sessions = 8
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
+	if m.HSM.Seeds == "" {
+		m.HSM.Seeds = "unwrap"
+	}
+	p.check(oneOf(m.HSM.Seeds, "unwrap", "decrypt"), "hsm.seeds: unwrap or decrypt")
+	p.check(m.HSM.RecoveryCertificate == "" || filepath.IsAbs(m.HSM.RecoveryCertificate), "hsm.recovery_certificate: must be an absolute path")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
 	m.validateRegistry(&p)
 	m.validateModems(&p)

@@ -17,6 +17,7 @@ import (
 	"custode/hsm"
 	"custode/hsm/custody"
 	"custode/hsm/pkcs11"
+	"custode/hsm/pkcs11/direct"
 	"custode/internal/fault"
 )
 
@@ -221,6 +222,9 @@ func (d desk) unwrapKey(transport p11.ObjectHandle, k custody.Key, role hsm.Role
 	}
 	if !lacks.Has(hsm.LackAllowedMechanisms) {
 		t = append(t, p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, pkcs11.AllowedMechanisms(role)))
+	}
+	if role == hsm.RoleSeed && !lacks.Has(hsm.LackUnwrapTemplate) {
+		t = append(t, p11.NewAttribute(p11.CKA_UNWRAP_TEMPLATE, direct.UnwrapTemplate()))
 	}
 	var last []*p11.Attribute
 	for _, rule := range hsm.Rules(role) {

@@ -20,7 +20,11 @@ import (
 )
 
 // copyPlan is plan with every key copied, and one that is not.
-var copyPlan = strings.NewReplacer("bits: 3072\n", "bits: 2048\n    copy: true\n", "bits: 256\n", "bits: 256\n    copy: true\n").Replace(plan) + `  - label: custode/mac/stays
+var copyPlan = strings.NewReplacer("bits: 3072\n", "bits: 2048\n    copy: true\n", "bits: 256\n", "bits: 256\n    copy: true\n").Replace(plan) + `  - label: custode/seed/2026-1
+    role: seed
+    bits: 256
+    copy: true
+  - label: custode/mac/stays
     role: mac
     bits: 256
 copies:
@@ -99,10 +103,10 @@ func TestCopyToAnotherToken(t *testing.T) {
 		}
 	}
 	seen := objects(t, first)
-	if n := strings.Count(seen, "label:"); n != 6 { // private, public, certificate, wrap and two macs
-		t.Errorf("the token holds %d objects, want 6:\n%s", n, seen)
+	if n := strings.Count(seen, "label:"); n != 7 { // private, public, certificate, wrap and two macs
+		t.Errorf("the token holds %d objects, want 7:\n%s", n, seen)
 	}
-	copied := []id.KeyLabel{label(t, "custode/mac/2026-1"), label(t, "custode/wrap/2026-1"), label(t, "custode/sign/2026-1")}
+	copied := []id.KeyLabel{label(t, "custode/mac/2026-1"), label(t, "custode/wrap/2026-1"), label(t, "custode/sign/2026-1"), label(t, "custode/seed/2026-1")}
 	if _, err := use(t, first, copied[1:], nil); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "custode/mac/2026-1") || !strings.Contains(err.Error(), "CKA_LOCAL") {
 		t.Errorf("a copied key that the configuration does not name: %v", err)
 	}
@@ -155,7 +159,7 @@ func TestCopyToAnotherToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rest.Keys) != 3 || strings.Join(rest.Custodians, " ") != "carla anna" {
+	if len(rest.Keys) != 4 || strings.Join(rest.Custodians, " ") != "carla anna" {
 		t.Errorf("%d keys restored by %v", len(rest.Keys), rest.Custodians)
 	}
 	two, err := use(t, second, copied, &one)

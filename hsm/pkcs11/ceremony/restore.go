@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"crypto/sha512"
 	"crypto/x509"
 	"fmt"
 	"strings"
@@ -42,8 +43,20 @@ func check(ctx context.Context, t *pkcs11.Token, k *custody.Key) error {
 		}
 		k.Check, err = w.Wrap(ctx, []byte(checkText), nil)
 		return err
+	case hsm.RoleSeed:
+		k.Check, err = wrapCheck(ctx, t, k.Label)
+		return err
 	}
 	return nil // the certificate is the check
+}
+
+// wrapCheck wraps a fixed secret, which RFC 3394 does in one way only.
+func wrapCheck(ctx context.Context, t *pkcs11.Token, label id.KeyLabel) ([]byte, error) {
+	fixed := sha512.Sum512([]byte(checkText))
+	if err := t.OpenSeed(label); err != nil {
+		return nil, err
+	}
+	return t.WrapSecret(ctx, label, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, fixed[:])
 }
 
 // agrees compares what the key in this token makes with what the backup says.
@@ -74,6 +87,14 @@ func agrees(ctx context.Context, t *pkcs11.Token, k custody.Key) error {
 		}
 		text, err := w.Unwrap(ctx, k.Check, nil)
 		if err != nil || string(text) != checkText {
+			return other
+		}
+	case hsm.RoleSeed:
+		wrapped, err := wrapCheck(ctx, t, k.Label)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(wrapped, k.Check) {
 			return other
 		}
 	case hsm.RoleSign:

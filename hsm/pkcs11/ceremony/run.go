@@ -210,6 +210,11 @@ func (k *KeyReport) prove(t *pkcs11.Token) error {
 			return err
 		}
 		k.passed("opened as the daemon opens it: policy, value unreadable, wrapped and unwrapped, damaged blob refused")
+	case hsm.RoleSeed:
+		if err := t.OpenSeed(k.Label); err != nil {
+			return err
+		}
+		k.passed("opened as the daemon opens it: policy, value unreadable, a secret wrapped, unwrapped unreadable and used for SHA-1, SHA-256 and SHA-512, not unwrapped as readable, damaged one refused")
 	}
 	return nil
 }
