@@ -85,7 +85,7 @@ type Identity struct {
 	Reason     string            // why it is not active; for operators
 	Phone      id.Phone          // verified mobile number; zero: no SMS credential
 	Attributes map[string]string // SPID attribute name -> value, wire format
-	Password   string            // see passwords.go for the encoding; never the password
+	Password   string            // see package passhash for the encoding; never the password
 	Created    time.Time
 	LastLogin  time.Time // zero: never
 }
@@ -124,6 +124,13 @@ type Answered struct {
 type Identities interface {
 	IdentityByUsername(ctx context.Context, u id.Username) (Identity, error)
 	Identity(ctx context.Context, s id.Subject) (Identity, error)
+}
+
+// Passwords judges typed passwords (passhash.Hasher).
+type Passwords interface {
+	// Check returns nil when stored was made of password for the subject. Else
+	// fault.Denied: wrong, or nothing is stored, after the same work; fault.Busy: no capacity.
+	Check(ctx context.Context, subject id.Subject, stored, password string) error
 }
 
 // Tallies counts failed passwords per key (a hash of a username or of a

@@ -26,7 +26,7 @@ type Config struct {
 	Register   register.Register
 	Watch      register.Watch
 	Sessions   Sessions // nil: every login is fresh and begins no session
-	Passwords  *Passwords
+	Passwords  Passwords
 	Random     io.Reader        // flow identifiers and session indexes
 	Now        func() time.Time // wall clock
 	Log        *slog.Logger     // the audit lines of each login; never a secret or an attribute value
@@ -45,7 +45,7 @@ type Login struct {
 	register   register.Register
 	watch      register.Watch
 	sessions   Sessions // may be nil
-	passwords  *Passwords
+	passwords  Passwords
 	random     io.Reader
 	now        func() time.Time
 	log        *slog.Logger

@@ -34,6 +34,12 @@ func must[T any](t testing.TB, v T, err error) T {
 	return v
 }
 
+func newSubject(t testing.TB) id.Subject {
+	t.Helper()
+	s, err := id.NewSubject(rand.Reader)
+	return must(t, s, err)
+}
+
 func freshFlow(t testing.TB, level saml.Level, c saml.Comparison, p Policy) Flow {
 	t.Helper()
 	flow, err := id.NewFlowID(rand.Reader)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"custode/authcore"
+	"custode/authcore/passhash"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
@@ -92,7 +93,7 @@ type appliance struct {
 	db    *store.DB
 
 	signing   *signing.Desk
-	passwords *authcore.Passwords
+	passwords *passhash.Hasher
 	pool      *modem.Pool
 	forward   *webhook.Forwarder
 	outbox    sealer // wraps message texts
@@ -184,8 +185,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	a.outbox = outbox
 	random := a.token.Random()
-	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
 	if err != nil {
 		return err
 	}

@@ -35,12 +35,16 @@ var deviceTests = map[string]func(*testing.T, *Bench){
 // DeviceMAC stands for the HSM with the seed of RFC 4226.
 type DeviceMAC struct{}
 
-// MACs implements oath.MAC.
-func (DeviceMAC) MACs(_ context.Context, counters []uint64) (out [][]byte, _ error) {
-	for _, c := range counters {
+// Match implements oath.Matcher.
+func (DeviceMAC) Match(_ context.Context, counters []uint64, digits int, code string) (out []int, _ error) {
+	for i, c := range counters {
 		m := hmac.New(sha1.New, []byte("12345678901234567890"))
 		_ = binary.Write(m, binary.BigEndian, c)
-		out = append(out, m.Sum(nil))
+		sum := m.Sum(nil)
+		shown := fmt.Sprintf("%010d", binary.BigEndian.Uint32(sum[sum[19]&15:])&0x7fffffff)
+		if shown[10-digits:] == code {
+			out = append(out, i)
+		}
 	}
 	return out, nil
 }
