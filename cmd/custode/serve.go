@@ -22,6 +22,7 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/rotation"
 	"custode/cmd/custode/signing"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
@@ -92,18 +93,19 @@ type appliance struct {
 	token *pkcs11.Token
 	db    *store.DB
 
-	signing   *signing.Desk
-	passwords *passhash.Hasher
-	pool      *modem.Pool
-	forward   *webhook.Forwarder
-	outbox    sealer // wraps message texts
-	sps       replica
-	watched   watched
-	sessions  *session.Sessions
-	logouts   *logout.Reader
-	web       *web.Server
-	admin     *admin.Server
-	registers *certified.Registers
+	signing    *signing.Desk
+	rewrapping rotation.Rewrapping
+	passwords  *passhash.Hasher
+	pool       *modem.Pool
+	forward    *webhook.Forwarder
+	outbox     sealer // wraps message texts
+	sps        replica
+	watched    watched
+	sessions   *session.Sessions
+	logouts    *logout.Reader
+	web        *web.Server
+	admin      *admin.Server
+	registers  *certified.Registers
 }
 
 // databaseFile is the database's name in the state directory.
@@ -171,23 +173,26 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSigning(ctx, a.db); err != nil {
 		return err
 	}
-	pepper, err := a.token.MAC(keys.Pepper)
-	if err != nil {
-		return err
-	}
 	codeKey, err := a.token.MAC(keys.Codes)
 	if err != nil {
 		return err
 	}
-	outbox, err := a.token.Wrapper(keys.Outbox)
+	outbox, err := rotation.Wrapper(a.token, keys.Outbox, keys.EarlierOutbox)
 	if err != nil {
 		return err
 	}
-	a.outbox = outbox
+	a.outbox, a.rewrapping.Log = outbox, a.log
+	if len(keys.EarlierOutbox) > 0 {
+		a.rewrapping.Add("outbox", a.db.Texts(), outbox, keys.Outbox)
+	}
 	random := a.token.Random()
-	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	hashing, err := rotation.Peppers(a.token, keys)
 	if err != nil {
+		return err
+	}
+	hashing.Cost = passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	hashing.Random, hashing.Queue = random, a.policy.Passwords.Queue
+	if a.passwords, err = passhash.New(hashing); err != nil {
 		return err
 	}
 	a.forward = webhook.New(a.machine.ForwardReceived, a.log)
@@ -213,8 +218,9 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.signing, Passwords: a.passwords,
-		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.signing,
+		Passwords: rotation.Passwords{Hasher: a.passwords, DB: a.db, Log: a.log},
+		Sessions:  a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
@@ -296,6 +302,7 @@ func (a *appliance) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return a.reloadOnHangup(ctx) })
+	g.Go(func() error { return a.rewrapping.Run(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 
+	"custode/hsm/rewrap"
 	"custode/hsm/rollover"
 	"custode/internal/fault"
+	"custode/internal/id"
 	"custode/internal/store/sqlite"
 )
 
@@ -45,4 +47,58 @@ func (db *DB) SaveSigningKeys(ctx context.Context, l rollover.Ledger) error {
 		}
 		return nil
 	})
+}
+
+// Mentions is how many rows speak of a key. Devices whose seeds it wrapped and
+// passwords whose hashes it peppered; Unnamed passwords name no pepper at all.
+type Mentions struct{ Texts, Devices, Passwords, Unnamed int }
+
+// Mentions counts the rows that a key is needed for. pepper is how a stored
+// password begins that names the key.
+func (db *DB) Mentions(ctx context.Context, label id.KeyLabel, pepper string) (Mentions, error) {
+	r, err := db.read().CountMentions(ctx, sqlite.CountMentionsParams{Label: []byte(label.String()), Pepper: pepper})
+	if err != nil {
+		return Mentions{}, mapError("count what key "+label.String()+" is needed for", err)
+	}
+	return Mentions{Texts: int(r.Texts), Devices: int(r.Devices), Passwords: int(r.Passwords), Unnamed: int(r.Unnamed)}, nil
+}
+
+// ReplacePassword stores is where was still stands; false when it does not.
+func (db *DB) ReplacePassword(ctx context.Context, subject id.Subject, was, is string) (replaced bool, err error) {
+	err = db.write(ctx, "replace password of "+subject.String(), func(q *sqlite.Queries) error {
+		n, err := q.ReplacePassword(ctx, sqlite.ReplacePasswordParams{Password: is, Subject: subject.String(), Was: was})
+		replaced = n == 1
+		return err
+	})
+	return replaced, err
+}
+
+// texts are the wrapped texts of the outbox, for rewrap.
+type texts struct{ db *DB }
+
+// Texts returns the texts of messages that wait to be sent, each bound to its
+// message's identifier.
+func (db *DB) Texts() rewrap.Table { return texts{db} }
+
+// Rows implements rewrap.Table.
+func (t texts) Rows(ctx context.Context, past string, most int) ([]rewrap.Row, error) {
+	rows, err := t.db.read().ListWaitingTexts(ctx, sqlite.ListWaitingTextsParams{Past: past, Most: int64(most)})
+	if err != nil {
+		return nil, mapError("list waiting texts", err)
+	}
+	out := make([]rewrap.Row, len(rows))
+	for i, r := range rows {
+		out[i] = rewrap.Row{Key: r.ID, Blob: r.Wrapped, AAD: []byte(r.ID)}
+	}
+	return out, nil
+}
+
+// Replace implements rewrap.Table.
+func (t texts) Replace(ctx context.Context, key string, was, is []byte) (replaced bool, err error) {
+	err = t.db.write(ctx, "rewrap text of message "+key, func(q *sqlite.Queries) error {
+		n, err := q.ReplaceText(ctx, sqlite.ReplaceTextParams{Wrapped: is, ID: key, Was: was})
+		replaced = n == 1
+		return err
+	})
+	return replaced, err
 }

@@ -12,3 +12,14 @@ SELECT id, wrapped FROM outbox WHERE id > sqlc.arg(past) AND length(wrapped) > 0
 
 -- name: ReplaceText :execrows
 UPDATE outbox SET wrapped = sqlc.arg(wrapped) WHERE id = sqlc.arg(id) AND wrapped = sqlc.arg(was);
+
+-- Where a label stands anywhere in what a key wrapped: rather too often than too seldom.
+-- name: CountMentions :one
+SELECT
+    (SELECT COUNT(*) FROM outbox WHERE instr(outbox.wrapped, CAST(sqlc.arg(label) AS BLOB)) > 0) AS texts,
+    (SELECT COUNT(*) FROM otp_device WHERE instr(otp_device.blob, CAST(sqlc.arg(label) AS BLOB)) > 0) AS devices,
+    (SELECT COUNT(*) FROM identity WHERE instr(identity.password, CAST(sqlc.arg(pepper) AS TEXT)) = 1) AS passwords,
+    (SELECT COUNT(*) FROM identity WHERE instr(identity.password, '$custode$1$') = 1) AS unnamed;
+
+-- name: ReplacePassword :execrows
+UPDATE identity SET password = sqlc.arg(password) WHERE subject = sqlc.arg(subject) AND password = sqlc.arg(was);

@@ -9,6 +9,39 @@ import (
 	"context"
 )
 
+const countMentions = `-- name: CountMentions :one
+SELECT
+    (SELECT COUNT(*) FROM outbox WHERE instr(outbox.wrapped, CAST(?1 AS BLOB)) > 0) AS texts,
+    (SELECT COUNT(*) FROM otp_device WHERE instr(otp_device.blob, CAST(?1 AS BLOB)) > 0) AS devices,
+    (SELECT COUNT(*) FROM identity WHERE instr(identity.password, CAST(?2 AS TEXT)) = 1) AS passwords,
+    (SELECT COUNT(*) FROM identity WHERE instr(identity.password, '$custode$1$') = 1) AS unnamed
+`
+
+type CountMentionsParams struct {
+	Label  []byte
+	Pepper string
+}
+
+type CountMentionsRow struct {
+	Texts     int64
+	Devices   int64
+	Passwords int64
+	Unnamed   int64
+}
+
+// Where a label stands anywhere in what a key wrapped: rather too often than too seldom.
+func (q *Queries) CountMentions(ctx context.Context, arg CountMentionsParams) (CountMentionsRow, error) {
+	row := q.db.QueryRowContext(ctx, countMentions, arg.Label, arg.Pepper)
+	var i CountMentionsRow
+	err := row.Scan(
+		&i.Texts,
+		&i.Devices,
+		&i.Passwords,
+		&i.Unnamed,
+	)
+	return i, err
+}
+
 const listSigningKeys = `-- name: ListSigningKeys :many
 SELECT label, certificate, published, activated, retired, withdrawn, destroyed, approval FROM signing_key ORDER BY published, label
 `
@@ -112,6 +145,24 @@ func (q *Queries) PutSigningKey(ctx context.Context, arg PutSigningKeyParams) er
 		arg.Approval,
 	)
 	return err
+}
+
+const replacePassword = `-- name: ReplacePassword :execrows
+UPDATE identity SET password = ?1 WHERE subject = ?2 AND password = ?3
+`
+
+type ReplacePasswordParams struct {
+	Password string
+	Subject  string
+	Was      string
+}
+
+func (q *Queries) ReplacePassword(ctx context.Context, arg ReplacePasswordParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replacePassword, arg.Password, arg.Subject, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const replaceText = `-- name: ReplaceText :execrows
