@@ -27,6 +27,13 @@ const (
 	maxSubject = 64 // characters in CN and O (RFC 5280, appendix A.1, ub-common-name)
 )
 
+// RehearsalPrefix begins the label of every token that ceremonies are rehearsed on.
+const RehearsalPrefix = "rehearsal"
+
+// ForRehearsal reports whether a token of that label is for rehearsals: no
+// appliance serves with it.
+func ForRehearsal(tokenLabel string) bool { return strings.HasPrefix(tokenLabel, RehearsalPrefix) }
+
 // Plan is a reviewed key ceremony: which keys to make in which token. It holds
 // decisions only; where the module and the PIN are is said apart from it, so
 // that what was reviewed on one machine is what runs on another. Only ParsePlan
@@ -41,6 +48,7 @@ type Plan struct {
 	// Threshold of them must agree. None exactly when no key has Copy.
 	Custodians []string
 	Threshold  int
+	Approvals  int // operators who must approve, at least; the machine file may ask for more
 }
 
 // PlannedKey is one key of a plan.
@@ -70,6 +78,8 @@ type planFile struct {
 	Token    tokenFile `yaml:"token"`
 	Keys     []keyFile `yaml:"keys"`
 	Copies   copyFile  `yaml:"copies"`
+	// Operators who must approve, beyond what the machine file asks for.
+	Approvals int `yaml:"approvals"`
 }
 
 type copyFile struct {
@@ -145,7 +155,7 @@ func (p Plan) Validate() error {
 
 func (p Plan) file() planFile {
 	f := planFile{Ceremony: p.Name, Token: tokenFile{p.TokenLabel, p.TokenSerial, p.Tolerate.Strings()},
-		Copies: copyFile{p.Custodians, p.Threshold}}
+		Copies: copyFile{p.Custodians, p.Threshold}, Approvals: p.Approvals}
 	for _, k := range p.Keys {
 		kf := keyFile{Label: k.Label.String(), Role: k.Role.String(), Bits: k.Bits, Copy: k.Copy}
 		if c := k.Certificate; c != nil {
@@ -206,6 +216,9 @@ func (f planFile) plan() (Plan, []error) {
 		}
 		seen[k.FileName()] = i
 		p.Keys = append(p.Keys, k)
+	}
+	if p.Approvals = f.Approvals; p.Approvals < 0 || p.Approvals > 9 {
+		bad("approvals: must be 0 to 9")
 	}
 	p.Custodians, p.Threshold = f.Copies.Custodians, f.Copies.Threshold
 	problems = append(problems, p.checkCopies()...)

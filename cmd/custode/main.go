@@ -65,6 +65,9 @@ func (c *cli) Offline(use func(db *store.DB) error) error {
 	return errors.Join(use(db), db.Close())
 }
 
+// WithoutCoreDumps implements ceremonycmd.Host.
+func (c *cli) WithoutCoreDumps() error { return withoutCoreDumps() }
+
 // Ask implements certified.Host.
 func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }
 

@@ -123,6 +123,9 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
 		return err
 	}
+	if label := a.token.Info().Label; hsm.ForRehearsal(label) {
+		return fault.Newf(fault.Fatal, "open token", "token %q is for rehearsals of ceremonies: its keys are not for service", label)
+	}
 	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
 	return err
 }

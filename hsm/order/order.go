@@ -212,15 +212,21 @@ var operatorForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,31}$`)
 // ValidOperator reports whether name can be an operator's: 1 to 32 of a-z 0-9 . -
 func ValidOperator(name string) bool { return operatorForm.MatchString(name) }
 
-func signed(operator, digest string) []byte {
-	return fmt.Appendf(nil, "custode key order approval 1\n%s\n%s\n", operator, digest)
+func signed(purpose, operator, digest string) []byte {
+	return fmt.Appendf(nil, "custode %s 1\n%s\n%s\n", purpose, operator, digest)
 }
+
+const approving = "key order approval"
 
 // Approve signs the order as operator and returns the file.
 func Approve(o Order, operator string, key crypto.Signer, random io.Reader) ([]byte, error) {
-	op := "approve order as " + operator
-	a := approval{Format: 1, Operator: operator, Order: o.Digest()}
-	message := signed(operator, a.Order)
+	return sign(approving, o.Digest(), operator, key, random)
+}
+
+func sign(purpose, digest, operator string, key crypto.Signer, random io.Reader) ([]byte, error) {
+	op := "sign " + purpose + " as " + operator
+	a := approval{Format: 1, Operator: operator, Order: digest}
+	message := signed(purpose, operator, a.Order)
 	var err error
 	switch public := key.Public().(type) {
 	case ed25519.PublicKey:
@@ -262,24 +268,15 @@ func Check(o Order, approvals [][]byte, operators []Operator, needed int, now ti
 	var names []string
 	var keys [][]byte
 	for _, file := range approvals {
-		if len(file) > maxApproval {
-			return refuse("an approval is longer than %d octets", maxApproval)
-		}
-		var a approval
-		d := json.NewDecoder(bytes.NewReader(file))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&a); err != nil || a.Format != 1 {
-			return refuse("an approval is not of this version: %v", err)
-		}
-		i := slices.IndexFunc(operators, func(x Operator) bool { return x.Name == a.Operator })
+		a, i, err := open(file, operators)
 		switch {
-		case i < 0:
-			return refuse("%.40q is no operator of the machine file", a.Operator)
+		case err != nil:
+			return refuse("%w", err)
 		case slices.Contains(names, a.Operator):
 			return refuse("%s approved twice", a.Operator)
 		case a.Order != o.Digest():
 			return refuse("%s approved another order, %.64s", a.Operator, a.Order)
-		case !verify(operators[i].Key, a):
+		case !verify(approving, operators[i].Key, a):
 			return refuse("the signature of %s is wrong", a.Operator)
 		}
 		// Two names of one key are one person.
@@ -295,8 +292,25 @@ func Check(o Order, approvals [][]byte, operators []Operator, needed int, now ti
 	return names, nil
 }
 
-func verify(key crypto.PublicKey, a approval) bool {
-	message := signed(a.Operator, a.Order)
+// open reads a signature file and finds whose it says it is.
+func open(file []byte, operators []Operator) (a approval, i int, err error) {
+	if len(file) > maxApproval {
+		return a, 0, fmt.Errorf("longer than %d octets", maxApproval)
+	}
+	d := json.NewDecoder(bytes.NewReader(file))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil || a.Format != 1 {
+		return a, 0, fmt.Errorf("not a signature of this version: %v", err)
+	}
+	i = slices.IndexFunc(operators, func(x Operator) bool { return x.Name == a.Operator })
+	if i < 0 {
+		return a, 0, fmt.Errorf("%.40q is no operator of the machine file", a.Operator)
+	}
+	return a, i, nil
+}
+
+func verify(purpose string, key crypto.PublicKey, a approval) bool {
+	message := signed(purpose, a.Operator, a.Order)
 	switch k := key.(type) {
 	case ed25519.PublicKey:
 		return a.Algorithm == "ed25519" && ed25519.Verify(k, message, a.Signature)
@@ -305,4 +319,22 @@ func verify(key crypto.PublicKey, a approval) bool {
 		return a.Algorithm == "rsa-pkcs1-sha256" && k.Size() >= 256 && rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], a.Signature) == nil
 	}
 	return false
+}
+
+// SignFile signs the digest of a file as operator: for reports, where no seal is.
+func SignFile(file []byte, operator string, key crypto.Signer, random io.Reader) ([]byte, error) {
+	return sign("file signature", Digest(file), operator, key, random)
+}
+
+// VerifyFile verifies what SignFile made and returns the operator; fault.Denied.
+func VerifyFile(file, signature []byte, operators []Operator) (string, error) {
+	const op = "verify signature of a file"
+	a, i, err := open(signature, operators)
+	if err != nil {
+		return "", fault.New(fault.Denied, op, err)
+	}
+	if a.Order != Digest(file) || !verify("file signature", operators[i].Key, a) {
+		return "", fault.Newf(fault.Denied, op, "%s signed another file, or the signature is wrong", a.Operator)
+	}
+	return a.Operator, nil
 }

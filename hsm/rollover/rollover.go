@@ -205,7 +205,9 @@ func (l Ledger) Destroy(label id.KeyLabel, now time.Time) (Ledger, error) {
 	if k == nil {
 		return nil, fault.Newf(fault.NotFound, "destroy signing key "+label.String(), "it was never published")
 	}
-	if s := k.State(); s != Withdrawn {
+	if s := k.State(); s == Destroyed {
+		return out, nil // an attempt that did not end
+	} else if s != Withdrawn {
 		return nil, fault.Newf(fault.Denied, "destroy signing key "+label.String(), "it is %s: only a withdrawn key may be destroyed", s)
 	}
 	k.Destroyed = now

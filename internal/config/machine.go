@@ -20,6 +20,7 @@ type Machine struct {
 	RegistryCertificates       string       `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
 	Registry                   Registry     `yaml:"registry"`
 	HSM                        HSM          `yaml:"hsm"`
+	Ceremony                   Ceremony     `yaml:"ceremony"`
 	Modems                     []Modem      `yaml:"modems"`
 	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
 	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
@@ -100,6 +101,7 @@ func (m *Machine) Validate() error {
 	p.check(oneOf(m.HSM.Seeds, "unwrap", "decrypt"), "hsm.seeds: unwrap or decrypt")
 	p.check(m.HSM.RecoveryCertificate == "" || filepath.IsAbs(m.HSM.RecoveryCertificate), "hsm.recovery_certificate: must be an absolute path")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
+	m.validateCeremony(&p)
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)

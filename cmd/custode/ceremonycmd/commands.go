@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"custode/hsm"
+	"custode/hsm/order"
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -30,14 +31,24 @@ type Host interface {
 	Ask(method string, arg any) error
 	// Offline opens the database while no daemon runs (else fault.Conflict).
 	Offline(use func(db *store.DB) error) error
+	// WithoutCoreDumps keeps what is in memory out of files and of other processes' reach.
+	WithoutCoreDumps() error
 }
 
 // Commands are the subcommands of `custode ceremony`.
 type Commands struct {
+	Order    orderCmd    `cmd:"" help:"Write an order for an operation on keys, for the operators to approve."`
+	Approve  approveCmd  `cmd:"" help:"Show an order and approve it with an operator's key."`
 	Run      runCmd      `cmd:"" help:"Make the keys of a reviewed plan in the token."`
 	Request  requestCmd  `cmd:"" help:"Make a certificate signing request for a signing key."`
 	Import   importCmd   `cmd:"" help:"Store the certificate that an authority issued beside its signing key."`
 	Rollover rolloverCmd `cmd:"" help:"The change from one signing key to the next."`
+	Keys     keysCmd     `cmd:"" help:"Show what is still under earlier keys (asks the running appliance)."`
+	Restore  restoreCmd  `cmd:"" help:"Put the keys of a backup into another token, with the custodians' shares."`
+	PIN      pinCmd      `cmd:"" name:"pin" help:"Change the token's user PIN."`
+	Destroy  destroyCmd  `cmd:"" help:"Destroy a key that nothing needs any more."`
+	Sign     signCmd     `cmd:"" help:"Sign a report with an operator's key."`
+	Verify   verifyCmd   `cmd:"" help:"Verify an operator's signature on a report."`
 }
 
 // tokenFlags say which token is meant.
@@ -162,6 +173,7 @@ func (r *requestCmd) Run(c Host) error {
 
 type importCmd struct {
 	tokenFlags
+	orderFlags
 	Label id.KeyLabel `arg:"" help:"Label of the signing key."`
 	File  string      `arg:"" type:"existingfile" help:"PEM: the issued certificate first, then its intermediates."`
 	Roots string      `required:"" type:"existingfile" help:"PEM: the authorities that the operators trust."`
@@ -187,8 +199,16 @@ func (r *importCmd) Run(c Host) error {
 	}
 	ctx, cancel := inTime()
 	defer cancel()
-	former, err := ceremony.Import(ctx, a, r.Label, chain, roots, now())
+	info, ok, err := r.control(ctx, c, a, order.Order{Operation: order.Import, Keys: []id.KeyLabel{r.Label}}, true)
 	if err != nil {
+		return err
+	}
+	detail := fmt.Sprintf("key %s in token %s, certificate SHA-256 %s", r.Label, info.Serial, order.Digest(chain[0].Raw))
+	if err := begin(ctx, c, "import", ok, detail); err != nil {
+		return err
+	}
+	former, err := ceremony.Import(ctx, a, r.Label, chain, roots, now())
+	if err := end(ctx, c, "import", err, detail); err != nil {
 		return err
 	}
 	fmt.Printf("ok: %s has the certificate with serial %s of %s; the former one is kept as %s\n", r.Label, chain[0].SerialNumber, chain[0].Issuer, former)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"custode/cmd/custode/signing"
+	"custode/hsm/order"
 	"custode/hsm/rollover"
 	"custode/internal/admin"
 	"custode/internal/fault"
@@ -46,6 +47,8 @@ type rolloverApproveCmd struct {
 	Force   bool        `required:"" help:"Required: service providers that did not refresh the metadata will refuse logins."`
 	Reason  string      `required:"" help:"Why; kept in the database and in the security log."`
 	Offline bool        `help:"Write to the database, while no appliance runs."`
+	Token   string      `help:"Label of the token, as the order says it."`
+	orderFlags
 }
 
 // Run notes the approval.
@@ -53,6 +56,13 @@ func (r *rolloverApproveCmd) Run(c Host) error {
 	arg := signing.Argument{Actor: admin.Actor(), Label: r.Label, Reason: r.Reason}
 	if !r.Force {
 		return fault.Newf(fault.Invalid, "approve an early step", "say --force")
+	}
+	ok, err := r.check(c, order.Order{Operation: order.Early, Token: r.Token, Keys: []id.KeyLabel{r.Label}}, 0)
+	if err != nil {
+		return err
+	}
+	if err := tell(context.Background(), c, "approve-early-control", ok.said()); err != nil {
+		return err
 	}
 	if !r.Offline {
 		return c.Ask("keys/approve", arg)

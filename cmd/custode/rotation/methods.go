@@ -12,9 +12,10 @@ import (
 	"custode/internal/store"
 )
 
-// Argument names a key.
+// Argument names a key. MAC says that it is one.
 type Argument struct {
 	Label id.KeyLabel `json:"label"`
+	MAC   bool        `json:"mac,omitempty"`
 }
 
 // Status is what operators see of a rotation in progress.
@@ -42,7 +43,7 @@ func (r *Rewrapping) Methods(db *store.DB, policy *config.Policy, logs string) m
 				return nil, err
 			}
 			// What the daemon runs with, not what the file says by now.
-			return Needed(ctx, in.Label, policy.Keys, logs, db)
+			return Needed(ctx, in, policy.Keys, logs, db)
 		},
 	}
 }

@@ -138,8 +138,9 @@ func (r *Rewrapping) Progress() map[string]rewrap.Progress {
 }
 
 // Needed says why a key must not be destroyed; empty when nothing needs it.
-func Needed(ctx context.Context, label id.KeyLabel, keys config.Keys, logs string, db *store.DB) ([]string, error) {
+func Needed(ctx context.Context, in Argument, keys config.Keys, logs string, db *store.DB) ([]string, error) {
 	var why []string
+	label := in.Label
 	for name, labels := range map[string][]id.KeyLabel{
 		"sign": {keys.Sign}, "also_published": keys.AlsoPublished, "pepper": {keys.Pepper}, "earlier_pepper": keys.EarlierPepper,
 		"codes": {keys.Codes}, "outbox": {keys.Outbox}, "earlier_outbox": keys.EarlierOutbox, "seal": {keys.Seal},
@@ -155,6 +156,9 @@ func Needed(ctx context.Context, label id.KeyLabel, keys config.Keys, logs strin
 	if err != nil {
 		return nil, err
 	}
+	if !in.MAC {
+		m.Unnamed = 0
+	}
 	segments, err := segmentsOf(logs, label)
 	if err != nil {
 		return nil, err
@@ -163,19 +167,13 @@ func Needed(ctx context.Context, label id.KeyLabel, keys config.Keys, logs strin
 		n    int
 		what string
 	}{{m.Texts, "texts of waiting messages are wrapped by it"}, {m.Devices, "secrets of OATH devices are wrapped by it"},
-		{m.Passwords, "passwords are hashed under it"}, {segments, "segments of the certified log are wrapped by it"}} {
+		{m.Passwords, "passwords are hashed under it"},
+		{m.Unnamed, "passwords name no pepper, and may be hashed under it"}, {segments, "segments of the certified log are wrapped by it"}} {
 		if c.n > 0 {
 			why = append(why, count(c.n)+" "+c.what)
 		}
 	}
 	return why, nil
-}
-
-// Unnamed says how many passwords name no pepper: those of before peppers had
-// names, which any earlier pepper may have made.
-func Unnamed(ctx context.Context, db *store.DB, keys config.Keys) (int, error) {
-	m, err := db.Mentions(ctx, keys.Pepper, passhash.PepperPrefix(keys.Pepper))
-	return m.Unnamed, err
 }
 
 // segmentsOf counts the key files below the folder of the certified logs that name

@@ -2,6 +2,7 @@ package ceremony
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
@@ -68,5 +69,30 @@ func Destroy(ctx context.Context, a Access, label id.KeyLabel, rehearse bool) (d
 			err = fault.Newf(fault.Fatal, op, "the token still holds it")
 		}
 		return err
+	})
+}
+
+// IsMAC reports whether the token holds a mac key of that label.
+func IsMAC(ctx context.Context, a Access, label id.KeyLabel) (is bool, err error) {
+	op := "look at key " + label.String()
+	loc, err := pkcs11.ParseLocation(a.URI)
+	if err != nil {
+		return false, err
+	}
+	info, err := a.Inspect(ctx)
+	if err != nil {
+		return false, err
+	}
+	return is, atDesk(loc, info, op, func(d desk) error {
+		found, err := d.find(p11.CKO_SECRET_KEY, label.String(), 1)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		kind, err := d.value(found[0], p11.CKA_KEY_TYPE)
+		if err != nil {
+			return fault.New(fault.Fatal, op, err)
+		}
+		is = len(kind) == 8 && binary.NativeEndian.Uint64(kind) == p11.CKK_GENERIC_SECRET
+		return nil
 	})
 }

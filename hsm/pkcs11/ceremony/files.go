@@ -147,7 +147,9 @@ func writeNew(path string, data []byte, mode os.FileMode) error {
 }
 
 func (p People) lines(line func(string, ...any)) {
-	if p.Order != "" {
+	if p.Order == "" {
+		line("NO DUAL CONTROL: no operator's approval was asked for")
+	} else {
 		line("order SHA-256   %s", p.Order)
 	}
 	for _, o := range p.Operators {
@@ -189,31 +191,68 @@ func (r Report) text() string {
 		line("  opened by any %d of: %s", r.Plan.Threshold, strings.Join(r.Plan.Custodians, ", "))
 	}
 	for _, k := range r.Keys {
-		line("")
-		line("KEY %s", k.Label)
-		if k.Copy {
-			line("  COPIED        into the backup: other tokens may hold it too")
-		}
-		line("  role          %s, %d bits", k.Role, k.Bits)
-		line("  CKA_ID        %s", hex.EncodeToString(k.ID))
-		if k.Role == hsm.RoleSign {
-			line("  SPKI SHA-256  %x", sha256.Sum256(k.SPKI))
-			line("  certificate   %s", filepath.Base(k.File))
-			line("    SHA-256     %x", sha256.Sum256(k.CertificateDER))
-			c := k.Certificate
-			line("    subject     CN=%s, uri=%s, organizationIdentifier=%s, O=%s, L=%s, C=%s", c.CommonName, c.URI, c.OrganizationID, c.Organization, c.Locality, c.Country)
-			line("    valid       %s to %s, both included", r.Time.Format(timeForm), r.Time.Add(c.Validity-time.Second).Format(timeForm))
-		}
-		line("  attributes, as the token reports them")
-		for _, a := range k.Attributes {
-			line("    %s", a)
-		}
-		line("  checks passed")
-		for _, c := range k.Checks {
-			line("    %s", c)
-		}
+		k.lines(line, r.Time)
 	}
 	line("")
-	line("operator ______________________   operator ______________________   witness ______________________")
+	line("%s", signatures)
+	return b.String()
+}
+
+const signatures = "operator ______________________   operator ______________________   witness ______________________"
+
+// lines describe one key; made is when the certificate of a new one begins.
+func (k KeyReport) lines(line func(string, ...any), made time.Time) {
+	line("")
+	line("KEY %s", k.Label)
+	if k.Copy {
+		line("  COPIED        into the backup: other tokens may hold it too")
+	}
+	line("  role          %s, %d bits", k.Role, k.Bits)
+	line("  CKA_ID        %s", hex.EncodeToString(k.ID))
+	if k.Role == hsm.RoleSign {
+		line("  SPKI SHA-256  %x", sha256.Sum256(k.SPKI))
+		if k.File != "" {
+			line("  certificate   %s", filepath.Base(k.File))
+		}
+		line("    SHA-256     %x", sha256.Sum256(k.CertificateDER))
+		if c := k.Certificate; c != nil {
+			line("    subject     CN=%s, uri=%s, organizationIdentifier=%s, O=%s, L=%s, C=%s", c.CommonName, c.URI, c.OrganizationID, c.Organization, c.Locality, c.Country)
+			line("    valid       %s to %s, both included", made.Format(timeForm), made.Add(c.Validity-time.Second).Format(timeForm))
+		}
+	}
+	line("  attributes, as the token reports them")
+	for _, a := range k.Attributes {
+		line("    %s", a)
+	}
+	line("  checks passed")
+	for _, c := range k.Checks {
+		line("    %s", c)
+	}
+}
+
+// Text renders what was restored for people, as of at.
+func (r Restored) Text(at time.Time, p People) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("CUSTODE KEY RESTORATION REPORT")
+	if r.Backup.Rehearsal || hsm.ForRehearsal(r.Token.Label) {
+		line("")
+		line("REHEARSAL  REHEARSAL  REHEARSAL: these keys are for practice, and no appliance takes them")
+	}
+	line("")
+	line("ended           %s", at.UTC().Format(timeForm))
+	line("backup          %s, of ceremony %s on %s", r.Backup.ID, r.Backup.Ceremony, r.Backup.Made.Format(timeForm))
+	line("plan SHA-256    %s", r.Backup.Plan)
+	line("from token      %s serial %s", r.Backup.Token, r.Backup.Serial)
+	line("into token      %s serial %s", r.Token.Label, r.Token.Serial)
+	line("manufacturer    %s", r.Token.Manufacturer)
+	line("model           %s, hardware %s, firmware %s", r.Token.Model, r.Token.Hardware, r.Token.Firmware)
+	line("custodians      %s", strings.Join(r.Custodians, ", "))
+	p.lines(line)
+	for _, k := range r.Keys {
+		k.lines(line, at)
+	}
+	line("")
+	line("%s", signatures)
 	return b.String()
 }

@@ -236,16 +236,13 @@ func absent(ctx context.Context, t *pkcs11.Token, labels []id.KeyLabel) error {
 	return nil
 }
 
-// RehearsalPrefix begins the label of every token that ceremonies are rehearsed on.
-const RehearsalPrefix = "rehearsal"
-
 // rehearsal keeps rehearsals and real tokens apart, both ways.
 func rehearsal(label string, rehearse bool) error {
-	if is := strings.HasPrefix(label, RehearsalPrefix); is != rehearse {
+	if is := hsm.ForRehearsal(label); is != rehearse {
 		if is {
 			return fault.Newf(fault.Denied, "begin ceremony", "token %q is for rehearsals: say --rehearse", label)
 		}
-		return fault.Newf(fault.Denied, "begin ceremony", "a rehearsal wants a token whose label begins with %q, this one is %q", RehearsalPrefix, label)
+		return fault.Newf(fault.Denied, "begin ceremony", "a rehearsal wants a token whose label begins with %q, this one is %q", hsm.RehearsalPrefix, label)
 	}
 	return nil
 }

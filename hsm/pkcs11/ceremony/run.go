@@ -51,6 +51,16 @@ type KeyReport struct {
 	File           string   // absolute path of the certificate
 }
 
+// Copied returns the keys that went into the backup.
+func (r Report) Copied() (out []id.KeyLabel) {
+	for _, k := range r.Keys {
+		if k.Copy {
+			out = append(out, k.Label)
+		}
+	}
+	return out
+}
+
 // run is a ceremony in progress.
 type run struct {
 	loc      pkcs11.Location
@@ -72,7 +82,7 @@ type Options struct {
 	URI      string // of the token (RFC 7512, see pkcs11.ParseLocation)
 	Dir      string // for its files; must exist
 	Shares   string // folder for the custodians' shares; "" is Dir
-	Rehearse bool   // on a token whose label begins with RehearsalPrefix, whatever the plan names
+	Rehearse bool   // on a token whose label begins with hsm.RehearsalPrefix, whatever the plan names
 	People   People
 	Now      func() time.Time // dates the certificates and the report
 }
