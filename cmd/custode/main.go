@@ -15,6 +15,7 @@ import (
 
 	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/hsmbench"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/store"
@@ -37,6 +38,8 @@ type cli struct {
 	Log         certified.Commands   `cmd:"" help:"The certified log."`
 	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Version     versionCmd           `cmd:"" help:"Print the version."`
+
+	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }

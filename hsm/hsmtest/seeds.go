@@ -178,9 +178,11 @@ func binding(t *testing.T, b Backend, v vault) {
 	none.BindingMAC = nil
 	short := ask(alice, hotpCodes[0], 0)
 	short.BindingMAC = short.BindingMAC[:31]
+	wrongRole := ask(alice, hotpCodes[0], 0)
+	wrongRole.KEK, wrongRole.BindingMAC = b.MAC, make([]byte, 32)
 	strange := ask(alice, hotpCodes[0], 0) // not even looked for in the token
 	strange.KEK, strange.BindingMAC = unheardOf(t), make([]byte, 32)
-	for name, q := range map[string]hsm.CodeQuery{"moved blob": moved, "renamed": renamed, "no MAC": none, "short MAC": short, "strange key": strange} {
+	for name, q := range map[string]hsm.CodeQuery{"moved blob": moved, "renamed": renamed, "no MAC": none, "short MAC": short, "strange key": strange, "key of another role": wrongRole} {
 		if got, err := v.MatchCodes(t.Context(), q); !fault.Is(err, fault.Denied) || got != nil {
 			t.Errorf("%s: %v %v, want denied", name, got, err)
 		}

@@ -20,19 +20,29 @@ var (
 	_ hsm.CodeMatcher = (*Token)(nil)
 )
 
+// sealing is the role of the keys that wrap by a mechanism, 0 for an unknown one.
+func sealing(wrap uint32) hsm.Role {
+	switch wrap {
+	case hsm.MechanismAESKeyWrap:
+		return hsm.RoleSeed
+	case hsm.MechanismAESGCM:
+		return hsm.RoleWrap
+	}
+	return 0
+}
+
 // sealer returns the key that wraps or unwraps by the mechanism. Unwrapping into our memory
 // is for those who chose it in Config.
 func (t *Token) sealer(kek id.KeyLabel, wrap uint32) (*key, error) {
 	op := "use key " + kek.String() + " for an OATH secret"
+	role := sealing(wrap)
 	switch {
-	case wrap == hsm.MechanismAESKeyWrap:
-		return t.openKey(kek, hsm.RoleSeed)
-	case wrap != hsm.MechanismAESGCM:
+	case role == 0:
 		return nil, fault.Newf(fault.Invalid, op, "wrap mechanism %#x is not known", wrap)
-	case !t.cfg.DecryptSeeds:
+	case role == hsm.RoleWrap && !t.cfg.DecryptSeeds:
 		return nil, fault.Newf(fault.Fatal, op, "decrypting secrets into memory is not configured")
 	}
-	return t.openKey(kek, hsm.RoleWrap)
+	return t.openKey(kek, role)
 }
 
 // WrapSecret implements hsm.SecretKey. The secret has hsm.MinSecret to hsm.MaxSecret octets, a
@@ -54,11 +64,14 @@ func (t *Token) WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType u
 	var wrapped []byte
 	use := func(s p11.SessionHandle, h p11.ObjectHandle, secret []byte) (err error) {
 		if wrapped, err = t.wrapObject(s, h, keyType, secret); err != nil {
-			return err
+			return notTheRow(err)
 		}
 		got, err := t.answer(s, h, k.shapes, keyType, mechanism, wrapped, []byte(canaryText))
+		if classify(err) == fault.Invalid {
+			return fault.New(fault.Reopen, "unwrap the secret just wrapped", err)
+		}
 		if err != nil {
-			return err
+			return notTheRow(err)
 		}
 		if !hmac.Equal(got, expected(mechanism, secret, []byte(canaryText))) {
 			return fault.Newf(fault.Reopen, "try the secret just wrapped", "the token wrapped wrongly")
@@ -101,8 +114,9 @@ func (t *Token) MatchCodes(ctx context.Context, q hsm.CodeQuery) ([]int, error) 
 	if a.binder, err = t.openKey(q.Binder, hsm.RoleMAC); err != nil {
 		return nil, err
 	}
-	if !t.knows(q.KEK) {
-		// Nobody vouched for this label yet, and opening a key costs the token a search.
+	if !t.knows(q.KEK, sealing(q.Wrap)) {
+		// Nobody vouched for this label yet, and opening a key costs the token a search; a label
+		// that somebody changed is no row that cannot be unwrapped.
 		if err := a.do(ctx, func(g *generation, s p11.SessionHandle) error { return a.verify(g, s) }); err != nil {
 			return nil, err
 		}
@@ -123,10 +137,11 @@ func (t *Token) MatchCodes(ctx context.Context, q hsm.CodeQuery) ([]int, error) 
 	return found, nil
 }
 
-func (t *Token) knows(label id.KeyLabel) bool {
+func (t *Token) knows(label id.KeyLabel, role hsm.Role) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.known[label] != nil
+	k := t.known[label]
+	return k != nil && k.role == role
 }
 
 func (a question) do(ctx context.Context, use func(g *generation, s p11.SessionHandle) error) error {

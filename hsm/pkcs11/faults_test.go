@@ -402,9 +402,17 @@ func TestGarbledAnswers(t *testing.T) {
 		return hsmsim.Fault{Call: call, Output: o, Filled: true, Count: 1}
 	}
 	for name, faults := range map[string][]hsmsim.Fault{
-		"signature or MAC cut":     {once("C_Sign", hsmsim.Cut)},
-		"signature flipped":        {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 1}},
-		"signature of zeros":       {{Call: "C_Sign", Output: hsmsim.Zero, Filled: true, Count: 1, After: 1}},
+		"signature or MAC cut": {once("C_Sign", hsmsim.Cut)},
+		// In use, a MAC comes first, then a binding's, three codes' and that of a secret just wrapped.
+		"binding MAC flipped":      {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 1}},
+		"binding MAC cut":          {{Call: "C_Sign", Output: hsmsim.Cut, Filled: true, Count: 1, After: 1}},
+		"a code's HMAC cut":        {{Call: "C_Sign", Output: hsmsim.Cut, Filled: true, Count: 1, After: 3}},
+		"new secret's HMAC wrong":  {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 5}},
+		"signature flipped":        {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 6}},
+		"signature of zeros":       {{Call: "C_Sign", Output: hsmsim.Zero, Filled: true, Count: 1, After: 6}},
+		"wrapped secret flipped":   {once("C_WrapKey", hsmsim.Flip)},
+		"wrapped secret of zeros":  {once("C_WrapKey", hsmsim.Zero)},
+		"wrapped secret cut":       {once("C_WrapKey", hsmsim.Cut)},
 		"ciphertext flipped":       {once("C_Encrypt", hsmsim.Flip)},
 		"ciphertext cut":           {once("C_Encrypt", hsmsim.Cut)},
 		"plaintext cut":            {once("C_Decrypt", hsmsim.Cut)},
@@ -451,7 +459,8 @@ func TestFaultStorm(t *testing.T) {
 		// C_Login is spared: an answer that only the vendor knows ends the Token.
 		for call, rate := range map[string]float64{
 			"C_Sign*": 0.005, "C_Encrypt*": 0.005, "C_Decrypt*": 0.005, "C_Generate*": 0.005, "C_OpenSession": 0.005, "C_CloseSession": 0.05,
-			"C_Find*": 0.0005, "C_Get*": 0.0005, // a login makes a hundred of these
+			"C_Find*": 0.0005, "C_Get*": 0.0005, // a login makes a hundred of these, and dozens of the next
+			"C_UnwrapKey": 0.001, "C_WrapKey": 0.001, "C_CreateObject": 0.001, "C_DestroyObject": 0.001,
 		} {
 			// A session that opens without our being told is lost until the
 			// module ends, and one that is called closed is believed to be.
@@ -530,17 +539,29 @@ func TestHungInTheModule(t *testing.T) {
 	if err := r.Add(hsmsim.Fault{Call: "C_Sign", Hang: true, Count: 1}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := r.mac.MAC(ctx, []byte("kept")); !fault.Is(err, fault.Exhausted) {
-		t.Errorf("%v, want exhausted", err)
+	if err := r.Add(hsmsim.Fault{Call: "C_UnwrapKey", Hang: true, Count: 1}, hsmsim.Fault{Call: "C_WrapKey", Hang: true, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for i, do := range []func(context.Context) error{ // in this order: each call hangs once
+		func(ctx context.Context) error { _, err := r.mac.MAC(ctx, []byte("kept")); return err },
+		func(ctx context.Context) error { _, err := r.tok.MatchCodes(ctx, r.codes); return err },
+		func(ctx context.Context) error {
+			_, err := r.tok.WrapSecret(ctx, seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := do(ctx); !fault.Is(err, fault.Exhausted) {
+			t.Errorf("operation %d: %v, want exhausted", i, err)
+		}
+		cancel()
 	}
 	for _, err := range r.use(t, time.Second) {
 		if err != nil {
 			t.Errorf("another: %v", err)
 		}
 	}
-	if c, err := r.Counts(); err != nil || c.Hanging != 1 {
-		t.Errorf("%d calls hang, want 1: %v", c.Hanging, err)
+	if c, err := r.Counts(); err != nil || c.Hanging != 3 {
+		t.Errorf("%d calls hang, want 3: %v", c.Hanging, err)
 	}
 }

@@ -200,6 +200,18 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// The suite again with callers that wait for the module: misfortunes are repaired all the same.
+func TestConformanceCallersWait(t *testing.T) {
+	hsmtest.Run(t, func(t *testing.T) hsmtest.Backend {
+		sim := newSim(t)
+		tok := open(t, sim, func(c *pkcs11.Config) { c.CallersWait = true })
+		return hsmtest.Backend{
+			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Seed: seedLabel,
+			DropSessions: func() error { return tok.Module().CloseAllSessions(tok.Slot()) }, Logout: tok.LogoutBehind, Remove: sim.Remove, Restore: sim.Restore,
+		}
+	})
+}
+
 // badKeys lists what makeBadKeys makes.
 func badKeys() []hsmtest.Refused {
 	return []hsmtest.Refused{

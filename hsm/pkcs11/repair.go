@@ -288,7 +288,7 @@ func (t *Token) enterPIN(anchor p11.SessionHandle) error {
 	if err != nil {
 		return err
 	}
-	err = t.mod.Login(anchor, p11.CKU_USER, string(pin))
+	err = t.direct.Login(anchor, pin)
 	clear(pin)
 	switch {
 	case err == nil:

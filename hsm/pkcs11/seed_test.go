@@ -257,3 +257,30 @@ func TestSecretsLeaveNothing(t *testing.T) {
 		t.Error("the test's secret is not 64 octets")
 	}
 }
+
+// A row that the token answers like a broken device (SoftHSM: CKR_GENERAL_ERROR) is met by the canaries:
+// nobody logs in again for it, and nothing is restarted.
+func TestBadRowTripsNothing(t *testing.T) {
+	r := newRig(t)
+	bad := r.codes
+	bad.Wrapped = slices.Clone(bad.Wrapped)
+	bad.Wrapped[20] ^= 1
+	bad.Binding = bad.Wrapped
+	bad.BindingMAC = must1(t)(r.mac.MAC(t.Context(), bad.Binding))
+	generation := r.tok.Generation()
+	if err := r.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if got, err := r.tok.MatchCodes(t.Context(), bad); !fault.Is(err, fault.Invalid) || got != nil {
+			t.Errorf("%v %v, want invalid", got, err)
+		}
+		if got, err := r.tok.MatchCodes(t.Context(), r.codes); err != nil || !slices.Equal(got, []int{1}) {
+			t.Errorf("the next one: %v %v", got, err)
+		}
+	}
+	c, err := r.Counts()
+	if err != nil || c.Calls["C_Login"] != 0 || c.Calls["C_Finalize"] != 0 || c.Objects != 0 || r.tok.Generation() != generation {
+		t.Errorf("%d logins, %d restarts, %d objects left: %v", c.Calls["C_Login"], c.Calls["C_Finalize"], c.Objects, err)
+	}
+}

@@ -8,7 +8,7 @@ struct list {
 	void *f[68];
 };
 
-enum { CREATE = 20, DESTROY = 22, ENCRYPT = 30, DECRYPT = 34, SIGN_INIT = 42, SIGN = 43, WRAP = 60, UNWRAP = 61 };
+enum { LOGIN = 18, CREATE = 20, DESTROY = 22, ENCRYPT = 30, DECRYPT = 34, SIGN_INIT = 42, SIGN = 43, WRAP = 60, UNWRAP = 61 };
 
 // CK_ATTRIBUTE and CK_MECHANISM.
 struct attribute {

@@ -1,7 +1,7 @@
 // Package direct calls a PKCS #11 module past the binding, for what the binding does not do
 // well: C_Encrypt and C_Decrypt with a buffer of ours, and all that touches an OATH
 // secret, which the binding would copy to C memory and free unwiped. It keeps nothing: no
-// session, no login, no policy; those are hsm/pkcs11's, the only package that imports it.
+// session, no login, no policy; those are the business of hsm/pkcs11, which imports it (and the bench below that).
 // The module must have been loaded by the binding already. Words are those of LP64
 // machines; the function list is that of PKCS #11 v2.40. Errors wrap a p11.Error and
 // name the function.
@@ -19,6 +19,11 @@ static struct list *module_load(const char *path) {
 	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	word (*get)(struct list **) = lib ? (word (*)(struct list **))dlsym(lib, "C_GetFunctionList") : NULL;
 	return get && get(&found) == 0 ? found : NULL;
+}
+
+static word user_login(struct list *l, word session, unsigned char *pin, word n) {
+	word (*call)(word, word, unsigned char *, word) = l->f[LOGIN];
+	return call(session, 1, pin, n); // CKU_USER
 }
 
 static word one_part(struct list *l, int f, word session, unsigned char *in, word n, unsigned char *out, word *len) {
@@ -54,6 +59,14 @@ func Load(path string) (Module, error) {
 		return o, fault.Newf(fault.Fatal, "load module", "%s has no function list", path)
 	}
 	return o, nil
+}
+
+// Login logs the user in. The PIN, which must not be empty, is copied nowhere on our side.
+func (o Module) Login(s p11.SessionHandle, pin []byte) error {
+	if code := C.user_login(o.list, C.word(s), octet(pin), C.word(len(pin))); code != 0 {
+		return p11.Error(code)
+	}
+	return nil
 }
 
 // Encrypt ends an operation begun with C_EncryptInit; the result has at most

@@ -143,7 +143,11 @@ func (o Module) Destroy(s p11.SessionHandle, object p11.ObjectHandle) error {
 func (o Module) HMAC(s p11.SessionHandle, key p11.ObjectHandle, mechanism uint32, message, out []byte) error {
 	n := C.word(len(out))
 	var signing C.int
-	code := C.object_hmac(o.list, C.word(s), C.word(key), C.word(mechanism), octet(message), C.word(len(message)), octet(out), &n, &signing)
+	from := message
+	if len(from) == 0 {
+		from = make([]byte, 1)
+	}
+	code := C.object_hmac(o.list, C.word(s), C.word(key), C.word(mechanism), octet(from), C.word(len(message)), octet(out), &n, &signing)
 	if signing == 0 {
 		return rv("C_SignInit", code)
 	}

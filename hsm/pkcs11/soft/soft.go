@@ -5,7 +5,7 @@
 //
 // Buffers that held a secret are cleared, which crypto/hmac does not do; what the hash
 // functions leave on their stack is not within reach. No device, no clock. Only
-// hsm/pkcs11 imports it.
+// hsm/pkcs11 and what lies below it import it.
 package soft
 
 import (
