@@ -139,6 +139,8 @@ func (l Ledger) Apply(w Wanted, r Rules, now time.Time) (Ledger, []Change, error
 func (l Ledger) sign(w Wanted, r Rules, first bool, now time.Time, note func(*Key, string)) error {
 	next, was := l.find(w.Sign), l.Active()
 	op := "sign with key " + w.Sign.String()
+	// The approval of a retired key is for its leaving.
+	approved := next.Approval != "" && next.State() == PrePublished
 	switch {
 	case next == was:
 		return nil
@@ -146,19 +148,21 @@ func (l Ledger) sign(w Wanted, r Rules, first bool, now time.Time, note func(*Ke
 		next.Activated, next.Retired = now, time.Time{}
 		note(next, "the first")
 		return nil
-	case next.Approval == "" && next.State() != Retired && now.Before(next.Published.Add(r.Before)):
+	case !approved && next.State() != Retired && now.Before(next.Published.Add(r.Before)):
 		return fault.Newf(fault.Denied, op, "it is in the metadata since %s and may sign from %s; `custode ceremony rollover approve` allows it earlier, with a reason",
 			stamp(next.Published), stamp(next.Published.Add(r.Before)))
-	case next.Approval == "" && !slices.Contains(w.Also, was.Label):
+	case !approved && !slices.Contains(w.Also, was.Label):
 		return fault.Newf(fault.Denied, op, "keys.also_published must name %s, which signed until now", was.Label)
 	}
 	was.Retired = now
 	note(was, "")
 	next.Activated, next.Retired = now, time.Time{}
 	note(next, next.Approval)
-	if next.Approval != "" {
-		was.Approval, next.Approval = next.Approval, "" // the same emergency lets the old one go
+	was.Approval = ""
+	if approved {
+		was.Approval = next.Approval // the same emergency lets the old one go
 	}
+	next.Approval = ""
 	return nil
 }
 

@@ -88,8 +88,10 @@ func (r *runCmd) Run(c Host) error {
 				return err
 			}
 		}
-		a.Tolerate, a.Copied = plan.Tolerate, report.Copied()
-		err = r.sign(ctx, c, a, report)
+		a.Tolerate, a.Copied = plan.Tolerate, append(a.Copied, report.Copied()...)
+		if err = r.sign(ctx, c, a, report); err != nil {
+			err = fmt.Errorf("the keys are made and %s is written, but the report is not signed: %w", report.File, err)
+		}
 	}
 	if err := end(ctx, c, what, err, detail); err != nil {
 		return err

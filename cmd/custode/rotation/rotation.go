@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,15 +143,9 @@ func (r *Rewrapping) Progress() map[string]rewrap.Progress {
 func Needed(ctx context.Context, in Argument, keys config.Keys, logs string, db *store.DB) ([]string, error) {
 	var why []string
 	label := in.Label
-	for name, labels := range map[string][]id.KeyLabel{
-		"sign": {keys.Sign}, "also_published": keys.AlsoPublished, "pepper": {keys.Pepper}, "earlier_pepper": keys.EarlierPepper,
-		"codes": {keys.Codes}, "outbox": {keys.Outbox}, "earlier_outbox": keys.EarlierOutbox, "seal": {keys.Seal},
-		"log": {keys.Log}, "earlier_log": keys.EarlierLog, "seed": {keys.Seed}, "earlier_seed": keys.EarlierSeed, "bind": {keys.Bind},
-	} {
-		for _, l := range labels {
-			if l == label {
-				why = append(why, "policy.yaml names it: keys."+name)
-			}
+	for name, labels := range named(keys) {
+		if slices.Contains(labels, label) {
+			why = append(why, "policy.yaml names it: keys."+name)
 		}
 	}
 	m, err := db.Mentions(ctx, label, passhash.PepperPrefix(label))
@@ -174,6 +170,23 @@ func Needed(ctx context.Context, in Argument, keys config.Keys, logs string, db 
 		}
 	}
 	return why, nil
+}
+
+// named returns every label of the policy by the name of its setting: a setting
+// that is added later is not forgotten here.
+func named(keys config.Keys) map[string][]id.KeyLabel {
+	out := map[string][]id.KeyLabel{}
+	v := reflect.ValueOf(keys)
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("yaml")
+		switch l := v.Field(i).Interface().(type) {
+		case id.KeyLabel:
+			out[name] = []id.KeyLabel{l}
+		case []id.KeyLabel:
+			out[name] = l
+		}
+	}
+	return out
 }
 
 // segmentsOf counts the key files below the folder of the certified logs that name
