@@ -53,7 +53,8 @@ func (db *DB) SaveSigningKeys(ctx context.Context, l rollover.Ledger) error {
 // passwords whose hashes it peppered; Unnamed passwords name no pepper at all.
 type Mentions struct{ Texts, Devices, Passwords, Unnamed int }
 
-// Mentions counts the rows that a key is needed for. pepper is how a stored
+// Mentions counts the rows that a key is needed for: those where its label stands
+// anywhere in what was wrapped, rather too many than too few. pepper is how a stored
 // password begins that names the key.
 func (db *DB) Mentions(ctx context.Context, label id.KeyLabel, pepper string) (Mentions, error) {
 	r, err := db.read().CountMentions(ctx, sqlite.CountMentionsParams{Label: []byte(label.String()), Pepper: pepper})

@@ -13,7 +13,6 @@ SELECT id, wrapped FROM outbox WHERE id > sqlc.arg(past) AND length(wrapped) > 0
 -- name: ReplaceText :execrows
 UPDATE outbox SET wrapped = sqlc.arg(wrapped) WHERE id = sqlc.arg(id) AND wrapped = sqlc.arg(was);
 
--- Where a label stands anywhere in what a key wrapped: rather too often than too seldom.
 -- name: CountMentions :one
 SELECT
     (SELECT COUNT(*) FROM outbox WHERE instr(outbox.wrapped, CAST(sqlc.arg(label) AS BLOB)) > 0) AS texts,

@@ -29,7 +29,6 @@ type CountMentionsRow struct {
 	Unnamed   int64
 }
 
-// Where a label stands anywhere in what a key wrapped: rather too often than too seldom.
 func (q *Queries) CountMentions(ctx context.Context, arg CountMentionsParams) (CountMentionsRow, error) {
 	row := q.db.QueryRowContext(ctx, countMentions, arg.Label, arg.Pepper)
 	var i CountMentionsRow
