@@ -34,6 +34,23 @@ func (t *Token) OpenSeed(label id.KeyLabel) error {
 	return err
 }
 
+// SecretForm opens the key called label as OpenSeed does and says what to give WrapSecret with it:
+// the wrap mechanism, and the key type that this token wants, 0 for one per hash.
+func (t *Token) SecretForm(label id.KeyLabel) (wrap, keyType uint32, err error) {
+	if err := t.OpenSeed(label); err != nil {
+		return 0, 0, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch k := t.known[label]; {
+	case t.cfg.DecryptSeeds:
+		return hsm.MechanismAESGCM, hsm.KeyTypeGeneric, nil
+	case k.shapes.perHash:
+		return hsm.MechanismAESKeyWrap, 0, nil
+	}
+	return hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, nil
+}
+
 // canarySecret is the OATH secret of self-tests and canaries, n octets. It is no secret.
 func canarySecret(n int) []byte {
 	sum := sha512.Sum512([]byte(canaryText))

@@ -2,6 +2,7 @@ package pkcs11_test
 
 import (
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"custode/hsm/pkcs11"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/simulators/hsmsim"
 )
 
 var seedLabel = label("test/seed")
@@ -197,6 +199,25 @@ func TestDecryptedSeeds(t *testing.T) {
 	}
 }
 
+func TestSecretForm(t *testing.T) {
+	for _, decrypt := range []bool{false, true} {
+		tok := open(t, newSim(t), func(c *pkcs11.Config) { c.DecryptSeeds = decrypt })
+		want, kek := hsm.MechanismAESKeyWrap, seedLabel
+		if decrypt {
+			want, kek = hsm.MechanismAESGCM, wrapLabel
+		}
+		if wrap, keyType, err := tok.SecretForm(kek); err != nil || wrap != want || keyType != hsm.KeyTypeGeneric {
+			t.Errorf("decrypt %v: %#x %#x %v", decrypt, wrap, keyType, err)
+		}
+		if _, _, err := tok.SecretForm(macLabel); !fault.Is(err, fault.Fatal) {
+			t.Errorf("a mac key: %v, want fatal", err)
+		}
+		if err := tok.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Both kinds of blob are readable where decrypting is configured, and each by its own key only.
 func TestBothKindsOfBlob(t *testing.T) {
 	tok := open(t, newSim(t), func(c *pkcs11.Config) { c.DecryptSeeds = true })
@@ -282,5 +303,54 @@ func TestBadRowTripsNothing(t *testing.T) {
 	c, err := r.Counts()
 	if err != nil || c.Calls["C_Login"] != 0 || c.Calls["C_Finalize"] != 0 || c.Objects != 0 || r.tok.Generation() != generation {
 		t.Errorf("%d logins, %d restarts, %d objects left: %v", c.Calls["C_Login"], c.Calls["C_Finalize"], c.Objects, err)
+	}
+}
+
+// Tokens that want unwrapped secrets described otherwise: one that refuses the first way gets the next,
+// and stays with it. SoftHSM takes a key type per hash, NSS the length of the value.
+func TestShapes(t *testing.T) {
+	sim, nss := newSim(t), newNSS(t)
+	for name, c := range map[string]struct {
+		module, reserved string
+		uri              func(module string) string
+		config           pkcs11.Config
+		keyType          uint32 // as SecretForm says
+	}{
+		"type per hash": {sim.Module, "", sim.URIThrough, pkcs11.Config{}, 0},
+		"length":        {nss.Module, nss.Reserved, nss.URIThrough, nssConfig(nss), hsm.KeyTypeGeneric},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shim, err := hsmsim.NewShim(filepath.Join(t.TempDir(), "shim"), c.module, c.reserved)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.config.URI = c.uri(shim.Module)
+			tok, err := pkcs11.Open(t.Context(), c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := tok.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := shim.Add(hsmsim.Fault{Call: "C_UnwrapKey", RV: p11.CKR_TEMPLATE_INCOMPLETE, Count: 1}); err != nil {
+				t.Fatal(err)
+			}
+			wrap, keyType, err := tok.SecretForm(seedLabel)
+			if err != nil || keyType != c.keyType {
+				t.Fatalf("key type %#x, %v", keyType, err)
+			}
+			m, _ := keys(t, tok)
+			q := hsm.CodeQuery{KEK: seedLabel, Wrap: wrap, KeyType: keyType, MAC: hsm.MechanismSHA1, Binder: macLabel, Digits: 6, Counters: []uint64{0, 1}, Code: "287082"}
+			if keyType == 0 {
+				q.KeyType = hsm.KeyTypeOf(q.MAC)
+			}
+			q.Wrapped = must1(t)(tok.WrapSecret(t.Context(), q.KEK, q.Wrap, q.KeyType, rfcSecret()))
+			q.Binding, q.BindingMAC = q.Wrapped, must1(t)(m.MAC(t.Context(), q.Wrapped))
+			if got, err := tok.MatchCodes(t.Context(), q); err != nil || !slices.Equal(got, []int{1}) {
+				t.Errorf("%v %v", got, err)
+			}
+		})
 	}
 }

@@ -152,11 +152,14 @@ func (c *Command) rates(ctx context.Context, t token) (_ []Figure, err error) {
 
 // question is about a device of its own, with RFC 4226's seed and a code that is right.
 func (t token) question(ctx context.Context, counters int) (hsm.CodeQuery, error) {
-	q := hsm.CodeQuery{
-		KEK: t.seed, Wrap: hsm.MechanismAESKeyWrap, KeyType: hsm.KeyTypeGeneric, MAC: hsm.MechanismSHA1, Binder: t.bind,
-		Digits: 6, Code: "755224", Counters: []uint64{0, 1, 2}[:counters],
-	}
+	q := hsm.CodeQuery{KEK: t.seed, MAC: hsm.MechanismSHA1, Binder: t.bind, Digits: 6, Code: "755224", Counters: []uint64{0, 1, 2}[:counters]}
 	var err error
+	if q.Wrap, q.KeyType, err = t.SecretForm(t.seed); err != nil {
+		return q, err
+	}
+	if q.KeyType == 0 {
+		q.KeyType = hsm.KeyTypeOf(q.MAC)
+	}
 	q.Wrapped, err = t.WrapSecret(ctx, q.KEK, q.Wrap, q.KeyType, append([]byte("12345678901234567890"), make([]byte, 44)...))
 	if err != nil {
 		return q, err
