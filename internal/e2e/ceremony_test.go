@@ -117,6 +117,18 @@ keys:
   - label: custode/outbox/2026-2
     role: wrap
     bits: 256
+  - label: custode/sign/2026-2
+    role: sign
+    bits: 2048
+    certificate:
+      subject:
+        common-name: Custode Laboratory
+        organization: Custode Laboratory
+        organization-identifier: VATIT-00000000000
+        uri: https://idp.example.it
+        country: IT
+        locality: Roma
+      validity-days: 365
 `
 
 // edit replaces text in one of the lab's files.
@@ -153,6 +165,8 @@ func TestRotationUnderDualControl(t *testing.T) {
 	}
 	d.papers(report)
 	d.restoreElsewhere()
+	d.authority("custode/sign/2026-2")
+	d.newPIN()
 
 	// Both people have a password under the old pepper.
 	pepper, outbox := "custode/pepper/2026-1", "custode/outbox/2026-1"
@@ -186,7 +200,7 @@ func TestRotationUnderDualControl(t *testing.T) {
 	d.restart()
 	login(early)
 	login(late)
-	d.logged("ceremony-run", "ceremony-run-key", "ceremony-run-done", "approved by anna, bruno", "ceremony-destroy-done", "ceremony-restore-done", "key "+pepper)
+	d.logged("ceremony-run", "ceremony-run-key", "ceremony-run-done", "approved by anna, bruno", "ceremony-destroy-done", "ceremony-restore-done", "ceremony-import-done", "ceremony-pin-done", "key "+pepper)
 }
 
 func (d desk) restart() {
@@ -220,6 +234,31 @@ func (d desk) papers(report string) {
 		d.t.Error(out)
 	}
 	d.refused("another file", "verify", base+".pdf", base+".txt.anna.sig")
+}
+
+// authority has openssl issue the certificate of a signing key.
+func (d desk) authority(key string) {
+	d.t.Helper()
+	d.run("request", key, "--out", d.file("sign.csr"))
+	d.tool("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", d.file("ca.key"), "-out", d.file("ca.pem"), "-subj", "/C=IT/CN=Prova CA", "-days", "30")
+	d.tool("openssl", "x509", "-req", "-in", d.file("sign.csr"), "-CA", d.file("ca.pem"), "-CAkey", d.file("ca.key"), "-days", "10", "-copy_extensions", "copyall", "-out", d.file("issued.pem"))
+	d.refused("operators must approve", "import", key, d.file("issued.pem"), "--roots", d.file("ca.pem"))
+	flags := d.ordered("import", "import", "--token", "simulator", "--key", key)
+	if out := d.run(append([]string{"import", key, d.file("issued.pem"), "--roots", d.file("ca.pem")}, flags...)...); !strings.Contains(out, key+".was-") {
+		d.t.Error(out)
+	}
+}
+
+// newPIN changes the token's PIN while the daemon is logged in; its next start, which
+// comes with the next restart, uses the new one.
+func (d desk) newPIN() {
+	d.t.Helper()
+	const pin = "a-new-and-long-pin"
+	file := d.write(d.file("new-pin"), pin+"\n")
+	d.run(append([]string{"pin", "--new", file}, d.ordered("pin", "pin", "--token", "simulator")...)...)
+	if got := d.read(d.l.HSM.PINFile); got != pin+"\n" {
+		d.t.Error("the PIN file has not the new PIN")
+	}
 }
 
 // restoreElsewhere puts the copied key into a second token, which has a

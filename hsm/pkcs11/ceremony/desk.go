@@ -9,6 +9,7 @@ import (
 
 	"custode/hsm"
 	"custode/hsm/pkcs11"
+	"custode/hsm/pkcs11/direct"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -75,7 +76,10 @@ func atDesk(loc pkcs11.Location, want pkcs11.Info, op string, use func(d desk) e
 	if err != nil {
 		return err
 	}
-	err = mod.Login(s, p11.CKU_USER, string(pin))
+	past, err := direct.Load(loc.Module)
+	if err == nil {
+		err = past.Login(s, pin)
+	}
 	clear(pin)
 	if err != nil {
 		return failed(err)
