@@ -62,6 +62,12 @@ var inner = map[string][]string{
 	"otpvault/device": {"otpvault/seed", "otpvault/pskc", "otpvault/enrol"},
 	"otpvault/pskc":   {"otpvault/seed", "otpvault/device", "otpvault/enrol"},
 	"otpvault/enrol":  {"otpvault/seed", "otpvault/device", "otpvault/pskc"},
+	// What decides about keys holds none.
+	"hsm/shamir":   {"hsm/pkcs11", "hsm/custody", "hsm/order", "hsm/rollover", "hsm/rewrap"},
+	"hsm/custody":  {"hsm/pkcs11", "hsm/order", "hsm/rollover", "hsm/rewrap"},
+	"hsm/order":    {"hsm/pkcs11", "hsm/custody", "hsm/shamir", "hsm/rollover", "hsm/rewrap"},
+	"hsm/rollover": {"hsm/pkcs11", "hsm/custody", "hsm/order", "hsm/rewrap"},
+	"hsm/rewrap":   {"hsm/pkcs11", "hsm/custody", "hsm/order", "hsm/rollover"},
 	// It reads what nobody has verified yet.
 	"authcore/registry/aggregate": {"authcore/web", "authcore/registry"},
 	"authcore/register":           {"authcore/web", "authcore/registry", "authcore/session"},

@@ -160,6 +160,9 @@ func (r *requestCmd) Run(c Host) error {
 	}
 	ctx, cancel := inTime()
 	defer cancel()
+	if err := tell(ctx, c, "request", "key "+r.Label.String()); err != nil {
+		return err
+	}
 	der, err := ceremony.Request(ctx, a, r.Label)
 	if err != nil {
 		return err
