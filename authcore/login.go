@@ -22,6 +22,7 @@ type Config struct {
 	Tallies    Tallies
 	Codes      Codes
 	Deliveries Deliveries
+	Devices    Devices // nil: SMS is the only second factor
 	Responses  Responses
 	Register   register.Register
 	Watch      register.Watch
@@ -41,6 +42,7 @@ type Login struct {
 	tallies    Tallies
 	codes      Codes
 	deliveries Deliveries
+	devices    Devices // may be nil
 	responses  Responses
 	register   register.Register
 	watch      register.Watch
@@ -89,7 +91,7 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, devices: c.Devices, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
 		networks: &lanes.UnderWay[[32]byte]{}, gone: departures{Life: departureLife, Most: maxDepartures}, replays: &lanes.Allowance{Most: replayRefusals, Pause: replayPause}}, nil
@@ -235,7 +237,10 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 		// Identities are revoked, never removed; it is not the flow that is unknown.
 		return Identity{}, fault.New(fault.Internal, "read subject of flow "+f.ID.String(), err)
 	}
-	return who, err
+	if err != nil {
+		return who, err
+	}
+	return l.withWays(ctx, who)
 }
 
 // inTurn runs work on the flow when the callers before it have finished, unless

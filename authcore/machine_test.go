@@ -15,7 +15,7 @@ import (
 var steps = []Step{StepCredentials, StepMethod, StepCode, StepConsent, StepDone}
 
 var events = []event{passwordWrong, passwordRight, codeReserved, codeIssued, codeNotIssued, codeWrong, codeExhausted,
-	codeRight, authorised, refused, cancelled, phoneGone, notActive}
+	codeRight, authorised, refused, cancelled, phoneGone, notActive, otherMethod}
 
 func policy(t testing.TB) Policy {
 	t.Helper()

@@ -37,7 +37,7 @@ type Transaction struct {
 	At            time.Time
 	SPIDCode      id.SPIDCode // zero when no subject was identified
 	Level         saml.Level  // performed; zero: none
-	Credentials   []string    // that reached it: password, sms, session
+	Credentials   []string    // that reached it: password, sms, otp-token, otp-app, otp-push, session
 	SP            id.EntityID // issuer of the request
 	SPName        string
 	Requested     []string // names of attributes
@@ -79,5 +79,6 @@ const (
 	RequestRefused Happening = "request-refused"
 	FlowDenied     Happening = "flow-denied" // a flow asked for by another browser
 	LogoutRefused  Happening = "logout-refused"
+	AppRefused     Happening = "app-refused"  // the activation of an OATH app
 	NotRecorded    Happening = "not-recorded" // a Response that did not leave because the register failed
 )

@@ -16,6 +16,7 @@ import (
 	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/hsmbench"
+	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/store"
@@ -37,6 +38,7 @@ type cli struct {
 	Modem       modemCmd             `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Log         certified.Commands   `cmd:"" help:"The certified log."`
 	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Token       tokencmd.Commands    `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd           `cmd:"" help:"Print the version."`
 
 	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
@@ -84,7 +86,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

@@ -22,8 +22,10 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/factor"
 	"custode/cmd/custode/rotation"
 	"custode/cmd/custode/signing"
+	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
 	"custode/hsm/pkcs11"
@@ -33,6 +35,7 @@ import (
 	"custode/internal/id"
 	"custode/internal/metrics"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/modem"
 	"custode/otpvault"
 )
@@ -106,6 +109,7 @@ type appliance struct {
 	web        *web.Server
 	admin      *admin.Server
 	registers  *certified.Registers
+	apps       factor.Apps
 }
 
 // databaseFile is the database's name in the state directory.
@@ -136,7 +140,7 @@ func (a *appliance) openToken(ctx context.Context, sessions int) error {
 		return err
 	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, Copied: a.machine.HSM.Copied, MaxSessions: sessions, Log: a.log, Now: time.Now,
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, Copied: a.machine.HSM.Copied, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
 	})
 	return err
 }
@@ -220,8 +224,12 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSessions(random); err != nil {
 		return err
 	}
+	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: outbox, DB: a.db, Random: random, Log: a.log})
+	if err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.signing,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.signing,
 		Passwords: rotation.Passwords{Hasher: a.passwords, DB: a.db, Log: a.log},
 		Sessions:  a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
@@ -231,7 +239,9 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
+	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
+	methods := tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, a.methods(random))
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(methods)), a.log)
 	return a.newWeb(login, random)
 }
 
@@ -250,7 +260,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: a.signing.Metadata, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
-		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
+		Sessions: a.sessions, LogoutMessages: a.logouts, Apps: a.apps, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err

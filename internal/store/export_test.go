@@ -7,10 +7,7 @@ import (
 
 // Names for the tests, which are in package store_test because storetest
 // imports this package.
-var (
-	CheckSQLiteVersion = checkSQLiteVersion
-	KindOf             = kindOf
-)
+var CheckSQLiteVersion = checkSQLiteVersion
 
 // Settings returns pragmas as every connection of the pools has them.
 func (db *DB) Settings(pragma string) ([]string, error) {

@@ -35,6 +35,21 @@ func (r Rules) VerifyPair(ctx context.Context, cell Cell, m Matcher, p Parameter
 	return settle(ctx, cell, func(s State) (Verdict, State, error) { return r.Realign(ctx, m, p, s, first, second, now) })
 }
 
+// Tally is Verify for a code that was not made from the counter and was found right or
+// wrong: it is counted in cell. Accepted, Wrong or Blocked.
+func (r Rules) Tally(ctx context.Context, cell Cell, right bool) (Verdict, error) {
+	return settle(ctx, cell, func(s State) (Verdict, State, error) {
+		after := r.Count(s, right)
+		switch {
+		case s.Blocked || after.Blocked:
+			return Blocked, after, nil
+		case right:
+			return Accepted, after, nil
+		}
+		return Wrong, after, nil
+	})
+}
+
 func settle(ctx context.Context, cell Cell, judge func(State) (Verdict, State, error)) (Verdict, error) {
 	const op = "verify one-time code"
 	for range maxSwaps {

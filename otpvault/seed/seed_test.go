@@ -391,6 +391,7 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []Sealed{
 		{Mechanism: MechanismAESKeyWrap, KeyType: KeyTypeGenericSecret, Hash: oath.SHA1, KEK: kek, Wrapped: make([]byte, 72)},
 		{Mechanism: MechanismAESKeyWrap, KeyType: KeyTypeSHA512HMAC, Hash: oath.SHA512, KEK: kek, Wrapped: make([]byte, 136)},
+		{Mechanism: MechanismAESGCM, KeyType: KeyTypeGenericSecret, Hash: oath.SHA1, KEK: kek, Wrapped: make([]byte, 92)},
 		{Mechanism: MechanismAESCBCPad, KeyType: KeyTypeGenericSecret, Hash: oath.SHA256, KEK: kek, Wrapped: make([]byte, 96)},
 		{Mechanism: MechanismAESGCM, KeyType: KeyTypeGenericSecret, Hash: oath.SHA1, KEK: kek, Wrapped: make([]byte, 92)},
 	} {

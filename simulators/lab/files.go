@@ -116,11 +116,13 @@ certified_log:
   witness_directories: [%s]
   clock: none
 metrics_listen: %s
+push:
+  url: %s
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), l.Pushes.URL, level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 		if l.cfg.SIMPIN != "" {

@@ -23,6 +23,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/otpvault/device"
 	"custode/otpvault/oath"
 	"custode/otpvault/seed"
@@ -162,7 +163,7 @@ func (f *fleet) enrol(ctx context.Context) (err error) {
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		if err := f.db.AddDevices(ctx, list, device.Change{Actor: "bench", Reason: "bench", At: made}); err != nil {
+		if err := otpstore.New(f.db).AddDevices(ctx, list, device.Change{Actor: "bench", Reason: "bench", At: made}); err != nil {
 			return err
 		}
 	}
@@ -214,7 +215,7 @@ func (f *fleet) once(ctx context.Context, i int) error {
 		return err
 	}
 	for range 16 {
-		found, err := f.db.DevicesOf(ctx, subject)
+		found, err := otpstore.New(f.db).DevicesOf(ctx, subject)
 		if err != nil {
 			return err
 		}
@@ -240,7 +241,7 @@ func (f *fleet) once(ctx context.Context, i int) error {
 		}
 		after := d.Counter
 		after.Version, after.Next = after.Version+1, next+2
-		err = f.db.SwapCounter(ctx, d.Serial, d.Counter, after, d.Created)
+		err = otpstore.New(f.db).SwapCounter(ctx, d.Serial, d.Counter, after, d.Created)
 		if !fault.Is(err, fault.Conflict) { // another worker had the same device
 			return err
 		}

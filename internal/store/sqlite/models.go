@@ -41,6 +41,31 @@ type OptOut struct {
 	Since     int64
 }
 
+type OtpActivation struct {
+	Serial  string
+	Subject string
+	Version int64
+	Mac     []byte
+	Tries   int64
+	Used    int64
+	Created int64
+	Expires int64
+}
+
+type OtpChallenge struct {
+	ID           string
+	FlowID       string
+	Subject      string
+	Serial       string
+	Number       string
+	Mac          []byte
+	AttemptsLeft int64
+	State        int64
+	Created      int64
+	Expires      int64
+	Closed       int64
+}
+
 type OtpDevice struct {
 	Serial    string
 	Subject   string
@@ -64,6 +89,15 @@ type OtpDevice struct {
 	Suspended int64
 	Ended     int64
 	Expires   int64
+}
+
+type OtpEmergency struct {
+	Subject string
+	Version int64
+	Mac     []byte
+	Tries   int64
+	Used    int64
+	Created int64
 }
 
 type OutboxEvent struct {
