@@ -191,6 +191,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	a.outbox, a.rewrapping.Log = outbox, a.log
 	if len(keys.EarlierOutbox) > 0 {
 		a.rewrapping.Add("outbox", a.db.Texts(), outbox, keys.Outbox)
+		a.rewrapping.Add("apps", otpstore.New(a.db).AppKeys(), outbox, keys.Outbox)
 	}
 	random := a.token.Random()
 	hashing, err := rotation.Peppers(a.token, keys)

@@ -57,10 +57,11 @@ const (
 	Destroy Operation = "destroy"
 	PIN     Operation = "pin"
 	Early   Operation = "rollover-approve"
+	Reseed  Operation = "reseed"
 )
 
 // Operations lists them.
-func Operations() []Operation { return []Operation{Run, Import, Restore, Destroy, PIN, Early} }
+func Operations() []Operation { return []Operation{Run, Import, Restore, Destroy, PIN, Early, Reseed} }
 
 // Order is one key operation to be approved. Only Parse and New make one.
 type Order struct {

@@ -49,9 +49,10 @@ func (db *DB) SaveSigningKeys(ctx context.Context, l rollover.Ledger) error {
 	})
 }
 
-// Mentions is how many rows speak of a key. Devices whose seeds it wrapped and
-// passwords whose hashes it peppered; Unnamed passwords name no pepper at all.
-type Mentions struct{ Texts, Devices, Passwords, Unnamed int }
+// Mentions is how many rows speak of a key: waiting texts and keys of apps that it
+// wrapped, devices whose seeds it wrapped, passwords whose hashes it peppered. Unnamed
+// passwords name no pepper at all.
+type Mentions struct{ Texts, Apps, Devices, Passwords, Unnamed int }
 
 // Mentions counts the rows that a key is needed for: those where its label stands
 // anywhere in what was wrapped, rather too many than too few. pepper is how a stored
@@ -61,7 +62,7 @@ func (db *DB) Mentions(ctx context.Context, label id.KeyLabel, pepper string) (M
 	if err != nil {
 		return Mentions{}, mapError("count what key "+label.String()+" is needed for", err)
 	}
-	return Mentions{Texts: int(r.Texts), Devices: int(r.Devices), Passwords: int(r.Passwords), Unnamed: int(r.Unnamed)}, nil
+	return Mentions{Texts: int(r.Texts), Apps: int(r.PushKeys), Devices: int(r.Devices), Passwords: int(r.Passwords), Unnamed: int(r.Unnamed)}, nil
 }
 
 // ReplacePassword stores is where was still stands; false when it does not.

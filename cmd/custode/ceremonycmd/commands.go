@@ -45,6 +45,7 @@ type Commands struct {
 	Rollover rolloverCmd `cmd:"" help:"The change from one signing key to the next."`
 	Keys     keysCmd     `cmd:"" help:"Show what is still under earlier keys (asks the running appliance)."`
 	Restore  restoreCmd  `cmd:"" help:"Put the keys of a backup into another token, with the custodians' shares."`
+	Reseed   reseedCmd   `cmd:"" help:"Bring the secrets of OATH devices under today's seed key, from their escrow copies (the appliance must be stopped)."`
 	PIN      pinCmd      `cmd:"" name:"pin" help:"Change the token's user PIN."`
 	Destroy  destroyCmd  `cmd:"" help:"Destroy a key that nothing needs any more."`
 	Sign     signCmd     `cmd:"" help:"Sign a report with an operator's key."`

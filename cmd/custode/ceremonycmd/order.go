@@ -19,7 +19,7 @@ import (
 )
 
 type orderCmd struct {
-	Operation string        `arg:"" enum:"run,import,restore,destroy,pin,rollover-approve" help:"What is to be done: run, import, restore, destroy, pin or rollover-approve."`
+	Operation string        `arg:"" enum:"run,import,restore,destroy,pin,rollover-approve,reseed" help:"What is to be done: run, import, restore, destroy, pin, rollover-approve or reseed."`
 	Token     string        `required:"" help:"Label of the token."`
 	Plan      string        `type:"existingfile" help:"With run: the reviewed plan."`
 	Backup    string        `type:"existingfile" help:"With restore: the backup file."`

@@ -64,10 +64,7 @@ func Open(c Config) (Ways, *issuing.Office, error) {
 	if err != nil {
 		return Ways{}, nil, err
 	}
-	recipe := seed.Recipe{KEK: c.Policy.Keys.Seed, Mechanism: seed.MechanismAESKeyWrap, KeyType: seed.KeyTypeGenericSecret}
-	if c.Machine.HSM.Seeds == "decrypt" {
-		recipe.Mechanism = seed.MechanismAESGCM
-	}
+	recipe := Recipe(c.Machine, c.Policy)
 	certs, err := config.Certificates(c.Machine.HSM.RecoveryCertificate)
 	if err != nil {
 		return Ways{}, nil, err
@@ -84,6 +81,15 @@ func Open(c Config) (Ways, *issuing.Office, error) {
 	office, err := issuing.New(issuing.Config{Devices: devices, Activations: devices, Emergencies: devices, Accounts: accounts{c.DB}, Recovery: recovery, Wrapper: c.Token, Binder: binder, Matcher: matcher,
 		MAC: c.Codes, Keys: c.Wrapper, Recipe: recipe, Random: c.Random, Now: time.Now, Log: c.Log, Issuer: c.Policy.Organization.DisplayName})
 	return Ways{Desk: desk, Choices: devices, Now: time.Now}, office, err
+}
+
+// Recipe is how the configuration wants seeds sealed.
+func Recipe(m *config.Machine, p *config.Policy) seed.Recipe {
+	r := seed.Recipe{KEK: p.Keys.Seed, Mechanism: seed.MechanismAESKeyWrap, KeyType: seed.KeyTypeGenericSecret}
+	if m.HSM.Seeds == "decrypt" {
+		r.Mechanism = seed.MechanismAESGCM
+	}
+	return r
 }
 
 // accounts names people in their apps by their username.

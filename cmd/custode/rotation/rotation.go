@@ -162,7 +162,7 @@ func Needed(ctx context.Context, in Argument, keys config.Keys, logs string, db 
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{m.Texts, "texts of waiting messages are wrapped by it"}, {m.Devices, "secrets of OATH devices are wrapped by it"},
+	}{{m.Texts, "texts of waiting messages are wrapped by it"}, {m.Apps, "keys of apps are wrapped by it"}, {m.Devices, "secrets of OATH devices are wrapped by it"},
 		{m.Passwords, "passwords are hashed under it"},
 		{m.Unnamed, "passwords name no pepper, and may be hashed under it"}, {segments, "segments of the certified log are wrapped by it"}} {
 		if c.n > 0 {

@@ -12,6 +12,7 @@ import (
 const countMentions = `-- name: CountMentions :one
 SELECT
     (SELECT COUNT(*) FROM outbox WHERE instr(outbox.wrapped, CAST(?1 AS BLOB)) > 0) AS texts,
+    (SELECT COUNT(*) FROM otp_push_key WHERE instr(otp_push_key.wrapped, CAST(?1 AS BLOB)) > 0) AS push_keys,
     (SELECT COUNT(*) FROM otp_device WHERE instr(otp_device.blob, CAST(?1 AS BLOB)) > 0) AS devices,
     (SELECT COUNT(*) FROM identity WHERE instr(identity.password, CAST(?2 AS TEXT)) = 1) AS passwords,
     (SELECT COUNT(*) FROM identity WHERE instr(identity.password, '$custode$1$') = 1) AS unnamed
@@ -24,6 +25,7 @@ type CountMentionsParams struct {
 
 type CountMentionsRow struct {
 	Texts     int64
+	PushKeys  int64
 	Devices   int64
 	Passwords int64
 	Unnamed   int64
@@ -34,11 +36,107 @@ func (q *Queries) CountMentions(ctx context.Context, arg CountMentionsParams) (C
 	var i CountMentionsRow
 	err := row.Scan(
 		&i.Texts,
+		&i.PushKeys,
 		&i.Devices,
 		&i.Passwords,
 		&i.Unnamed,
 	)
 	return i, err
+}
+
+const listDevicesPast = `-- name: ListDevicesPast :many
+SELECT serial, subject, state, vendor, is_app, kind, hash, digits, period, blob, mac, version, next, drift, failures, blocked, created,
+    delivered, activated, suspended, ended, expires
+FROM otp_device
+WHERE serial > ?1 ORDER BY serial LIMIT ?2
+`
+
+type ListDevicesPastParams struct {
+	Past string
+	Most int64
+}
+
+func (q *Queries) ListDevicesPast(ctx context.Context, arg ListDevicesPastParams) ([]OtpDevice, error) {
+	rows, err := q.db.QueryContext(ctx, listDevicesPast, arg.Past, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OtpDevice
+	for rows.Next() {
+		var i OtpDevice
+		if err := rows.Scan(
+			&i.Serial,
+			&i.Subject,
+			&i.State,
+			&i.Vendor,
+			&i.IsApp,
+			&i.Kind,
+			&i.Hash,
+			&i.Digits,
+			&i.Period,
+			&i.Blob,
+			&i.Mac,
+			&i.Version,
+			&i.Next,
+			&i.Drift,
+			&i.Failures,
+			&i.Blocked,
+			&i.Created,
+			&i.Delivered,
+			&i.Activated,
+			&i.Suspended,
+			&i.Ended,
+			&i.Expires,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listPushKeysPast = `-- name: ListPushKeysPast :many
+SELECT serial, wrapped FROM otp_push_key WHERE serial > ?1 ORDER BY serial LIMIT ?2
+`
+
+type ListPushKeysPastParams struct {
+	Past string
+	Most int64
+}
+
+type ListPushKeysPastRow struct {
+	Serial  string
+	Wrapped []byte
+}
+
+func (q *Queries) ListPushKeysPast(ctx context.Context, arg ListPushKeysPastParams) ([]ListPushKeysPastRow, error) {
+	rows, err := q.db.QueryContext(ctx, listPushKeysPast, arg.Past, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListPushKeysPastRow
+	for rows.Next() {
+		var i ListPushKeysPastRow
+		if err := rows.Scan(&i.Serial, &i.Wrapped); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listSigningKeys = `-- name: ListSigningKeys :many
@@ -164,6 +262,24 @@ func (q *Queries) ReplacePassword(ctx context.Context, arg ReplacePasswordParams
 	return result.RowsAffected()
 }
 
+const replacePushKey = `-- name: ReplacePushKey :execrows
+UPDATE otp_push_key SET wrapped = ?1 WHERE serial = ?2 AND wrapped = ?3
+`
+
+type ReplacePushKeyParams struct {
+	Wrapped []byte
+	Serial  string
+	Was     []byte
+}
+
+func (q *Queries) ReplacePushKey(ctx context.Context, arg ReplacePushKeyParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replacePushKey, arg.Wrapped, arg.Serial, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const replaceText = `-- name: ReplaceText :execrows
 UPDATE outbox SET wrapped = ?1 WHERE id = ?2 AND wrapped = ?3
 `
@@ -176,6 +292,35 @@ type ReplaceTextParams struct {
 
 func (q *Queries) ReplaceText(ctx context.Context, arg ReplaceTextParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, replaceText, arg.Wrapped, arg.ID, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const resealDevice = `-- name: ResealDevice :execrows
+UPDATE otp_device SET blob = ?1, mac = ?2
+WHERE serial = ?3 AND blob = ?4 AND mac = ?5 AND subject = ?6
+`
+
+type ResealDeviceParams struct {
+	Blob    []byte
+	Mac     []byte
+	Serial  string
+	WasBlob []byte
+	WasMac  []byte
+	Subject string
+}
+
+func (q *Queries) ResealDevice(ctx context.Context, arg ResealDeviceParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, resealDevice,
+		arg.Blob,
+		arg.Mac,
+		arg.Serial,
+		arg.WasBlob,
+		arg.WasMac,
+		arg.Subject,
+	)
 	if err != nil {
 		return 0, err
 	}
