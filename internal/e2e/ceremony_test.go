@@ -348,3 +348,51 @@ func TestRehearsal(t *testing.T) {
 		t.Errorf("it serves with a rehearsal's token: %v %s", err, out)
 	}
 }
+
+// TestReseed: a device's secret comes under a new seed key from its escrow copy while
+// the appliance stands still; the old key is destroyed, and the device goes on.
+func TestReseed(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, nil)
+	recovery := d.file("recovery.key")
+	d.tool("openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-keyout", recovery, "-out", d.file("recovery.pem"), "-subj", "/CN=recovery", "-days", "3650")
+	if err := os.Chmod(recovery, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.edit("machine.yaml", "hsm:\n", "hsm:\n  recovery_certificate: "+d.file("recovery.pem")+"\n")
+	d.restart()
+	const secret = "3132333435363738393031323334353637383930"
+	p := enrol(t, d.l, func(p *lab.Person) { p.Phone = "" })
+	serial := "RS-" + p.Attributes["spidCode"]
+	delivered(t, d.l, p, serial, secret)
+	if out, err := feed(t, d.l, hotp(t, secret, 3), "token", "activate", serial); err != nil {
+		t.Fatal(err, out)
+	}
+	plan := d.write(d.file("plan.yaml"), "ceremony: seed-2\ntoken:\n  label: simulator\nkeys:\n  - label: custode/seed/2026-2\n    role: seed\n    bits: 256\n")
+	d.run(append([]string{"run", plan}, d.ordered("run", "run", "--token", "simulator", "--plan", plan)...)...)
+	const old = "custode/seed/2026-1"
+	d.edit("policy.yaml", "  seed: "+old, "  seed: custode/seed/2026-2\n  earlier_seed: ["+old+"]")
+	flags := d.ordered("reseed", "reseed", "--token", "simulator")
+	d.refused("another custode serves", append([]string{"reseed", "--key", recovery}, flags...)...)
+	if err := d.l.StopDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	d.refused("operators must approve", "reseed", "--key", recovery)
+	if out := d.run(append([]string{"reseed", "--key", recovery}, flags...)...); !strings.Contains(out, `"resealed": 1`) || !strings.Contains(out, `"left": 0`) {
+		t.Errorf("reseed: %s", out)
+	}
+	d.edit("policy.yaml", "  earlier_seed: ["+old+"]\n", "")
+	if err := d.l.StartDaemon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.run(append([]string{"destroy", old}, d.ordered("destroy", "destroy", "--token", "simulator", "--key", old)...)...)
+	v := arrive(t, d.l, post, spsim.Request{Level: 2})
+	v.password(p)
+	v.choose("token")
+	v.code(hotp(t, secret, 4))
+	v.submit("consent", nil)
+	if _, err := v.consume(); err != nil {
+		t.Fatal(err)
+	}
+	d.logged("ceremony-reseed-done", "1 resealed, 0 left")
+}

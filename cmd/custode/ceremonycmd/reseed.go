@@ -14,7 +14,6 @@ import (
 	"custode/internal/store"
 	"custode/internal/store/otpstore"
 	"custode/otpvault/reseal"
-	"custode/otpvault/seed"
 )
 
 type reseedCmd struct {
@@ -100,5 +99,3 @@ func reseed(ctx context.Context, cfg reseal.Config, a ceremony.Access, machine *
 	}
 	return reseal.Run(ctx, cfg)
 }
-
-var _ seed.Wrapper = (*pkcs11.Token)(nil)
