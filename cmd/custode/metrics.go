@@ -73,6 +73,7 @@ func (a *appliance) metricsPage(p *metrics.Page) {
 			p.Gauge("custode_alarm", "1 while the alarm is raised.", 0, "alarm", string(n), "bay", "")
 		}
 	}
+	a.registers.Metrics(p)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	p.Gauge("custode_goroutines", "Goroutines.", float64(runtime.NumGoroutine()))

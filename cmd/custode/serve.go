@@ -173,7 +173,8 @@ func (a *appliance) close() {
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	var err error
-	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log,
+		Phone: a.db.Phone, Queue: a.queue})
 	if err != nil {
 		return err
 	}
@@ -315,7 +316,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
-	g.Go(func() error { return a.reloadOnHangup(ctx) })
+	g.Go(func() error { return a.signing.OnHangup(ctx, a.readSigningKeys) })
 	g.Go(func() error { return a.rewrapping.Run(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -333,6 +334,9 @@ func (a *appliance) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := a.sessions.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("ends of sessions not swept; next try in a minute", "error", err)
+			}
 			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Error("sweep failed; next try in a minute", "error", err)
 			}

@@ -83,6 +83,10 @@ func TestRefusals(t *testing.T) {
 		"witness inside":    {"/mnt/auditor/custode", "/var/lib/custode/log/w", "certified_log.witness_directories"},
 		"witness plain":     {"https://auditor.example.it", "http://auditor.example.it", "certified_log.witness_urls"},
 		"relative roots":    {"/etc/custode/log/tsa.pem", "tsa.pem", "certified_log.tsa_certificates"},
+		"mail without TLS":  {"tls: starttls", "tls: none", "certified_log.witness_mail.tls"},
+		"mail to nobody":    {"to: [auditor@example.it]", "to: []", "certified_log.witness_mail.to"},
+		"a forged header":   {"from: custode@idp.example.it", "from: \"a@b.it\\r\\nBcc: c@d.it\"", "certified_log.witness_mail.from"},
+		"login by halves":   {"username: custode", "username: \"\"", "certified_log.witness_mail.username"},
 		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
 	} {

@@ -92,7 +92,7 @@ func rulesOf(c Host) (rollover.Rules, error) {
 	if err != nil {
 		return rollover.Rules{}, err
 	}
-	return rollover.Rules{Before: policy.Keys.PublishedBefore, After: policy.Keys.PublishedAfter}, nil
+	return signing.RulesOf(policy), nil
 }
 
 func printJSON(v any) error {
