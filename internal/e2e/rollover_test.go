@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,7 +142,15 @@ func TestRollOverUnderLoad(t *testing.T) {
 	setKeys(t, l, two, "[]")
 	refused("keys.also_published must name it until", "ceremony", "rollover", "reload")
 	<-time.After(2 * time.Second)
-	run("ceremony", "rollover", "reload")
+	if err := syscall.Kill(l.PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(run("ceremony", "rollover", "status"), `"withdrawn"`); {
+		if time.Now().After(deadline) {
+			t.Fatal("SIGHUP took nothing")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
 	// From here only the second key's certificate is published: what succeeds now
 	// was signed by it.
 	refresh(t, l)
