@@ -17,7 +17,8 @@
 //
 // All are sensitive, never extractable, made inside the token, and limited to
 // one mechanism; a token that cannot say the last two may be tolerated by name
-// (Lacks). The wrap role protects bytes, not key objects: it has neither
+// (Lacks). A key that a ceremony copied, for a standby token say, was extractable
+// while it was made, and its origin is not demanded (Rule.Origin). The wrap role protects bytes, not key objects: it has neither
 // WRAP nor UNWRAP, so no session can use it to bring another key out. The seed
 // role is its opposite: it has neither ENCRYPT nor DECRYPT, so what it wrapped
 // comes back as a key object that only computes HMACs, never as bytes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"custode/hsm/custody"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -25,6 +27,13 @@ const (
 	maxSubject = 64 // characters in CN and O (RFC 5280, appendix A.1, ub-common-name)
 )
 
+// RehearsalPrefix begins the label of every token that ceremonies are rehearsed on.
+const RehearsalPrefix = "rehearsal"
+
+// ForRehearsal reports whether a token of that label is for rehearsals: no
+// appliance serves with it.
+func ForRehearsal(tokenLabel string) bool { return strings.HasPrefix(tokenLabel, RehearsalPrefix) }
+
 // Plan is a reviewed key ceremony: which keys to make in which token. It holds
 // decisions only; where the module and the PIN are is said apart from it, so
 // that what was reviewed on one machine is what runs on another. Only ParsePlan
@@ -35,6 +44,11 @@ type Plan struct {
 	TokenSerial string // the token must carry it, unless empty
 	Tolerate    Lacks  // what the token may lack of the key policy
 	Keys        []PlannedKey
+	// Custodians hold a share each of what opens the backup of the keys with Copy;
+	// Threshold of them must agree. None exactly when no key has Copy.
+	Custodians []string
+	Threshold  int
+	Approvals  int // operators who must approve, at least; the machine file may ask for more
 }
 
 // PlannedKey is one key of a plan.
@@ -43,6 +57,7 @@ type PlannedKey struct {
 	Role        Role
 	Bits        int
 	Certificate *PlannedCertificate // non-nil exactly for RoleSign
+	Copy        bool                // the key goes into the ceremony's backup, for other tokens
 }
 
 // PlannedCertificate is the self-signed certificate of a sign key.
@@ -62,6 +77,14 @@ type planFile struct {
 	Ceremony string    `yaml:"ceremony"`
 	Token    tokenFile `yaml:"token"`
 	Keys     []keyFile `yaml:"keys"`
+	Copies   copyFile  `yaml:"copies"`
+	// Operators who must approve, beyond what the machine file asks for.
+	Approvals int `yaml:"approvals"`
+}
+
+type copyFile struct {
+	Custodians []string `yaml:"custodians"`
+	Threshold  int      `yaml:"threshold"`
 }
 
 type tokenFile struct {
@@ -76,6 +99,7 @@ type keyFile struct {
 	Role        string    `yaml:"role"`
 	Bits        int       `yaml:"bits"`
 	Certificate *certFile `yaml:"certificate"`
+	Copy        bool      `yaml:"copy"`
 }
 
 type certFile struct {
@@ -130,9 +154,10 @@ func (p Plan) Validate() error {
 }
 
 func (p Plan) file() planFile {
-	f := planFile{Ceremony: p.Name, Token: tokenFile{p.TokenLabel, p.TokenSerial, p.Tolerate.Strings()}}
+	f := planFile{Ceremony: p.Name, Token: tokenFile{p.TokenLabel, p.TokenSerial, p.Tolerate.Strings()},
+		Copies: copyFile{p.Custodians, p.Threshold}, Approvals: p.Approvals}
 	for _, k := range p.Keys {
-		kf := keyFile{Label: k.Label.String(), Role: k.Role.String(), Bits: k.Bits}
+		kf := keyFile{Label: k.Label.String(), Role: k.Role.String(), Bits: k.Bits, Copy: k.Copy}
 		if c := k.Certificate; c != nil {
 			days := 0 // a part of a day is a contradiction, as 0 days are
 			if c.Validity%day == 0 {
@@ -192,7 +217,34 @@ func (f planFile) plan() (Plan, []error) {
 		seen[k.FileName()] = i
 		p.Keys = append(p.Keys, k)
 	}
+	if p.Approvals = f.Approvals; p.Approvals < 0 || p.Approvals > 9 {
+		bad("approvals: must be 0 to 9")
+	}
+	p.Custodians, p.Threshold = f.Copies.Custodians, f.Copies.Threshold
+	problems = append(problems, p.checkCopies()...)
 	return p, problems
+}
+
+// Copies reports whether any key is to be copied.
+func (p Plan) Copies() bool {
+	return slices.ContainsFunc(p.Keys, func(k PlannedKey) bool { return k.Copy })
+}
+
+func (p Plan) checkCopies() (problems []error) {
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	n := len(p.Custodians)
+	switch {
+	case !p.Copies() && (n > 0 || p.Threshold != 0):
+		bad("copies: contradicts keys, none of which says copy: true")
+	case p.Copies() && (p.Threshold < 2 || p.Threshold > n || n > custody.MaxHolders):
+		bad("copies: keys with copy: true want 2 to %d custodians and a threshold of 2 to their number", custody.MaxHolders)
+	}
+	for i, name := range p.Custodians {
+		if !custody.ValidCustodian(name) || slices.Contains(p.Custodians[:i], name) {
+			bad("copies.custodians[%d]: must be 1 to 32 of a-z 0-9 . - and unlike the others", i)
+		}
+	}
+	return problems
 }
 
 // FileName is the label with "/" written as "_": the stem of the files that
@@ -202,7 +254,7 @@ func (k PlannedKey) FileName() string { return strings.ReplaceAll(k.Label.String
 func (f keyFile) key(at string) (PlannedKey, []error) {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(at+format, args...)) }
-	k := PlannedKey{Bits: f.Bits}
+	k := PlannedKey{Bits: f.Bits, Copy: f.Copy}
 	var err error
 	if k.Label, err = id.ParseKeyLabel(f.Label); err != nil {
 		bad(".label: must be 2 to 64 of a-z 0-9 . _ / -")

@@ -75,6 +75,10 @@ func TestParsePlan(t *testing.T) {
 	if f := got.Keys[0].FileName(); f != "custode_sign_2026-1" {
 		t.Errorf("file name %q", f)
 	}
+	got.Keys[1].Copy, got.Custodians, got.Threshold = true, []string{"anna", "bruno"}, 2
+	if err := got.Validate(); err != nil || !got.Copies() {
+		t.Errorf("a plan with copies: %v", err)
+	}
 	got.Keys[1].Bits = 128
 	if err := got.Validate(); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a changed plan: %v", err)
@@ -100,6 +104,12 @@ func TestParsePlanRefuses(t *testing.T) {
 		"file name twice":      {"label: custode/wrap/2026-1", "label: custode_mac_2026-1", "keys[2].label:"},
 		"unknown role":         {"role: wrap", "role: kek", "keys[2].role:"},
 		"no role":              {"    role: wrap\n", "", "keys[2].role:"},
+		"copies for nothing":   {"keys:\n", "copies: {custodians: [a, b], threshold: 2}\nkeys:\n", "copies: contradicts"},
+		"copy, no custodians":  {"role: wrap\n", "role: wrap\n    copy: true\n", "copies: keys with copy: true want"},
+		"one opens all":        {"keys:\n  - label: custode/sign/2026-1\n", "copies: {custodians: [a, b], threshold: 1}\nkeys:\n  - label: custode/sign/2026-1\n    copy: true\n", "copies: keys with copy: true want"},
+		"custodian twice":      {"keys:\n  - label: custode/sign/2026-1\n", "copies: {custodians: [a, a], threshold: 2}\nkeys:\n  - label: custode/sign/2026-1\n    copy: true\n", "copies.custodians[1]:"},
+		"custodian's path":     {"keys:\n  - label: custode/sign/2026-1\n", "copies: {custodians: [a, ../b], threshold: 2}\nkeys:\n  - label: custode/sign/2026-1\n    copy: true\n", "copies.custodians[1]:"},
+		"approvals":            {"ceremony:", "approvals: -1\nceremony:", "approvals:"},
 		"small RSA":            {"bits: 3072", "bits: 1024", "keys[0].bits:"},
 		"odd RSA":              {"bits: 3072", "bits: 3000", "keys[0].bits:"},
 		"AES-128":              {"role: wrap\n    bits: 256", "role: wrap\n    bits: 128", "keys[2].bits:"},

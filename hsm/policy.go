@@ -138,6 +138,13 @@ func (l Lacks) Has(what Lacks) bool { return l&what == what }
 // Pardons reports whether a key may break the rule.
 func (l Lacks) Pardons(r Rule) bool { return r.Attribute == AttrLocal && l.Has(LackLocal) }
 
+// Origin reports whether the rule says that the key was made in the token and
+// never left it: of a key that is copied to another token by a ceremony nobody can
+// demand that (docs/adr/0005-copied-keys.md).
+func (r Rule) Origin() bool {
+	return r.Attribute == AttrLocal || r.Attribute == AttrAlwaysSensitive || r.Attribute == AttrNeverExtractable
+}
+
 // Strings returns the names of what l allows.
 func (l Lacks) Strings() []string {
 	var names []string

@@ -75,11 +75,22 @@ func (c Cost) check() error {
 	return nil
 }
 
+// Named is a pepper that was used before, and its key's label.
+type Named struct {
+	Label  id.KeyLabel
+	Pepper Pepper
+}
+
 // Config is what New needs. Pepper and Random are required.
 type Config struct {
 	Pepper Pepper
-	Random io.Reader
-	Cost   Cost // of new hashes, and of the work done for unknown usernames
+	// Label names the pepper in what is stored, so that it can be changed; the zero
+	// label makes encodings that name none. Earlier are the peppers of encodings that
+	// are still stored, the oldest last: that one is of encodings that name none.
+	Label   id.KeyLabel
+	Earlier []Named
+	Random  io.Reader
+	Cost    Cost // of new hashes, and of the work done for unknown usernames
 	// Parallel is how many hashes run at a time: default GOMAXPROCS.
 	Parallel int
 	// Queue is how many may wait for their turn: default 98 per parallel
@@ -97,14 +108,18 @@ const queuePerHash = 98
 //
 // where 1 is the version of this scheme, m, t and p are the Argon2id parameters
 // (KiB, passes, lanes, decimal without leading zeros), salt is 16 bytes and tag
-// 32 to 64 bytes, both in unpadded standard base64. The tag is the pepper's MAC
-// over "custode password 1", NUL, the subject, NUL and the 32 bytes that
+// 32 to 64 bytes, both in unpadded standard base64. Version 2 names the pepper's key:
+//
+//	$custode$2$<label>$argon2id$m=19456,t=2,p=1$<salt>$<tag>
+//
+// The tag is the pepper's MAC over "custode password 1", NUL, the subject, NUL and the 32 bytes that
 // Argon2id makes of the password's UTF-8 in NFC and the salt: a tag copied to
 // another subject's row does not open it.
 //
 // Safe for concurrent use.
 type Hasher struct {
-	pepper  Pepper
+	label   id.KeyLabel
+	peppers map[id.KeyLabel]Pepper // the zero label: of encodings that name none
 	random  io.Reader
 	cost    Cost
 	dummy   encoded
@@ -146,10 +161,21 @@ func New(c Config) (*Hasher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Hasher{pepper: c.Pepper, random: c.Random, cost: cost, nobody: nobody,
+	peppers := map[id.KeyLabel]Pepper{c.Label: c.Pepper}
+	oldest := c.Pepper
+	for _, e := range c.Earlier {
+		if e.Pepper == nil || e.Label.IsZero() || peppers[e.Label] != nil {
+			return nil, fault.Newf(fault.Invalid, op, "an earlier pepper has no label, or the label of another")
+		}
+		peppers[e.Label], oldest = e.Pepper, e.Pepper
+	}
+	if !c.Label.IsZero() {
+		peppers[id.KeyLabel{}] = oldest
+	}
+	p := &Hasher{label: c.Label, peppers: peppers, random: c.Random, cost: cost, nobody: nobody,
 		admit:   make(chan struct{}, c.Parallel+c.Queue),
 		running: semaphore.NewWeighted(int64(c.Parallel)), kdf: argon2.IDKey,
-		dummy: encoded{cost: cost, salt: make([]byte, saltSize), tag: make([]byte, leastTag)}}
+		dummy: encoded{cost: cost, pepper: c.Label, salt: make([]byte, saltSize), tag: make([]byte, leastTag)}}
 	for _, b := range [][]byte{p.dummy.salt, p.dummy.tag} {
 		if _, err := io.ReadFull(c.Random, b); err != nil {
 			return nil, fault.New(fault.Unavailable, op, err)
@@ -171,7 +197,7 @@ func (p *Hasher) Hash(ctx context.Context, subject id.Subject, password string) 
 	if err != nil {
 		return "", fault.New(fault.Invalid, op, err)
 	}
-	e := encoded{cost: p.cost, salt: make([]byte, saltSize)}
+	e := encoded{cost: p.cost, pepper: p.label, salt: make([]byte, saltSize)}
 	if _, err := io.ReadFull(p.random, e.salt); err != nil {
 		return "", fault.New(fault.Unavailable, op, err)
 	}
@@ -215,16 +241,27 @@ func (p *Hasher) Check(ctx context.Context, subject id.Subject, stored, password
 	return nil
 }
 
+// Stale reports whether a stored text was made with another pepper than today's, so
+// that it is worth making again when the password is at hand.
+func (p *Hasher) Stale(stored string) bool {
+	e, err := parseEncoded(stored)
+	return err == nil && e.pepper != p.label
+}
+
 // tag does the work: Argon2id in turn, then the pepper, outside of the turn so
 // that waiting for the HSM does not idle a core.
 func (p *Hasher) tag(ctx context.Context, subject id.Subject, e encoded, plain []byte) ([]byte, error) {
 	const op = "hash password"
+	pepper := p.peppers[e.pepper]
+	if pepper == nil {
+		return nil, fault.Newf(fault.Fatal, op, "it was made with pepper %s, which is not configured", e.pepper)
+	}
 	hash, err := p.hash(ctx, e, plain)
 	if err != nil {
 		return nil, err
 	}
 	data := fmt.Appendf(nil, "custode password 1\x00%s\x00", subject)
-	tag, err := p.pepper.MAC(ctx, append(data, hash...))
+	tag, err := pepper.MAC(ctx, append(data, hash...))
 	if err != nil {
 		return nil, err
 	}
@@ -274,14 +311,26 @@ func normalise(password string) ([]byte, error) {
 // encoded is a parsed stored hash.
 type encoded struct {
 	cost      Cost
+	pepper    id.KeyLabel
 	salt, tag []byte
 }
 
-const encodingHead = "$custode$1$argon2id$"
+const (
+	encodingHead = "$custode$1$argon2id$"
+	headNamed    = "$custode$2$"
+	afterName    = "$argon2id$"
+)
+
+// PepperPrefix begins every encoding that names the label.
+func PepperPrefix(label id.KeyLabel) string { return headNamed + label.String() + afterName }
 
 func (e encoded) String() string {
 	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("%sm=%d,t=%d,p=%d$%s$%s", encodingHead, e.cost.Memory, e.cost.Time, e.cost.Threads,
+	head := encodingHead
+	if !e.pepper.IsZero() {
+		head = PepperPrefix(e.pepper)
+	}
+	return fmt.Sprintf("%sm=%d,t=%d,p=%d$%s$%s", head, e.cost.Memory, e.cost.Time, e.cost.Threads,
 		b64.EncodeToString(e.salt), b64.EncodeToString(e.tag))
 }
 
@@ -292,6 +341,14 @@ func parseEncoded(s string) (encoded, error) {
 		return e, fmt.Errorf("stored password over %d bytes", mostStored)
 	}
 	rest, ok := strings.CutPrefix(s, encodingHead)
+	if named, is := strings.CutPrefix(s, headNamed); is {
+		var name string
+		var err error
+		name, rest, ok = strings.Cut(named, afterName)
+		if e.pepper, err = id.ParseKeyLabel(name); err != nil {
+			return e, fmt.Errorf("stored password's pepper is malformed")
+		}
+	}
 	parts := strings.Split(rest, "$")
 	if !ok || len(parts) != 3 {
 		return e, fmt.Errorf("stored password is not in a known form")

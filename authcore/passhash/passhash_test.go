@@ -332,3 +332,59 @@ func BenchmarkPasswordCheckParallel(b *testing.B) {
 		}
 	})
 }
+
+// keyed is HMAC in software under its own key.
+type keyed string
+
+func (k keyed) MAC(_ context.Context, data []byte) ([]byte, error) {
+	m := hmac.New(sha256.New, []byte(k))
+	m.Write(data)
+	return m.Sum(nil), nil
+}
+
+// TestPepperRotation: what an earlier pepper made is still right and called stale,
+// what today's made is neither; what a pepper that is not configured made is not
+// judged at all; and the old form without a name belongs to the oldest.
+func TestPepperRotation(t *testing.T) {
+	label := func(s string) id.KeyLabel { l, err := id.ParseKeyLabel(s); return must(t, l, err) }
+	one, two, three := label("pepper/1"), label("pepper/2"), label("pepper/3")
+	s, ctx := newSubject(t), t.Context()
+	hash := func(c Config) string { h, err := newHasher(t, c).Hash(ctx, s, rightPassword); return must(t, h, err) }
+	unnamed := hash(Config{Pepper: keyed("1")})
+	first := hash(Config{Pepper: keyed("1"), Label: one})
+	second := hash(Config{Pepper: keyed("2"), Label: two, Earlier: []Named{{one, keyed("1")}}})
+	if !strings.HasPrefix(second, PepperPrefix(two)) {
+		t.Errorf("encoding %q", second)
+	}
+	now := newHasher(t, Config{Pepper: keyed("3"), Label: three, Earlier: []Named{{two, keyed("2")}, {one, keyed("1")}}})
+	third, err := now.Hash(ctx, s, rightPassword)
+	must(t, third, err)
+	for name, c := range map[string]struct {
+		stored string
+		stale  bool
+	}{"unnamed": {unnamed, true}, "first": {first, true}, "second": {second, true}, "today": {third, false}} {
+		if err := now.Check(ctx, s, c.stored, rightPassword); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := now.Check(ctx, s, c.stored, "wrong"); !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v for a wrong password", name, err)
+		}
+		if now.Stale(c.stored) != c.stale {
+			t.Errorf("%s: stale is not %v", name, c.stale)
+		}
+	}
+	// A row that says it is another pepper's must not pass.
+	if err := now.Check(ctx, s, strings.Replace(first, "pepper/1", "pepper/2", 1), rightPassword); !fault.Is(err, fault.Denied) {
+		t.Error(err)
+	}
+	without := newHasher(t, Config{Pepper: keyed("3"), Label: three, Earlier: []Named{{two, keyed("2")}}})
+	if err := without.Check(ctx, s, first, rightPassword); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "pepper/1") {
+		t.Errorf("a pepper that is gone: %v", err)
+	}
+	for _, bad := range []Config{{Pepper: keyed("1"), Label: one, Earlier: []Named{{one, keyed("2")}}}, {Pepper: keyed("1"), Label: one, Earlier: []Named{{two, nil}}}} {
+		bad.Random, bad.Cost = rand.Reader, cheap
+		if _, err := New(bad); !fault.Is(err, fault.Invalid) {
+			t.Errorf("accepted: %v", err)
+		}
+	}
+}

@@ -13,10 +13,12 @@ import (
 	"custode/authcore"
 	"custode/authcore/passrule"
 	"custode/cmd/custode/backup"
+	"custode/cmd/custode/ceremonycmd"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/journal"
 	"custode/internal/store"
 )
 
@@ -146,10 +148,13 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 		"identity/show":    a.showIdentity,
 		"identity/suspend": a.changeState(authcore.Identity.Suspend),
 		"identity/restore": a.changeState(func(i authcore.Identity, _ string) (authcore.Identity, error) { return i.Restore() }),
-		"metadata/show":    func(context.Context, []byte) (any, error) { return a.metadata, nil },
+		"metadata/show":    func(context.Context, []byte) (any, error) { return a.signing.Metadata(), nil },
 	}
 	maps.Copy(methods, a.modemMethods(random))
 	backup.Methods(methods, a.db.Backup)
+	maps.Copy(methods, a.signing.Methods(a.readSigningKeys))
+	maps.Copy(methods, a.rewrapping.Methods(a.db, a.policy, a.machine.CertifiedLog.Directory))
+	maps.Copy(methods, ceremonycmd.Methods(func() *journal.Security { return a.registers.Security }))
 	return methods
 }
 

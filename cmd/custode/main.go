@@ -5,18 +5,23 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/alecthomas/kong"
 
 	"custode/cmd/custode/backup"
+	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/hsmbench"
 	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/forget"
+	"custode/internal/store"
 )
 
 // version is set by the linker.
@@ -26,18 +31,18 @@ type cli struct {
 	Machine string `type:"path" default:"/etc/custode/machine.yaml" help:"File of machine facts."`
 	Policy  string `type:"path" default:"/etc/custode/policy.yaml" help:"File of decisions."`
 
-	Serve       serveCmd           `cmd:"" help:"Run the appliance."`
-	Migrate     migrateCmd         `cmd:"" help:"Create or update the database schema."`
-	CheckConfig checkCmd           `cmd:"" help:"Check both configuration files and exit."`
-	Ceremony    ceremonyCmd        `cmd:"" help:"Key ceremonies."`
-	Identity    identityCmd        `cmd:"" help:"Digital identities (asks the running appliance)."`
-	Backup      backup.Command     `cmd:"" help:"Copy the database, also while it is in use."`
-	Metadata    metadataCmd        `cmd:"" help:"Metadata of this identity provider."`
-	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
-	Log         certified.Commands `cmd:"" help:"The certified log."`
-	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
-	Token       tokencmd.Commands  `cmd:"" help:"OATH devices (asks the running appliance)."`
-	Version     versionCmd         `cmd:"" help:"Print the version."`
+	Serve       serveCmd             `cmd:"" help:"Run the appliance."`
+	Migrate     migrateCmd           `cmd:"" help:"Create or update the database schema."`
+	CheckConfig checkCmd             `cmd:"" help:"Check both configuration files and exit."`
+	Ceremony    ceremonycmd.Commands `cmd:"" help:"Key ceremonies."`
+	Identity    identityCmd          `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Backup      backup.Command       `cmd:"" help:"Copy the database, also while it is in use."`
+	Metadata    metadataCmd          `cmd:"" help:"Metadata of this identity provider."`
+	Modem       modemCmd             `cmd:"" help:"Modem bays (asks the running appliance)."`
+	Log         certified.Commands   `cmd:"" help:"The certified log."`
+	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Token       tokencmd.Commands    `cmd:"" help:"OATH devices (asks the running appliance)."`
+	Version     versionCmd           `cmd:"" help:"Print the version."`
 
 	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
 
@@ -46,6 +51,30 @@ type cli struct {
 
 // MachineFile implements certified.Host.
 func (c *cli) MachineFile() (*config.Machine, error) { return config.Load[config.Machine](c.Machine) }
+
+// PolicyFile implements ceremonycmd.Host.
+func (c *cli) PolicyFile() (*config.Policy, error) { return config.Load[config.Policy](c.Policy) }
+
+// Offline implements ceremonycmd.Host. Ceremonies open the token themselves, and need nothing that is hidden.
+func (c *cli) Offline(use func(db *store.DB) error) error {
+	machine, policy, err := c.load()
+	if err != nil {
+		return err
+	}
+	lock, err := lockState(machine.StateDirectory)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	db, err := store.Open(context.Background(), store.Config{Path: filepath.Join(machine.StateDirectory, backup.DatabaseFile), Issuer: policy.EntityID, Keyless: true, Alone: true, Log: newLog(os.Stderr, machine.Log)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(db), db.Close())
+}
+
+// WithoutCoreDumps implements ceremonycmd.Host.
+func (c *cli) WithoutCoreDumps() error { return forget.NoDumps() }
 
 // Ask implements certified.Host.
 func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }
@@ -60,7 +89,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"custode/authcore/attribute"
-	"custode/authcore/saml"
 	"custode/authcore/saml/idpmeta"
 	"custode/internal/admin"
 	"custode/internal/config"
@@ -63,42 +61,10 @@ func (c *cli) signedMetadata() ([]byte, error) {
 	if err := a.openToken(context.Background(), 2); err != nil {
 		return nil, err
 	}
-	if err := a.openIssuer(); err != nil {
+	if err := a.openSigning(context.Background(), nil); err != nil {
 		return nil, err
 	}
-	if err := a.signMetadata(); err != nil {
-		return nil, err
-	}
-	return a.metadata, nil
-}
-
-// openIssuer takes the active signing key and its certificate into use.
-func (a *appliance) openIssuer() error {
-	label := a.policy.Keys.Sign
-	signer, err := a.token.Signer(label)
-	if err != nil {
-		return err
-	}
-	certificate, err := a.token.Certificate(label)
-	if err != nil {
-		return err
-	}
-	a.issuer, err = saml.NewIssuer(saml.IssuerConfig{EntityID: a.policy.EntityID, Signer: signer, Certificate: certificate, Random: a.token.Random()})
-	return err
-}
-
-// alsoPublished returns the certificates of the keys that do not sign yet, or not
-// any more.
-func (a *appliance) alsoPublished() ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for _, label := range a.policy.Keys.AlsoPublished {
-		cert, err := a.token.Certificate(label)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-	}
-	return certs, nil
+	return a.signing.Metadata(), nil
 }
 
 type metadataVerifyCmd struct {

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"custode/authcore"
-	"custode/authcore/attribute"
 	"custode/authcore/passhash"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
@@ -22,6 +21,8 @@ import (
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/factor"
+	"custode/cmd/custode/rotation"
+	"custode/cmd/custode/signing"
 	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
 	"custode/hsm"
@@ -55,7 +56,7 @@ func (serveCmd) Run(c *cli) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, policyFile: c.Policy, log: newLog(os.Stderr, machine.Log)}
 	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
 	defer a.close()
 	if err := a.open(ctx); err != nil {
@@ -74,16 +75,17 @@ func (serveCmd) Run(c *cli) error {
 
 // appliance holds what `custode serve` opened and built.
 type appliance struct {
-	machine *config.Machine
-	policy  *config.Policy
-	log     *slog.Logger
+	machine    *config.Machine
+	policy     *config.Policy
+	policyFile string
+	log        *slog.Logger
 
 	lock  *os.File
 	token *pkcs11.Token
 	db    *store.DB
 
-	issuer      *saml.Issuer
-	metadata    []byte // signed once, at start
+	signing     *signing.Desk
+	rewrapping  rotation.Rewrapping
 	passwords   *passhash.Hasher
 	pool        *modem.Pool
 	forward     *webhook.Forwarder
@@ -95,8 +97,8 @@ type appliance struct {
 	web         *web.Server
 	admin       *admin.Server
 	registers   *certified.Registers
-	forgetLogin func()
 	apps        factor.Apps
+	forgetLogin func()
 }
 
 // open acquires the state directory, the token and the database. What can be
@@ -110,6 +112,9 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	}
 	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
 		return err
+	}
+	if label := a.token.Info().Label; hsm.ForRehearsal(label) {
+		return fault.Newf(fault.Fatal, "open token", "token %q is for rehearsals of ceremonies: its keys are not for service", label)
 	}
 	cfg, err := a.database()
 	if err != nil {
@@ -125,7 +130,7 @@ func (a *appliance) openToken(ctx context.Context, sessions int) error {
 		return err
 	}
 	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
+		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, Copied: a.machine.HSM.Copied, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
 	})
 	return err
 }
@@ -163,29 +168,30 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.openIssuer(); err != nil {
-		return err
-	}
-	if err := a.signMetadata(); err != nil {
-		return err
-	}
-	pepper, err := a.token.MAC(keys.Pepper)
-	if err != nil {
+	if err := a.openSigning(ctx, a.db); err != nil {
 		return err
 	}
 	codeKey, err := a.token.MAC(keys.Codes)
 	if err != nil {
 		return err
 	}
-	outbox, err := a.token.Wrapper(keys.Outbox)
+	outbox, err := rotation.Wrapper(a.token, keys.Outbox, keys.EarlierOutbox)
 	if err != nil {
 		return err
 	}
-	a.outbox = outbox
+	a.outbox, a.rewrapping.Log = outbox, a.log
+	if len(keys.EarlierOutbox) > 0 {
+		a.rewrapping.Add("outbox", a.db.Texts(), outbox, keys.Outbox)
+		a.rewrapping.Add("apps", otpstore.New(a.db).AppKeys(), outbox, keys.Outbox)
+	}
 	random := a.token.Random()
-	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	hashing, err := rotation.Peppers(a.token, keys)
 	if err != nil {
+		return err
+	}
+	hashing.Cost = passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	hashing.Random, hashing.Queue = random, a.policy.Passwords.Queue
+	if a.passwords, err = passhash.New(hashing); err != nil {
 		return err
 	}
 	a.forward = webhook.New(a.machine.ForwardReceived, a.log)
@@ -215,8 +221,9 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.issuer, Passwords: a.passwords,
-		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.signing,
+		Passwords: rotation.Passwords{Hasher: a.passwords, DB: a.db, Log: a.log},
+		Sessions:  a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
 			ReplayPage: a.policy.Request.ReplayPage, OmitEmpty: a.policy.Attributes.OmitEmpty},
@@ -232,32 +239,6 @@ func (a *appliance) wire(ctx context.Context) error {
 	return a.newWeb(login, random)
 }
 
-// The published locations, below the public URL.
-const (
-	pathSSORedirect = "/sso/redirect"
-	pathSSOPost     = "/sso/post"
-	pathSLORedirect = "/slo/redirect"
-	pathSLOPost     = "/slo/post"
-	pathSLOSOAP     = "/slo/soap"
-)
-
-func (a *appliance) signMetadata() error {
-	url, org := a.policy.PublicURL, a.policy.Organization
-	italian := func(s string) map[string]string { return map[string]string{"it": s} }
-	further, err := a.alsoPublished()
-	if err != nil {
-		return err
-	}
-	a.metadata, err = a.issuer.Metadata(saml.MetadataConfig{
-		SSO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSSORedirect}, {Binding: saml.Post, Location: url + pathSSOPost}},
-		SLO:          []saml.Endpoint{{Binding: saml.Redirect, Location: url + pathSLORedirect}, {Binding: saml.Post, Location: url + pathSLOPost}, {Binding: saml.SOAP, Location: url + pathSLOSOAP}},
-		Organization: saml.Organization{Name: italian(org.Name), DisplayName: italian(org.DisplayName), URL: italian(org.URL)},
-		Attributes:   attribute.Names(),
-		Certificates: further,
-	})
-	return err
-}
-
 func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	verifier, err := saml.NewVerifier(saml.VerifierConfig{
 		EntityID: a.policy.EntityID, RedirectLocation: a.policy.PublicURL + pathSSORedirect, PostLocation: a.policy.PublicURL + pathSSOPost,
@@ -271,7 +252,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 	a.web, err = web.New(web.Config{
 		PublicURL: a.policy.PublicURL, EntityID: a.policy.EntityID, Listen: a.machine.Listen,
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
-		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
+		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: a.signing.Metadata, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
 		Sessions: a.sessions, LogoutMessages: a.logouts, Apps: a.apps, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
@@ -311,6 +292,12 @@ func (a *appliance) run(ctx context.Context) error {
 	if err := a.registers.Start(ctx); err != nil {
 		return err
 	}
+	if err := a.registers.TakeSpool(ctx); err != nil {
+		return err
+	}
+	if err := a.signing.Begin(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.token.Run(ctx) })
 	g.Go(func() error { return a.pool.Run(ctx) })
@@ -322,6 +309,8 @@ func (a *appliance) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return forget.Run(ctx, forget.Every, a.forgetLogin) })
+	g.Go(func() error { return a.signing.OnHangup(ctx, a.readSigningKeys) })
+	g.Go(func() error { return a.rewrapping.Run(ctx) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"custode/hsm"
 	"custode/hsm/pkcs11"
-	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/otpvault"
@@ -44,6 +40,9 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	if p := policy.Passwords; !machine.InsecureHTTPForDevelopment && p.MemoryKiB*p.Iterations < leastHashWork {
 		return fault.Newf(fault.Invalid, "compare the configuration files",
 			"passwords: memory_kib times iterations under %d is for insecure_http_for_development only", leastHashWork)
+	}
+	if k := policy.Keys; !machine.InsecureHTTPForDevelopment && min(k.PublishedBefore, k.PublishedAfter) < 24*time.Hour {
+		return fault.Newf(fault.Invalid, "compare the configuration files", "keys.published_before, published_after: under 24h is for insecure_http_for_development only")
 	}
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err
@@ -84,51 +83,5 @@ func (checkCmd) Run(c *cli) error {
 		return err
 	}
 	fmt.Printf("ok: %s on %s, %d modem(s)\n", policy.EntityID, machine.Listen, len(machine.Modems))
-	return nil
-}
-
-type ceremonyCmd struct {
-	Run ceremonyRunCmd `cmd:"" help:"Make the keys of a reviewed plan in the token."`
-}
-
-type ceremonyRunCmd struct {
-	Plan string `arg:"" type:"existingfile" help:"The reviewed plan (YAML)."`
-	Out  string `type:"path" help:"Folder for the certificate and the report, made if missing; default: the plan's folder."`
-	URI  string `help:"PKCS#11 URI of the token; default: hsm.uri of the machine file."`
-}
-
-// maxPlan bounds a plan file, in octets; the plan's own parser is stricter.
-const maxPlan = 1 << 20
-
-// Run holds a ceremony: one reviewed file in; keys, certificate and report out.
-func (r *ceremonyRunCmd) Run(c *cli) error {
-	uri := r.URI
-	if uri == "" {
-		machine, err := config.Load[config.Machine](c.Machine)
-		if err != nil {
-			return err
-		}
-		uri = machine.HSM.URI
-	}
-	f, err := os.Open(r.Plan)
-	if err != nil {
-		return fault.New(fault.Unavailable, "read ceremony plan", err)
-	}
-	defer f.Close()
-	plan, err := io.ReadAll(io.LimitReader(f, maxPlan))
-	if err != nil {
-		return fault.New(fault.Unavailable, "read ceremony plan", err)
-	}
-	if r.Out == "" {
-		r.Out = filepath.Dir(r.Plan)
-	}
-	if err := os.MkdirAll(r.Out, 0o700); err != nil {
-		return fault.New(fault.Unavailable, "make output folder", err)
-	}
-	report, err := ceremony.Run(context.Background(), plan, uri, r.Out, time.Now)
-	if err != nil {
-		return err
-	}
-	fmt.Print(report.Text)
 	return nil
 }

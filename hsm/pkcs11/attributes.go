@@ -19,6 +19,7 @@ type reader struct {
 	object  p11.ObjectHandle
 	label   id.KeyLabel
 	lacks   hsm.Lacks
+	copied  bool
 }
 
 func (r reader) value(attribute uint) ([]byte, error) {
@@ -81,7 +82,7 @@ func (r reader) policy(role hsm.Role) error {
 
 func (r reader) rules(rules []hsm.Rule) error {
 	for _, rule := range rules {
-		if r.lacks.Pardons(rule) {
+		if r.lacks.Pardons(rule) || r.copied && rule.Origin() {
 			continue
 		}
 		v, err := r.value(AttributeType(rule.Attribute))

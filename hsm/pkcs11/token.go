@@ -28,6 +28,7 @@ type Config struct {
 	URI           string           // RFC 7512, see ParseLocation
 	InitArgs      string           // given to the module as pReserved in C_Initialize, as NSS wants; "" is NULL
 	Tolerate      hsm.Lacks        // what the token may lack of the key policy; logged when it is opened
+	Copied        []id.KeyLabel    // keys that may be in other tokens too (hsm.Copied); logged when they are opened
 	DecryptSeeds  bool             // OATH secrets are decrypted into memory (hsm.MechanismAESGCM): for tokens that cannot unwrap; logged when it is opened
 	CallersWait   bool             // a caller stays until its call inside the module returns, whatever its deadline: saves a goroutine's turn (20 us), for a process that others can do without
 	MaxSessions   int              // operations inside the module at a time; 0 means 8, at most 256

@@ -267,7 +267,7 @@ func (t *Token) Certificate(label id.KeyLabel) (*x509.Certificate, error) {
 		if err != nil {
 			return err
 		}
-		read := reader{t.mod, s, h, label, t.cfg.Tolerate}
+		read := reader{t.mod, s, h, label, t.cfg.Tolerate, false}
 		if keyID, err = read.value(p11.CKA_ID); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ type Machine struct {
 	RegistryCertificates       string       `yaml:"registry_certificates"`         // absolute; PEM, who must have signed those files or the aggregate; empty: each file signs for itself
 	Registry                   Registry     `yaml:"registry"`
 	HSM                        HSM          `yaml:"hsm"`
+	Ceremony                   Ceremony     `yaml:"ceremony"`
 	Modems                     []Modem      `yaml:"modems"`
 	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
 	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
@@ -43,7 +44,9 @@ type HSM struct {
 	// Given to the module's C_Initialize; only NSS is known to want any. Never a secret.
 	InitArgs string   `yaml:"init_args"`
 	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
-	Seeds    string   `yaml:"seeds"`    // unwrap: OATH secrets stay in the token; decrypt: they come into memory; empty: unwrap
+	// Keys that a ceremony copied, so that other tokens hold them too; empty: none
+	Copied []id.KeyLabel `yaml:"copied"`
+	Seeds  string        `yaml:"seeds"` // unwrap: OATH secrets stay in the token; decrypt: they come into memory; empty: unwrap
 	// PEM; the off-line RSA key that a copy of each OATH secret is encrypted to at enrolment; absolute; empty: no copy
 	RecoveryCertificate string `yaml:"recovery_certificate"`
 }
@@ -99,6 +102,7 @@ func (m *Machine) Validate() error {
 	p.check(oneOf(m.HSM.Seeds, "unwrap", "decrypt"), "hsm.seeds: unwrap or decrypt")
 	p.check(m.HSM.RecoveryCertificate == "" || filepath.IsAbs(m.HSM.RecoveryCertificate), "hsm.recovery_certificate: must be an absolute path")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
+	m.validateCeremony(&p)
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)

@@ -51,8 +51,15 @@ type Keys struct {
 	EarlierSeed []id.KeyLabel `yaml:"earlier_seed"`
 	// Earlier keys under which the segment keys of a log that is kept were wrapped
 	EarlierLog []id.KeyLabel `yaml:"earlier_log"`
+	// Earlier peppers under which passwords are still hashed, the oldest last
+	EarlierPepper []id.KeyLabel `yaml:"earlier_pepper"`
+	// Earlier keys that wrapped texts that still wait
+	EarlierOutbox []id.KeyLabel `yaml:"earlier_outbox"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
 	AlsoPublished []id.KeyLabel `yaml:"also_published"`
+	// How long a signing key is in the metadata before it signs, and after; 0: 720h
+	PublishedBefore time.Duration `yaml:"published_before"`
+	PublishedAfter  time.Duration `yaml:"published_after"`
 }
 
 // RequestPolicy decides what the SPID technical rules leave open (docs/divergences.md).
@@ -116,15 +123,19 @@ func (c *Policy) Validate() error {
 		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
 		labels[l] = true
 	}
+	p.check(within(c.Keys.PublishedBefore, time.Second, 366*24*time.Hour), "keys.published_before: 1s to 8784h")
+	p.check(within(c.Keys.PublishedAfter, time.Second, 366*24*time.Hour), "keys.published_after: 1s to 8784h")
 	p.check(len(c.Keys.EarlierSeed) <= 64, "keys.earlier_seed: at most 64")
 	for _, l := range c.Keys.EarlierSeed {
 		p.check(!l.IsZero() && !labels[l], "keys.earlier_seed: a label is empty or used twice")
 		labels[l] = true
 	}
-	p.check(len(c.Keys.EarlierLog) <= 64, "keys.earlier_log: at most 64")
-	for _, l := range c.Keys.EarlierLog {
-		p.check(!l.IsZero() && !labels[l], "keys.earlier_log: a label is empty or used twice")
-		labels[l] = true
+	for key, earlier := range map[string][]id.KeyLabel{"earlier_log": c.Keys.EarlierLog, "earlier_pepper": c.Keys.EarlierPepper, "earlier_outbox": c.Keys.EarlierOutbox} {
+		p.check(len(earlier) <= 64, "keys."+key+": at most 64")
+		for _, l := range earlier {
+			p.check(!l.IsZero() && !labels[l], "keys."+key+": a label is empty or used twice")
+			labels[l] = true
+		}
 	}
 	p.check(within(c.Request.FutureSkew, time.Second, 10*time.Minute), "request.future_skew: 1s to 10m")
 	p.check(within(c.Request.PastSkew, time.Second, 10*time.Minute), "request.past_skew: 1s to 10m")
@@ -147,6 +158,8 @@ func (c *Policy) Validate() error {
 }
 
 func (c *Policy) defaults() {
+	setDefault(&c.Keys.PublishedBefore, 30*24*time.Hour)
+	setDefault(&c.Keys.PublishedAfter, 30*24*time.Hour)
 	setDefault(&c.Request.FutureSkew, 3*time.Minute)
 	setDefault(&c.Request.PastSkew, 5*time.Minute)
 	setDefault(&c.Flow.Lifetime, 8*time.Minute)

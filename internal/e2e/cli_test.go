@@ -65,6 +65,9 @@ func TestREADMECommandsExist(t *testing.T) {
 				m[2], m[3] = "run", m[2]+m[3] // the subcommand that may be left out
 			}
 			args := append(strings.Fields(m[1]+" "+m[2]), "--help")
+			if rest := strings.Fields(m[3]); m[2] == "rollover" && len(rest) > 0 {
+				args = []string{m[1], m[2], rest[0], "--help"}
+			}
 			out, err := exec.Command(custode, args...).CombinedOutput()
 			if err != nil || strings.Contains(string(out), "unexpected argument") {
 				t.Errorf("%s names custode %s %s: %v", doc, m[1], m[2], err)

@@ -68,10 +68,3 @@ func (db *DB) showAll(row string, boxes ...shown) error {
 	}
 	return nil
 }
-
-func bit(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}

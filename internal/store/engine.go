@@ -150,6 +150,13 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // instant is the inverse of nanos, in UTC.
 func instant(n int64) time.Time {
 	if n == 0 {

@@ -52,6 +52,8 @@ type Config struct {
 	Issuer id.EntityID
 	// Keys wraps the data keys. Another one than the file was migrated with is refused.
 	Keys hide.Wrapper
+	// Keyless opens without the data keys: what is hidden cannot be read or written (it panics).
+	Keyless bool
 	// Random makes a data key, in Migrate only; nil: crypto/rand.
 	Random io.Reader
 	Now    func() time.Time // of Migrate; nil: time.Now
@@ -102,9 +104,11 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, fault.New(fault.KindOf(err), op, err)
 	}
 	var err error
-	if db.ring, err = hide.Open(ctx, db.read(), cfg.Keys); err != nil {
-		_ = db.Close()
-		return nil, mapError(op, err)
+	if !cfg.Keyless {
+		if db.ring, err = hide.Open(ctx, db.read(), cfg.Keys); err != nil {
+			_ = db.Close()
+			return nil, mapError(op, err)
+		}
 	}
 	db.log.InfoContext(ctx, "database open", "path", cfg.Path, "schema", latestSchema())
 	return db, nil

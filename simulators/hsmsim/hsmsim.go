@@ -38,7 +38,8 @@ import (
 	"github.com/creack/pty"
 )
 
-// Label is the label of every token of this package: it announces itself.
+// Label is the label of a token of this package, unless NewLabelled gave it
+// another: it announces itself.
 const Label = "simulator"
 
 // Sim is one throw-away token. The paths are absolute.
@@ -49,17 +50,21 @@ type Sim struct {
 	PINFile string // user PIN, mode 0400
 	SOFile  string // security officer's PIN, mode 0400
 	Serial  string // of the token as it is now
+	Name    string // the token's label
 }
 
 // New makes dir, if need be, and an initialised token without keys in it. An
 // error names the Debian package when SoftHSM is missing.
-func New(dir string) (*Sim, error) {
+func New(dir string) (*Sim, error) { return NewLabelled(dir, Label) }
+
+// NewLabelled is New for a token with a label of letters, digits and hyphens.
+func NewLabelled(dir, label string) (*Sim, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Sim{
-		Dir: dir, Conf: filepath.Join(dir, "softhsm2.conf"),
+		Dir: dir, Name: label, Conf: filepath.Join(dir, "softhsm2.conf"),
 		PINFile: filepath.Join(dir, "pin"), SOFile: filepath.Join(dir, "so-pin"),
 	}
 	if s.Module, err = findModule(); err != nil {
@@ -109,7 +114,7 @@ func (s *Sim) URI() string { return s.URIThrough(s.Module) }
 
 // URIThrough is URI with another module in the way, such as a Shim's.
 func (s *Sim) URIThrough(module string) string {
-	return "pkcs11:token=" + Label + ";serial=" + s.Serial +
+	return "pkcs11:token=" + s.Name + ";serial=" + s.Serial +
 		"?module-path=" + url.PathEscape(module) + "&pin-source=" + url.PathEscape("file:"+s.PINFile)
 }
 
@@ -151,7 +156,7 @@ func (s *Sim) initialise() error {
 		return err
 	}
 	// Each PIN is asked for twice.
-	if err := s.dialogue([][]byte{so, so, user, user}, "--init-token", "--free", "--label", Label); err != nil {
+	if err := s.dialogue([][]byte{so, so, user, user}, "--init-token", "--free", "--label", s.Name); err != nil {
 		return err
 	}
 	cmd := exec.Command("softhsm2-util", "--show-slots")
@@ -160,18 +165,16 @@ func (s *Sim) initialise() error {
 	if err != nil {
 		return fmt.Errorf("hsmsim: list slots: %w", err)
 	}
-	if s.Serial = serialOf(string(out)); s.Serial == "" {
+	if s.Serial = serialOf(string(out), s.Name); s.Serial == "" {
 		return errors.New("hsmsim: the new token is not listed")
 	}
 	return nil
 }
 
-var (
-	serialLine = regexp.MustCompile(`(?m)^\s*Serial number:\s*(\S+)\s*$`)
-	labelLine  = regexp.MustCompile(`(?m)^\s*Label:\s*` + Label + `\s*$`)
-)
+var serialLine = regexp.MustCompile(`(?m)^\s*Serial number:\s*(\S+)\s*$`)
 
-func serialOf(slots string) string {
+func serialOf(slots, label string) string {
+	labelLine := regexp.MustCompile(`(?m)^\s*Label:\s*` + label + `\s*$`)
 	for _, slot := range strings.Split(slots, "\nSlot ") {
 		if m := serialLine.FindStringSubmatch(slot); m != nil && labelLine.MatchString(slot) {
 			return m[1]

@@ -25,7 +25,7 @@ func TestTokenComesAndGoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return serialOf(string(out))
+		return serialOf(string(out), Label)
 	}
 	if got := listed(); got != first {
 		t.Errorf("listed serial %q, want %q", got, first)

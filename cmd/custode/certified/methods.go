@@ -49,6 +49,8 @@ type logView struct {
 var looks = map[string]bool{
 	"identity/show": true, "metadata/show": true, "backup/job": true, "modem/log": true, "modem/inbox": true, "watch/modems": true, "watch/message": true,
 	"registry/status": true, "registry/show": true,
+	"keys/rollover": true, "keys/rotation": true, "keys/needed": true,
+	"ceremony/note": true, // it is a record itself
 }
 
 // Methods adds what the administration socket answers about the logs, and has

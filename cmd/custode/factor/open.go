@@ -68,14 +68,9 @@ func Open(c Config) (Ways, *issuing.Office, error) {
 	if err != nil {
 		return Ways{}, nil, err
 	}
-	recipe := seed.Recipe{KEK: c.Policy.Keys.Seed}
-	if recipe.Mechanism, recipe.KeyType, err = c.Token.SecretForm(recipe.KEK); err != nil {
+	recipe, err := Recipe(c.Token, c.Policy)
+	if err != nil {
 		return Ways{}, nil, err
-	}
-	for _, earlier := range c.Policy.Keys.EarlierSeed {
-		if err := c.Token.OpenSeed(earlier); err != nil {
-			return Ways{}, nil, err
-		}
 	}
 	certs, err := config.Certificates(c.Machine.HSM.RecoveryCertificate)
 	if err != nil {
@@ -93,6 +88,26 @@ func Open(c Config) (Ways, *issuing.Office, error) {
 	office, err := issuing.New(issuing.Config{Devices: devices, Activations: devices, Emergencies: devices, Accounts: accounts{c.DB}, Recovery: recovery, Wrapper: c.Token, Binder: binder, Matcher: matcher,
 		MAC: c.Codes, Keys: c.Wrapper, Recipe: recipe, Random: c.Random, Now: time.Now, Log: c.Log, Issuer: c.Policy.Organization.DisplayName})
 	return Ways{Desk: desk, Choices: devices, Now: time.Now}, office, err
+}
+
+// SeedKeys opens seed keys and says how the token wants seeds.
+type SeedKeys interface {
+	OpenSeed(label id.KeyLabel) error
+	SecretForm(label id.KeyLabel) (wrap, keyType uint32, err error)
+}
+
+// Recipe opens today's and all earlier seed keys, and is how the token wants seeds sealed.
+func Recipe(t SeedKeys, p *config.Policy) (r seed.Recipe, err error) {
+	r.KEK = p.Keys.Seed
+	if r.Mechanism, r.KeyType, err = t.SecretForm(r.KEK); err != nil {
+		return r, err
+	}
+	for _, earlier := range p.Keys.EarlierSeed {
+		if err := t.OpenSeed(earlier); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // accounts names people in their apps by their username.

@@ -17,26 +17,13 @@ import (
 	"custode/internal/fault"
 )
 
-// certify makes the self-signed certificate, reads it back as a stranger would,
-// and stores it in the token under the key's label and CKA_ID.
+// certify makes the self-signed certificate and stores it in the token under the
+// key's label and CKA_ID.
 func (r *run) certify(c *crypto11.Context, signer crypto.Signer, public *rsa.PublicKey, random io.Reader, k *KeyReport) error {
-	op := "make certificate " + k.Label.String()
-	template, err := r.template(random, k)
+	cert, err := r.makeCertificate(signer, public, random, k)
 	if err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	der, err := x509.CreateCertificate(random, template, template, public, signer)
-	if err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	if err := r.checkCertificate(cert, template, public); err != nil {
 		return err
 	}
-	k.passed("the certificate was parsed again, and its signature verified with its own public key")
 	set, err := crypto11.NewAttributeSetWithIDAndLabel(k.ID, []byte(k.Label.String()))
 	if err == nil {
 		err = c.ImportCertificateWithAttributes(set, cert)
@@ -44,8 +31,31 @@ func (r *run) certify(c *crypto11.Context, signer crypto.Signer, public *rsa.Pub
 	if err != nil {
 		return fault.New(fault.Fatal, "store certificate "+k.Label.String(), err)
 	}
-	k.CertificateDER = der
 	return nil
+}
+
+// makeCertificate makes the self-signed certificate, and reads it back as a
+// stranger would.
+func (r *run) makeCertificate(signer crypto.Signer, public *rsa.PublicKey, random io.Reader, k *KeyReport) (*x509.Certificate, error) {
+	op := "make certificate " + k.Label.String()
+	template, err := r.template(random, k)
+	if err != nil {
+		return nil, fault.New(fault.Fatal, op, err)
+	}
+	der, err := x509.CreateCertificate(random, template, template, public, signer)
+	if err != nil {
+		return nil, fault.New(fault.Fatal, op, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fault.New(fault.Fatal, op, err)
+	}
+	if err := r.checkCertificate(cert, template, public); err != nil {
+		return nil, err
+	}
+	k.passed("the certificate was parsed again, and its signature verified with its own public key")
+	k.CertificateDER = der
+	return cert, nil
 }
 
 func (r *run) template(random io.Reader, k *KeyReport) (*x509.Certificate, error) {

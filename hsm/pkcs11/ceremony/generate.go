@@ -50,9 +50,11 @@ func (r *run) generate(ctx context.Context) (err error) {
 			return fault.New(fault.Unavailable, "make key "+k.Label.String(), err)
 		}
 		kr := KeyReport{PlannedKey: k, File: r.out.certificates[k.Label.String()]}
-		if k.Role == hsm.RoleSign {
+		switch {
+		case k.Copy: // made at the desk
+		case k.Role == hsm.RoleSign:
 			err = r.makePair(c, random, &kr)
-		} else {
+		default:
 			err = r.makeSecret(c, random, &kr)
 		}
 		if err != nil {
@@ -186,6 +188,10 @@ func (r *run) makeSecret(c *crypto11.Context, random io.Reader, k *KeyReport) er
 // report.
 func checkRules(k *KeyReport, lacks hsm.Lacks, rules []hsm.Rule, half string, get func(crypto11.AttributeType) (*crypto11.Attribute, error)) error {
 	for _, rule := range rules {
+		if k.Copy && rule.Origin() {
+			k.Attributes = append(k.Attributes, fmt.Sprintf("%s%s COPIED, not checked", half, rule.Attribute))
+			continue
+		}
 		if lacks.Pardons(rule) {
 			k.Attributes = append(k.Attributes, fmt.Sprintf("%s%s TOLERATED, not checked", half, rule.Attribute))
 			continue

@@ -92,3 +92,14 @@ type Session struct {
 	Ended         int64
 	Noted         int64
 }
+
+type SigningKey struct {
+	Label       string
+	Certificate []byte
+	Published   int64
+	Activated   int64
+	Retired     int64
+	Withdrawn   int64
+	Destroyed   int64
+	Approval    string
+}
