@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"custode/authcore"
 	"custode/authcore/attribute"
@@ -22,14 +21,15 @@ import (
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/hsmcmd"
 	"custode/cmd/custode/webhook"
-	"custode/hsm"
-	"custode/hsm/pkcs11"
+	"custode/hsm/worker"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/metrics"
+	"custode/internal/process"
 	"custode/internal/store"
 	"custode/modem"
 	"custode/otpvault"
@@ -43,13 +43,13 @@ func (serveCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	if err := withoutCoreDumps(); err != nil {
+	if err := process.WithoutCoreDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, files: [2]string{c.Machine, c.Policy}, log: newLog(os.Stderr, machine.Log)}
 	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
 	defer a.close()
 	if err := a.open(ctx); err != nil {
@@ -66,28 +66,15 @@ func (serveCmd) Run(c *cli) error {
 	return err
 }
 
-// withoutCoreDumps keeps passwords, PINs and codes in memory out of files and
-// of other processes' reach (no ptrace by the same user). A crash in the HSM's
-// C library would dump core whatever Go does.
-func withoutCoreDumps() error {
-	const op = "forbid core dumps"
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	return nil
-}
-
 // appliance holds what `custode serve` opened and built.
 type appliance struct {
 	machine *config.Machine
 	policy  *config.Policy
+	files   [2]string // where machine and policy were read
 	log     *slog.Logger
 
 	lock  *os.File
-	token *pkcs11.Token
+	token *worker.Client
 	db    *store.DB
 
 	issuer    *saml.Issuer
@@ -117,21 +104,15 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if a.lock, err = lockState(a.machine.StateDirectory); err != nil {
 		return err
 	}
-	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
+	if err := a.openToken(ctx); err != nil {
 		return err
 	}
 	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
 	return err
 }
 
-func (a *appliance) openToken(ctx context.Context, sessions int) error {
-	lacks, err := hsm.ParseLacks(a.machine.HSM.Tolerate)
-	if err != nil {
-		return err
-	}
-	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, MaxSessions: sessions, Log: a.log, Now: time.Now,
-	})
+func (a *appliance) openToken(ctx context.Context) (err error) {
+	a.token, err = hsmcmd.Open(ctx, hsmcmd.Config{Machine: a.machine, MachineFile: a.files[0], PolicyFile: a.files[1], Stderr: os.Stderr, Log: a.log})
 	return err
 }
 
@@ -224,7 +205,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(a.registryMethods(a.methods(random))), a.log)
+	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(hsmcmd.Methods(a.token, a.registryMethods(a.methods(random)))), a.log)
 	return a.newWeb(login, random)
 }
 

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"custode/internal/config"
 	"custode/internal/fault"
 )
@@ -33,20 +31,6 @@ func TestHealthIsCheap(t *testing.T) {
 			t.Errorf("%v after %d", err, asked)
 		}
 	})
-}
-
-func TestWithoutCoreDumps(t *testing.T) {
-	if err := withoutCoreDumps(); err != nil {
-		t.Fatal(err)
-	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil || limit.Cur != 0 || limit.Max != 0 {
-		t.Errorf("%+v, %v", limit, err)
-	}
-	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	if err != nil || dumpable != 0 {
-		t.Errorf("dumpable %d, %v", dumpable, err)
-	}
 }
 
 // TestNoPinnedCertificateIsAnError: a truncated or wrong file must not open the

@@ -51,6 +51,10 @@ func TestExamplesNameEveryKey(t *testing.T) {
 					if tag == "" {
 						continue
 					}
+					if tag == ",inline" {
+						walk(f.Type)
+						continue
+					}
 					if !regexp.MustCompile(`(?m)^[ -]*` + tag + `:`).Match(text) {
 						t.Errorf("%s does not document %q", file, tag)
 					}

@@ -42,6 +42,9 @@ type HSM struct {
 	// Given to the module's C_Initialize; only NSS is known to want any. Never a secret.
 	InitArgs string   `yaml:"init_args"`
 	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
+
+	Worker  `yaml:",inline"`
+	Standby Standby `yaml:"standby"` // a second token with the same keys; empty URI: none
 }
 
 // Modem is one bay.
@@ -90,6 +93,7 @@ func (m *Machine) Validate() error {
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
+	m.HSM.validateWorkers(&p)
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)

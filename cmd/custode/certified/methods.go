@@ -47,7 +47,7 @@ type logView struct {
 // Methods adds what the administration socket answers about the logs, and
 // has the identities' and the registry's changes kept in the security log first.
 func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Method {
-	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh",
+	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh", "hsm/failover",
 		"modem/power", "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout"} {
 		if methods[name] == nil {
 			continue
@@ -97,6 +97,8 @@ func (r *Registers) acted(name string, method admin.Method) admin.Method {
 		}
 		detail := fmt.Sprintf("username %q, reason %q", in.Username, in.Reason)
 		switch name {
+		case "hsm/failover":
+			detail = fmt.Sprintf("to the token %q", in.What)
 		case "modem/power":
 			detail = fmt.Sprintf("bay %q, %q", in.Bay, in.What)
 		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":

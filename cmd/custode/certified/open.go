@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"custode/hsm"
-	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/certlog"
 	"custode/internal/certlog/notary"
@@ -31,7 +30,7 @@ import (
 type Config struct {
 	Machine *config.Machine
 	Policy  *config.Policy
-	Token   *pkcs11.Token
+	Token   hsm.Token
 	Floors  journal.Floors
 	Build   string
 	Log     *slog.Logger

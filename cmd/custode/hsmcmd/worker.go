@@ -1,0 +1,210 @@
+package hsmcmd
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"custode/hsm"
+	"custode/hsm/pkcs11"
+	"custode/hsm/worker"
+	"custode/hsm/worker/judge"
+	"custode/internal/config"
+	"custode/internal/fault"
+	"custode/internal/id"
+	"custode/internal/process"
+)
+
+// Host is the command line that the subcommands are part of.
+type Host interface {
+	// Files reads both configuration files.
+	Files() (*config.Machine, *config.Policy, error)
+	// DaemonLog returns the log of a daemon.
+	DaemonLog(*config.Machine) *slog.Logger
+	// Ask calls a method of the daemon and prints the result.
+	Ask(method string, arg any) error
+	// MachineFile reads the machine file.
+	MachineFile() (*config.Machine, error)
+}
+
+// Worker is `custode hsm-worker`.
+type Worker struct {
+	Standby   bool   `help:"Serve the standby token of the machine file."`
+	Socket    string `type:"path" help:"Listen here; default: worker_socket of the machine file."`
+	Inherited bool   `hidden:"" help:"Serve the process that started this one, on file 3."`
+}
+
+// ended is an error with an exit status of its own.
+type ended struct {
+	error
+	status int
+}
+
+// ExitStatus is the process's exit status.
+func (e ended) ExitStatus() int { return e.status }
+
+// Unwrap returns the error.
+func (e ended) Unwrap() error { return e.error }
+
+// status gives an error the exit status that tells a supervisor what to do.
+func status(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case pkcs11.IsPINRefusal(err):
+		return ended{err, statusPIN}
+	case errors.Is(err, worker.ErrGrown):
+		return ended{err, statusGrown}
+	case errors.Is(err, worker.ErrHung), fault.Is(err, fault.Exhausted):
+		return ended{err, statusHung}
+	}
+	return err
+}
+
+// openLimit is for a module to load and a token to log in.
+const openLimit = 50 * time.Second
+
+// Run serves one token until its parent is gone, SIGTERM, or a reason to be replaced.
+func (w *Worker) Run(h Host) error {
+	if err := process.WithoutCoreDumps(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if w.Inherited {
+		// The parent decides: it may need the token to end well.
+		stop()
+		signal.Ignore(syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+		ctx = context.Background()
+	}
+	machine, policy, err := h.Files()
+	if err != nil {
+		return err
+	}
+	name := "primary"
+	if w.Standby {
+		name = "standby"
+	}
+	log := h.DaemonLog(machine).With("worker", name)
+	if err := process.LockMemory(); err != nil {
+		log.Warn("memory of the token's worker is not kept out of swap", "error", err)
+	}
+	token, err := openToken(ctx, &machine.HSM, w.Standby, log)
+	if err != nil {
+		return status(err)
+	}
+	err = w.serve(ctx, machine, policy, token, log)
+	if errors.Is(err, worker.ErrHung) || token.Stuck() {
+		return status(err) // C_Finalize under a call ends in a crash
+	}
+	return status(errors.Join(err, token.Close()))
+}
+
+func openToken(ctx context.Context, h *config.HSM, standby bool, log *slog.Logger) (*pkcs11.Token, error) {
+	uri, initArgs, tolerate := h.URI, h.InitArgs, h.Tolerate
+	if standby {
+		uri, initArgs, tolerate = h.Standby.URI, h.Standby.InitArgs, h.Standby.Tolerate
+	}
+	if uri == "" {
+		return nil, fault.Newf(fault.Invalid, "open token", "the machine file names none")
+	}
+	lacks, err := hsm.ParseLacks(tolerate)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	return pkcs11.Open(ctx, pkcs11.Config{
+		URI: uri, InitArgs: initArgs, Tolerate: lacks, MaxSessions: h.Sessions, Log: log, Now: time.Now, CallLimit: h.CallLimit,
+		// Doubled up to 64 times: a token that comes back is noticed within four seconds.
+		Backoff: 60 * time.Millisecond, ProbeInterval: time.Second,
+	})
+}
+
+// serve answers until ctx ends (nil) or the process has to be replaced (why).
+func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *config.Policy, token *pkcs11.Token, log *slog.Logger) error {
+	about := token.Info()
+	server := worker.NewServer(worker.ServerConfig{
+		Token: token, Keys: allowed(&policy.Keys), Log: log, MaxUnwraps: machine.HSM.MaxUnwraps, MaxMemory: machine.HSM.MaxMemoryMiB << 20,
+		Stuck: token.Stuck, Load: token.Load,
+		About: map[string]string{"label": about.Label, "serial": about.Serial, "manufacturer": about.Manufacturer, "model": about.Model, "firmware": about.Firmware},
+	})
+	errParent := errors.New("the parent is gone")
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return token.Run(ctx) })
+	g.Go(func() error {
+		err := server.Watch(ctx)
+		if errors.Is(err, worker.ErrHung) {
+			return err
+		}
+		if err != nil {
+			server.Drain(endLimit)
+		}
+		return err
+	})
+	g.Go(func() error {
+		if !w.Inherited {
+			return w.listen(ctx, server, machine)
+		}
+		conn, err := process.Inherited()
+		if err != nil {
+			return err
+		}
+		if err := server.Serve(ctx, conn, worker.Peer{UID: os.Geteuid(), PID: os.Getppid()}); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		return errParent
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, errParent) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *config.Machine) error {
+	h := &machine.HSM
+	path := w.Socket
+	if path == "" {
+		path = h.WorkerSocket
+		if w.Standby {
+			path = h.Standby.WorkerSocket
+		}
+	}
+	if path == "" {
+		return fault.Newf(fault.Invalid, "open the worker's socket", "neither --socket nor worker_socket of the machine file names it")
+	}
+	peer, err := userPeer(h.DaemonUser)
+	if err != nil {
+		return err
+	}
+	return server.Listen(ctx, path, peer, h.DaemonUser != "")
+}
+
+// allowed is what each key of the policy may be asked for. The key that signs SAML never signs a
+// seal of the certified log, nor the other way round.
+func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
+	all := map[id.KeyLabel]worker.Use{
+		keys.Sign:   worker.Signs(judge.Assertion, judge.Response, judge.Logout, judge.Metadata, judge.Query),
+		keys.Seal:   worker.Signs(judge.CMS),
+		keys.Pepper: worker.UseMAC,
+		keys.Codes:  worker.UseMAC,
+		keys.Outbox: worker.UseWrap,
+		keys.Log:    worker.UseWrap,
+	}
+	for _, label := range keys.EarlierLog {
+		all[label] = worker.UseWrap
+	}
+	for _, label := range keys.AlsoPublished {
+		all[label] = worker.UsePublic // published, not in use
+	}
+	return all
+}
