@@ -24,6 +24,12 @@ type Source interface {
 // ErrForGood marks the end of a worker that must not be started again: its token refused the PIN.
 var ErrForGood = errors.New("it is not started again")
 
+// ErrUnclear marks an end that nobody explains, a crash for instance. A worker that crashes before its
+// token is open may have spent a try of the PIN, so that happens maxUnclear times at most.
+var ErrUnclear = errors.New("it ended without saying why")
+
+const maxUnclear = 2
+
 // The pace of starting again.
 const (
 	firstPause = 50 * time.Millisecond
@@ -83,7 +89,7 @@ func (b *backend) update(f func()) {
 
 // keep holds a connection to a worker until ctx ends.
 func (b *backend) keep(ctx context.Context) {
-	pause := firstPause
+	pause, unclear := firstPause, 0
 	for ctx.Err() == nil {
 		greeted, lasted, err := b.once(ctx)
 		if ctx.Err() != nil {
@@ -95,6 +101,12 @@ func (b *backend) keep(ctx context.Context) {
 		}
 		if lasted > 5*time.Second {
 			pause = firstPause
+		}
+		if unclear++; greeted || !errors.Is(why, ErrUnclear) {
+			unclear = 0
+		}
+		if unclear >= maxUnclear {
+			why = fault.Newf(fault.Fatal, "start the worker of the "+b.name+" token", "%w: %d times it may have spent a try of the PIN: %w", ErrForGood, unclear, why)
 		}
 		forGood := errors.Is(why, ErrForGood)
 		b.update(func() {
@@ -210,6 +222,9 @@ func (b *backend) look(ctx context.Context, k *conn) error {
 			b.well = time.Now()
 		}
 	})
+	if err == nil && b.c.inUse() == b {
+		b.c.up()
+	}
 	b.c.reconsider()
 	return nil
 }

@@ -20,6 +20,7 @@ type Config struct {
 	Probe            time.Duration // between two probes of a worker; 0: 250 ms
 	ProbeLimit       time.Duration // for the answer of a probe; 0: 500 ms
 	TryLimit         time.Duration // for one try of a call while the other token is well; 0: 700 ms
+	Grace            time.Duration // tokens may be down for so long before calls are refused at once; 0: 1 s
 	FailBack         time.Duration // the primary must have been well for so long; 0: 30 s
 }
 
@@ -50,7 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		p   *time.Duration
 		def time.Duration
 	}{{&cfg.OpTimeout, 10 * time.Second}, {&cfg.Probe, 250 * time.Millisecond}, {&cfg.ProbeLimit, 500 * time.Millisecond},
-		{&cfg.TryLimit, 700 * time.Millisecond}, {&cfg.FailBack, 30 * time.Second}} {
+		{&cfg.TryLimit, 700 * time.Millisecond}, {&cfg.Grace, time.Second}, {&cfg.FailBack, 30 * time.Second}} {
 		if *d.p <= 0 {
 			*d.p = d.def
 		}
@@ -235,13 +236,15 @@ func (c *Client) do(ctx context.Context, op string, q message) (a answer, err er
 			if c.leave(b, s.trouble) {
 				continue
 			}
-			c.down()
-			if s.trouble != nil {
+			if s.trouble != nil && !c.grace(ctx, s.trouble) {
 				return a, fault.New(fault.KindOf(s.trouble), op, s.trouble)
 			}
-			select { // its worker is being started
-			case <-s.changed:
-			case <-ctx.Done():
+			if s.trouble == nil { // its worker is being started
+				c.down()
+				select {
+				case <-s.changed:
+				case <-ctx.Done():
+				}
 			}
 			continue
 		}
@@ -264,8 +267,8 @@ func (c *Client) do(ctx context.Context, op string, q message) (a answer, err er
 		case !theTokens(err):
 			return a, err
 		default:
-			if refusals++; refusals >= len(c.backends) || !c.leave(b, err) {
-				c.down()
+			refusals++
+			if (refusals >= len(c.backends) || !c.leave(b, err)) && !c.grace(ctx, err) {
 				return a, err
 			}
 		}
@@ -305,6 +308,20 @@ func waited(op string, ctx context.Context) error {
 		return fault.New(fault.Exhausted, op, ctx.Err())
 	}
 	return fault.New(fault.Unavailable, op, ctx.Err())
+}
+
+// grace notes that the tokens are down, and pauses while that may be a passing trouble. It reports
+// whether to try again.
+func (c *Client) grace(ctx context.Context, why error) bool {
+	c.down()
+	c.mu.Lock()
+	since := c.downAt
+	c.mu.Unlock()
+	switch fault.KindOf(why) {
+	case fault.Unavailable, fault.Retry, fault.Reopen:
+		return time.Since(since) < c.cfg.Grace && wait(ctx, 20*time.Millisecond)
+	}
+	return false
 }
 
 // down and up take the time without a token, of which somebody took notice.

@@ -310,7 +310,7 @@ func (w *fakeWorker) opened() int {
 // open opens a Client with quick probes.
 func open(t *testing.T, cfg Config) *Client {
 	t.Helper()
-	cfg.Probe, cfg.ProbeLimit, cfg.TryLimit = 10*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	cfg.Probe, cfg.ProbeLimit, cfg.TryLimit, cfg.Grace = 10*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
 	if cfg.FailBack == 0 {
 		cfg.FailBack = 200 * time.Millisecond
 	}

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"custode/hsm"
 	"custode/hsm/worker/judge"
 	"custode/internal/fault"
@@ -143,7 +145,8 @@ func (s *Server) Serve(ctx context.Context, c net.Conn, peer Peer) error {
 	delete(s.conns, k)
 	over := s.over
 	s.mu.Unlock()
-	if errors.Is(err, io.EOF) || over || ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+	// A reset is the end of a caller that did not wait for its answers.
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || over || ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil
 	}
 	return errors.Join(err, c.Close())

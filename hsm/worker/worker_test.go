@@ -352,6 +352,14 @@ func TestForGood(t *testing.T) {
 	if n := w.opened(); n != 1 {
 		t.Errorf("%d starts", n)
 	}
+	// Crashes before the token is open are not repeated for ever either.
+	crashing := newFake(t, 1)
+	crashing.refuse, crashing.ended = errors.New("no"), fault.Newf(fault.Unavailable, "run", "%w: signal", ErrUnclear)
+	k := &backend{name: "primary", source: crashing, c: c, changed: make(chan struct{})}
+	k.keep(t.Context())
+	if s := k.state(); !s.forGood || crashing.opened() != maxUnclear || !errors.Is(s.trouble, ErrForGood) {
+		t.Errorf("%+v after %d starts", s, crashing.opened())
+	}
 	refused := newFake(t, 1)
 	refused.refuse, refused.ended = errors.New("no"), w.ended
 	if _, err := Open(t.Context(), Config{Primary: refused}); !errors.Is(err, ErrForGood) || refused.opened() != 1 {

@@ -141,6 +141,27 @@ func (s *Sim) Wipe() error {
 	return s.initialise()
 }
 
+// Copy makes a second token in dir with the same keys, label, serial number and PIN, as a device's own
+// cloning would.
+func (s *Sim) Copy(dir string) (*Sim, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := *s
+	c.Dir, c.Conf, c.PINFile, c.SOFile = dir, filepath.Join(dir, "softhsm2.conf"), filepath.Join(dir, "pin"), filepath.Join(dir, "so-pin")
+	if err := os.CopyFS(dir, os.DirFS(s.Dir)); err != nil {
+		return nil, err
+	}
+	conf, err := os.ReadFile(s.Conf)
+	if err != nil {
+		return nil, err
+	}
+	// The copy was made by the umask.
+	return &c, errors.Join(os.WriteFile(c.Conf, bytes.ReplaceAll(conf, []byte(s.Dir), []byte(dir)), 0o600),
+		os.Chmod(c.PINFile, 0o400), os.Chmod(c.SOFile, 0o400))
+}
+
 func (s *Sim) initialise() error {
 	so, err := os.ReadFile(s.SOFile)
 	if err != nil {

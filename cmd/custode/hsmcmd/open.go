@@ -125,8 +125,10 @@ func (s *supervised) Ended() error {
 		return fault.Newf(fault.Fatal, op, "%w: %s", worker.ErrForGood, said)
 	case statusHung:
 		return fault.Newf(fault.Unavailable, op, "%w: %s", worker.ErrHung, said)
-	case 64, 65, 67, 77, 78: // EX_USAGE, EX_DATAERR, EX_NOUSER, EX_NOPERM, EX_CONFIG
+	case 64, 65, 67, 73, 77, 78: // EX_USAGE, EX_DATAERR, EX_NOUSER, EX_CANTCREAT, EX_NOPERM, EX_CONFIG
 		return fault.New(fault.Fatal, op, errors.New(said))
+	case 75: // EX_TEMPFAIL
+		return fault.New(fault.Unavailable, op, errors.New(said))
 	}
-	return fault.Newf(fault.Unavailable, op, "it ended with status %d: %s", status, said)
+	return fault.Newf(fault.Unavailable, op, "%w: status %d: %s", worker.ErrUnclear, status, said)
 }

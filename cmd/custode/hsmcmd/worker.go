@@ -38,6 +38,8 @@ type Worker struct {
 	Standby   bool   `help:"Serve the standby token of the machine file."`
 	Socket    string `type:"path" help:"Listen here; default: worker_socket of the machine file."`
 	Inherited bool   `hidden:"" help:"Serve the process that started this one, on file 3."`
+
+	keys map[id.KeyLabel]worker.Use // of tests; nil: by the policy
 }
 
 // ended is an error with an exit status of its own.
@@ -129,21 +131,24 @@ func openToken(ctx context.Context, h *config.HSM, standby bool, log *slog.Logge
 
 // serve answers until ctx ends (nil) or the process has to be replaced (why).
 func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *config.Policy, token *pkcs11.Token, log *slog.Logger) error {
-	about := token.Info()
+	about, keys := token.Info(), w.keys
+	if keys == nil {
+		keys = allowed(&policy.Keys)
+	}
 	server := worker.NewServer(worker.ServerConfig{
-		Token: token, Keys: allowed(&policy.Keys), Log: log, MaxUnwraps: machine.HSM.MaxUnwraps, MaxMemory: machine.HSM.MaxMemoryMiB << 20,
+		Token: token, Keys: keys, Log: log, MaxUnwraps: machine.HSM.MaxUnwraps, MaxMemory: machine.HSM.MaxMemoryMiB << 20,
 		Stuck: token.Stuck, Load: token.Load,
 		About: map[string]string{"label": about.Label, "serial": about.Serial, "manufacturer": about.Manufacturer, "model": about.Model, "firmware": about.Firmware},
 	})
 	errParent := errors.New("the parent is gone")
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return token.Run(ctx) })
+	hung := make(chan error, 1)
 	g.Go(func() error {
 		err := server.Watch(ctx)
 		if errors.Is(err, worker.ErrHung) {
-			return err
-		}
-		if err != nil {
+			hung <- err
+		} else if err != nil {
 			server.Drain(endLimit)
 		}
 		return err
@@ -164,10 +169,17 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 		}
 		return errParent
 	})
-	if err := g.Wait(); err != nil && !errors.Is(err, errParent) && !errors.Is(err, context.Canceled) {
+	over := make(chan error, 1)
+	go func() { over <- g.Wait() }()
+	select {
+	case err := <-hung: // whoever waits for the module waits in vain
+		return err
+	case err := <-over:
+		if errors.Is(err, errParent) || errors.Is(err, context.Canceled) {
+			return nil
+		}
 		return err
 	}
-	return nil
 }
 
 func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *config.Machine) error {
