@@ -62,8 +62,9 @@ func greet(ctx context.Context, nc net.Conn, limit time.Duration) (*conn, error)
 
 // read hands answers out until the connection ends.
 func (k *conn) read() {
+	in := frameReader{r: k.nc}
 	for {
-		frame, err := readFrame(k.nc)
+		frame, err := in.next()
 		if err != nil {
 			break
 		}

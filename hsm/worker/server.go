@@ -158,30 +158,37 @@ func (s *Server) converse(ctx context.Context, k *served) error {
 	}
 	// A context of its own: what was begun is answered although ctx ends.
 	work := context.WithoutCancel(ctx)
-	places := make(chan struct{}, maxConcurrent)
-	for {
-		frame, err := readFrame(k)
-		if err != nil {
-			return err
-		}
-		q, err := decode(frame)
-		if err != nil {
-			clear(frame)
-			return fault.New(fault.Invalid, "read a question", err)
-		}
-		places <- struct{}{}
-		k.calls.Go(func() {
-			defer func() { <-places }()
-			a := s.answer(work, &q)
-			a.call = q.call
-			clear(frame) // it may hold a plaintext
-			if err := k.send(a); err != nil {
-				_ = k.SetReadDeadline(time.Unix(1, 0))
-			}
-			for _, f := range a.fields {
-				clear(f)
-			}
-		})
+	over := make(chan error, 1)
+	in, places := &frameReader{r: k}, make(chan struct{}, maxConcurrent)
+	k.calls.Go(func() { s.next(work, k, in, places, over) })
+	return <-over
+}
+
+// next reads one question, leaves the reading of the next to another goroutine and answers: who has read
+// it need not wake anybody to have it answered.
+func (s *Server) next(ctx context.Context, k *served, in *frameReader, places chan struct{}, over chan<- error) {
+	places <- struct{}{}
+	defer func() { <-places }()
+	frame, err := in.next()
+	if err != nil {
+		over <- err
+		return
+	}
+	q, err := decode(frame)
+	if err != nil {
+		clear(frame)
+		over <- fault.New(fault.Invalid, "read a question", err)
+		return
+	}
+	k.calls.Go(func() { s.next(ctx, k, in, places, over) })
+	a := s.answer(ctx, &q)
+	a.call = q.call
+	clear(frame) // it may hold a plaintext
+	if err := k.send(a); err != nil {
+		_ = k.SetReadDeadline(time.Unix(1, 0))
+	}
+	for _, f := range a.fields {
+		clear(f)
 	}
 }
 
