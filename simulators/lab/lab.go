@@ -45,6 +45,10 @@ type Config struct {
 	Addr     Addresses         // zero: free ports
 
 	Federation *Federation // nil: a directory with the demo service provider
+
+	Shim    bool              // the token is reached through a hsmsim.Shim, Lab.Shim
+	Standby bool              // there is a second token with the same keys, behind a Shim of its own
+	HSM     map[string]string // key -> YAML value, more of the machine file's section hsm
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -59,6 +63,9 @@ type Lab struct {
 	PhonesURL string
 	Metrics   string // base URL of the appliance's metrics
 	HSM       *hsmsim.Sim
+	Shim      *hsmsim.Shim // nil without Config.Shim
+	Standby   *hsmsim.Sim  // nil without Config.Standby; a copy, made after the ceremony
+	Second    *hsmsim.Shim // before Standby
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
 	TSA       []*tsasim.TSA    // two time-stamping authorities
@@ -122,7 +129,7 @@ func (l *Lab) startToken(ctx context.Context) error {
 		return err
 	}
 	l.HSM = sim
-	return nil
+	return l.startShims()
 }
 
 func (l *Lab) startSP(context.Context) error {

@@ -70,9 +70,15 @@ func Octets(octets, content []byte) (Kind, error) {
 	case len(content) > 0:
 		return 0, errors.New("an element without a SignedInfo")
 	case octets[0] == 0x31:
-		return CMS, judgeAttributes(octets)
+		if err := judgeAttributes(octets); err != nil {
+			return 0, err
+		}
+		return CMS, nil
 	}
-	return Query, judgeQuery(string(octets))
+	if err := judgeQuery(string(octets)); err != nil {
+		return 0, err
+	}
+	return Query, nil
 }
 
 // The octets of a SignedInfo, as the product writes it: exclusive canonicalisation, RSA with
