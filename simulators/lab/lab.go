@@ -49,6 +49,8 @@ type Config struct {
 	Shim    bool              // the token is reached through a hsmsim.Shim, Lab.Shim
 	Standby bool              // there is a second token with the same keys, behind a Shim of its own
 	HSM     map[string]string // key -> YAML value, more of the machine file's section hsm
+
+	Prepare func(*Lab) error // runs before the daemon is first started; nil: nothing
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -99,13 +101,20 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.StartDaemon, l.awaitRegistry}
+	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.prepare, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err
 		}
 	}
 	return l, nil
+}
+
+func (l *Lab) prepare(context.Context) error {
+	if l.cfg.Prepare == nil {
+		return nil
+	}
+	return l.cfg.Prepare(l)
 }
 
 func (l *Lab) startPhones(context.Context) error {

@@ -124,8 +124,8 @@ func openToken(ctx context.Context, h *config.HSM, standby bool, log *slog.Logge
 	defer cancel()
 	return pkcs11.Open(ctx, pkcs11.Config{
 		URI: uri, InitArgs: initArgs, Tolerate: lacks, MaxSessions: h.Sessions, Log: log, Now: time.Now, CallLimit: h.CallLimit,
-		// Doubled up to 64 times: a token that comes back is noticed within four seconds.
-		Backoff: 60 * time.Millisecond, ProbeInterval: time.Second,
+		// Doubled up to 64 times: a token that comes back is noticed within two seconds.
+		Backoff: 30 * time.Millisecond, ProbeInterval: time.Second,
 	})
 }
 
