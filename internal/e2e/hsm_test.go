@@ -410,6 +410,9 @@ func TestWorkerRunByOthers(t *testing.T) {
 	if now := tokens(t, l)[0].Worker.PID; now == pid {
 		t.Errorf("still process %d", now)
 	}
+	if err := l.StopDaemon(); err != nil { // before the worker: the last segments want a seal
+		t.Error(err)
+	}
 }
 
 // startWorker runs `custode hsm-worker` until the test is over.
