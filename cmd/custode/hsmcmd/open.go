@@ -71,8 +71,8 @@ func userPeer(name string) (worker.Peer, error) {
 // Exit statuses of a worker beside those of all commands.
 const (
 	statusPIN   = 79 // the token refused the PIN: never start it again by itself
-	statusHung  = 80 // a call inside the module does not return
-	statusGrown = 81 // the module leaked as much as is allowed; nothing is wrong
+	statusHung  = 81 // a call inside the module does not return
+	statusGrown = 82 // the module leaked as much as is allowed; nothing is wrong
 )
 
 // supervised is the Source of a worker that this process runs.
@@ -125,7 +125,7 @@ func (s *supervised) Ended() error {
 		return fault.Newf(fault.Fatal, op, "%w: %s", worker.ErrForGood, said)
 	case statusHung:
 		return fault.Newf(fault.Unavailable, op, "%w: %s", worker.ErrHung, said)
-	case 64, 65, 67, 73, 77, 78: // EX_USAGE, EX_DATAERR, EX_NOUSER, EX_CANTCREAT, EX_NOPERM, EX_CONFIG
+	case 65, 67, 73, 77, 78, 80: // EX_DATAERR, EX_NOUSER, EX_CANTCREAT, EX_NOPERM, EX_CONFIG; the command line is wrong
 		return fault.New(fault.Fatal, op, errors.New(said))
 	case 75: // EX_TEMPFAIL
 		return fault.New(fault.Unavailable, op, errors.New(said))
