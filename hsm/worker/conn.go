@@ -147,6 +147,11 @@ func (k *conn) ask(ctx context.Context, q message) (answer, error) {
 		}
 	case <-ctx.Done():
 		k.forget(q.call)
+		select {
+		case a := <-c: // just too late
+			clear(a.frame)
+		default:
+		}
 		return answer{}, ctx.Err()
 	}
 }

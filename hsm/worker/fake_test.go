@@ -40,9 +40,9 @@ func label(s string) id.KeyLabel {
 }
 
 var (
-	signLabel, sealLabel, oldLabel             = label("t/sign"), label("t/seal"), label("t/old")
-	macLabel, wrapLabel, seedLabel, otherLabel = label("t/mac"), label("t/wrap"), label("t/seed"), label("t/other")
-	bindLabel                                  = label("t/bind")
+	signLabel, sealLabel, oldLabel = label("t/sign"), label("t/seal"), label("t/old")
+	macLabel, wrapLabel, seedLabel = label("t/mac"), label("t/wrap"), label("t/seed")
+	bindLabel                      = label("t/bind")
 )
 
 var rsaKeys = sync.OnceValue(func() []*rsa.PrivateKey {

@@ -102,8 +102,8 @@ func (w *Worker) Run(h Host) error {
 		return status(err)
 	}
 	err = w.serve(ctx, machine, policy, token, log)
-	if errors.Is(err, worker.ErrHung) || token.Stuck() {
-		return status(err) // C_Finalize under a call ends in a crash
+	if token.Stuck() && !pkcs11.IsPINRefusal(err) {
+		return ended{errors.Join(worker.ErrHung, err), statusHung} // C_Finalize under a call ends in a crash
 	}
 	return status(errors.Join(err, token.Close()))
 }

@@ -82,13 +82,12 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 
 // load signs, computes and unwraps all the time, and counts what went wrong.
 type load struct {
-	stop   chan struct{}
-	all    sync.WaitGroup
-	good   atomic.Int64
-	errs   atomic.Int64 // calls that failed
-	wrong  atomic.Int64 // answers that were not right
-	slow   atomic.Int64 // nanoseconds of the slowest call
-	killed chan error
+	stop  chan struct{}
+	all   sync.WaitGroup
+	good  atomic.Int64
+	errs  atomic.Int64 // calls that failed
+	wrong atomic.Int64 // answers that were not right
+	slow  atomic.Int64 // nanoseconds of the slowest round
 }
 
 func begin(t *testing.T, c *worker.Client, callers int) *load {
