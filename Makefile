@@ -37,7 +37,7 @@ check: lint test ## what CI runs: the linters and all tests
 e2e: deps build ## the whole-product tests only, verbose
 	$(GO) test -race -count=1 -timeout 30m -v ./internal/e2e/...
 
-bench: build ## benchmarks; SUITE=login, modem, registry or certlog for one suite, QUICK=1 for a run under 50 s
+bench: build ## benchmarks; SUITE=login, modem, registry, certlog, hsm or otp for one suite, QUICK=1 for a run under 50 s
 	@./.ci/deps bench
 	@mkdir -p bench
 	@bin/simlab bench --custode bin/custode --suite '$(SUITE)' $(if $(QUICK),--quick) --out bench/latest.txt

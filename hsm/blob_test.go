@@ -84,17 +84,18 @@ func TestRulesAreComplete(t *testing.T) {
 	fixed := map[Attribute]bool{
 		AttrToken: true, AttrPrivate: true, AttrSensitive: true, AttrExtractable: false,
 		AttrLocal: true, AttrAlwaysSensitive: true, AttrNeverExtractable: true,
-		AttrWrap: false, AttrUnwrap: false, AttrDerive: false,
+		AttrDerive: false,
 	}
 	// What a role may do; every other usage flag must be ruled out by name,
 	// or crypto11's default would decide it.
 	may := map[Role][]Attribute{
-		RoleSign: {AttrSign}, RoleMAC: {AttrSign, AttrVerify}, RoleWrap: {AttrEncrypt, AttrDecrypt},
+		RoleSign: {AttrSign}, RoleMAC: {AttrSign, AttrVerify}, RoleWrap: {AttrEncrypt, AttrDecrypt}, RoleSeed: {AttrWrap, AttrUnwrap},
 	}
 	named := map[Role][]Attribute{
 		RoleSign: {AttrSign, AttrDecrypt, AttrUnwrap, AttrDerive, AttrSignRecover},
 		RoleMAC:  {AttrSign, AttrVerify, AttrEncrypt, AttrDecrypt, AttrWrap, AttrUnwrap, AttrDerive},
 		RoleWrap: {AttrSign, AttrVerify, AttrEncrypt, AttrDecrypt, AttrWrap, AttrUnwrap, AttrDerive},
+		RoleSeed: {AttrSign, AttrVerify, AttrEncrypt, AttrDecrypt, AttrWrap, AttrUnwrap, AttrDerive},
 	}
 	for role, allowed := range may {
 		got := map[Attribute]Rule{}

@@ -12,11 +12,15 @@
 //	sign   RSA key pair, 2048 to 4096 bits; the private key may SIGN and nothing else
 //	mac    generic secret of 256 bits; SIGN and VERIFY, for HMAC-SHA-256
 //	wrap   AES-256; ENCRYPT and DECRYPT, for AES-GCM with additional data
+//	seed   AES-256; WRAP and UNWRAP, for AES key wrap (RFC 3394) of OATH secrets,
+//	       with an unwrap template: what it unwraps is sensitive and never extractable
 //
 // All are sensitive, never extractable, made inside the token, and limited to
 // one mechanism; a token that cannot say the last two may be tolerated by name
 // (Lacks). The wrap role protects bytes, not key objects: it has neither
-// WRAP nor UNWRAP, so no session can use it to bring another key out.
+// WRAP nor UNWRAP, so no session can use it to bring another key out. The seed
+// role is its opposite: it has neither ENCRYPT nor DECRYPT, so what it wrapped
+// comes back as a key object that only computes HMACs, never as bytes.
 //
 // # Blob
 //

@@ -208,11 +208,11 @@ func (f keyFile) key(at string) (PlannedKey, []error) {
 		bad(".label: must be 2 to 64 of a-z 0-9 . _ / -")
 	}
 	if k.Role, err = ParseRole(f.Role); err != nil {
-		bad(".role: must be sign, mac or wrap")
+		bad(".role: must be sign, mac, wrap or seed")
 		return k, problems
 	}
 	if !k.Role.Bits(f.Bits) {
-		bad(".bits: %d is not a size of a %s key (sign: 2048, 3072, 4096; mac and wrap: 256)", f.Bits, k.Role)
+		bad(".bits: %d is not a size of a %s key (sign: 2048, 3072, 4096; mac, wrap and seed: 256)", f.Bits, k.Role)
 	}
 	switch {
 	case k.Role == RoleSign && f.Certificate == nil:

@@ -17,6 +17,7 @@ const (
 	RoleSign Role = iota + 1 // RSA private key, PKCS #1 v1.5 signatures
 	RoleMAC                  // generic secret, HMAC-SHA-256
 	RoleWrap                 // AES-256, AES-GCM
+	RoleSeed                 // AES-256, wraps and unwraps OATH secrets (RFC 3394)
 )
 
 // String returns the role's name as a ceremony plan writes it.
@@ -28,18 +29,20 @@ func (r Role) String() string {
 		return "mac"
 	case RoleWrap:
 		return "wrap"
+	case RoleSeed:
+		return "seed"
 	}
 	return fmt.Sprintf("role(%d)", uint8(r))
 }
 
-// ParseRole accepts "sign", "mac" and "wrap"; else fault.Invalid.
+// ParseRole accepts "sign", "mac", "wrap" and "seed"; else fault.Invalid.
 func ParseRole(s string) (Role, error) {
-	for r := RoleSign; r <= RoleWrap; r++ {
+	for r := RoleSign; r <= RoleSeed; r++ {
 		if s == r.String() {
 			return r, nil
 		}
 	}
-	return 0, fault.Newf(fault.Invalid, "parse key role", "role is none of sign, mac, wrap")
+	return 0, fault.Newf(fault.Invalid, "parse key role", "role is none of sign, mac, wrap, seed")
 }
 
 // Attribute is a boolean attribute of a PKCS #11 object, without the number
@@ -97,7 +100,7 @@ type Rule struct {
 // and a reviewed plan say so. The zero value is none.
 type Lacks uint8
 
-// What a token may be allowed to lack. NSS 3.87 lacks both.
+// What a token may be allowed to lack. NSS 3.87 lacks all of it.
 const (
 	// LackAllowedMechanisms allows a token that does not know
 	// CKA_ALLOWED_MECHANISMS: then nothing but our own code keeps a key to its
@@ -107,9 +110,13 @@ const (
 	// in it (CKA_LOCAL). CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE are
 	// demanded all the same.
 	LackLocal
+	// LackUnwrapTemplate allows a token that does not heed CKA_UNWRAP_TEMPLATE: then
+	// whoever holds a logged-in session can unwrap an OATH secret as extractable and
+	// read it. What our own code unwraps must be unreadable all the same.
+	LackUnwrapTemplate
 )
 
-var lackNames = [...]string{"allowed-mechanisms", "local"}
+var lackNames = [...]string{"allowed-mechanisms", "local", "unwrap-template"}
 
 // ParseLacks reads names such as "allowed-mechanisms". An unknown or repeated
 // one is fault.Invalid.
@@ -170,6 +177,10 @@ func Rules(r Role) []Rule {
 	case RoleWrap:
 		return append(rules, must(AttrEncrypt), must(AttrDecrypt), never(AttrSign), never(AttrVerify),
 			never(AttrWrap), never(AttrUnwrap), never(AttrDerive), Rule{Attribute: AttrModifiable, Set: true})
+	case RoleSeed:
+		// With ENCRYPT or DECRYPT, RFC 3394 could be undone by hand.
+		return append(rules, must(AttrWrap), must(AttrUnwrap), never(AttrEncrypt), never(AttrDecrypt),
+			never(AttrSign), never(AttrVerify), never(AttrDerive), Rule{Attribute: AttrModifiable, Set: true})
 	}
 	return nil
 }
@@ -183,12 +194,12 @@ func PublicRules() []Rule {
 }
 
 // Bits reports whether a key of role r may have the given size: 2048, 3072 or
-// 4096 for sign, 256 for mac and wrap.
+// 4096 for sign, 256 for mac, wrap and seed.
 func (r Role) Bits(bits int) bool {
 	switch r {
 	case RoleSign:
 		return bits == 2048 || bits == 3072 || bits == 4096
-	case RoleMAC, RoleWrap:
+	case RoleMAC, RoleWrap, RoleSeed:
 		return bits == 256
 	}
 	return false

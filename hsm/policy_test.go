@@ -16,6 +16,7 @@ func TestLacks(t *testing.T) {
 		{nil, 0},
 		{[]string{"allowed-mechanisms"}, LackAllowedMechanisms},
 		{[]string{"allowed-mechanisms", "local"}, LackAllowedMechanisms | LackLocal},
+		{[]string{"unwrap-template"}, LackUnwrapTemplate},
 	} {
 		got, err := ParseLacks(c.names)
 		if err != nil || got != c.want || !slices.Equal(got.Strings(), c.names) {
@@ -31,7 +32,7 @@ func TestLacks(t *testing.T) {
 		t.Error("Has is wrong")
 	}
 	// Whatever is tolerated, only CKA_LOCAL is pardoned of the rules.
-	for role := RoleSign; role <= RoleWrap; role++ {
+	for role := RoleSign; role <= RoleSeed; role++ {
 		for _, r := range Rules(role) {
 			if got := Lacks(0xff).Pardons(r); got != (r.Attribute == AttrLocal) {
 				t.Errorf("%v %v is pardoned: %v", role, r.Attribute, got)

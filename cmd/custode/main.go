@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/hsmbench"
 	"custode/cmd/custode/hsmcmd"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -37,6 +38,8 @@ type cli struct {
 	HSMWorker   hsmcmd.Worker      `cmd:"" name:"hsm-worker" help:"Serve a token to the appliance: the process that holds the PIN."`
 	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Version     versionCmd         `cmd:"" help:"Print the version."`
+
+	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }

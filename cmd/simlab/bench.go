@@ -14,7 +14,7 @@ import (
 )
 
 type benchCmd struct {
-	Suite string `default:"all" enum:"all,login,modem,registry,certlog" help:"Which suite: all, login, modem, registry or certlog."`
+	Suite string `default:"all" enum:"all,login,modem,registry,certlog,hsm,otp" help:"Which suite: all, login, modem, registry, certlog, hsm or otp."`
 	Quick bool   `help:"Shorter runs: each suite within 50 s."`
 	Out   string `type:"path" default:"bench/latest.txt" help:"File that gets all result lines of the run."`
 }
@@ -41,7 +41,7 @@ func (b *benchCmd) Run(c *cli) error {
 	for _, suite := range []struct {
 		name string
 		run  func(context.Context, string, bool, figures) error
-	}{{"login", benchLogin}, {"modem", benchModem}, {"registry", benchRegistry}, {"certlog", benchCertlog}} {
+	}{{"login", benchLogin}, {"modem", benchModem}, {"registry", benchRegistry}, {"certlog", benchCertlog}, {"hsm", benchHSM}, {"otp", benchOTP}} {
 		if b.Suite != "all" && b.Suite != suite.name {
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -33,6 +34,8 @@ import (
 type Backend struct {
 	Token           hsm.Token
 	Sign, MAC, Wrap id.KeyLabel
+	Seed            id.KeyLabel // of role seed, or of role wrap when Sealing is hsm.MechanismAESGCM
+	Sealing         uint32      // how OATH secrets are wrapped; 0: hsm.MechanismAESKeyWrap
 	// Octets returns new octets that the sign key may sign, for a token that judges them: its signer is
 	// a crypto.MessageSigner and refuses digests. nil: the signer takes digests.
 	Octets func() []byte
@@ -66,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open(t)) })
 	}
+	RunSeeds(t, open)
 }
 
 // signed has s sign something new and verifies the signature.
@@ -300,6 +304,12 @@ func refused(t *testing.T, b Backend) {
 			_, err = b.Token.MAC(r.Label)
 		case hsm.RoleWrap:
 			_, err = b.Token.Wrapper(r.Label)
+		case hsm.RoleSeed:
+			s, ok := b.Token.(interface{ OpenSeed(id.KeyLabel) error })
+			if !ok {
+				t.Fatalf("%T does not open seed keys", b.Token)
+			}
+			err = s.OpenSeed(r.Label)
 		}
 		if !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), r.Names) || !strings.Contains(err.Error(), r.Label.String()) {
 			t.Errorf("%s key %s: %v, want fatal naming %s", r.Role, r.Label, err, r.Names)
@@ -339,6 +349,8 @@ type use struct {
 	r    io.Reader
 	mac  []byte
 	blob []byte
+	v    vault
+	q    hsm.CodeQuery
 }
 
 func prepare(t *testing.T, b Backend) use {
@@ -357,6 +369,8 @@ func prepare(t *testing.T, b Backend) use {
 	if err := errors.Join(err[:]...); err != nil {
 		t.Fatal(err)
 	}
+	u.v = newVault(t, b)
+	u.q = ask(u.v.enrol(t, "kept", rfcSecret, hsm.MechanismSHA1), hotpCodes[1], 0, 1, 2)
 	return u
 }
 
@@ -373,6 +387,16 @@ func (u use) once(ctx context.Context) error {
 		return err
 	} else if string(plain) != "kept" {
 		return errors.New("the blob changed")
+	}
+	if got, err := u.v.MatchCodes(ctx, u.q); err != nil {
+		return err
+	} else if !slices.Equal(got, []int{1}) {
+		return fmt.Errorf("the code matches %v", got)
+	}
+	if wrapped, err := u.v.WrapSecret(ctx, u.v.seed, u.v.sealing, hsm.KeyTypeGeneric, make([]byte, 64)); err != nil {
+		return err
+	} else if len(wrapped) < 64 {
+		return errors.New("a secret was wrapped to nothing")
 	}
 	_, err := io.ReadFull(u.r, make([]byte, 16))
 	return err

@@ -72,3 +72,29 @@ func BenchmarkUnwrap(b *testing.B) {
 		return err
 	})
 }
+
+// BenchmarkMatchCodes verifies one code against three counters.
+func BenchmarkMatchCodes(b *testing.B) {
+	tok := open(b, newSim(b))
+	m, _ := keys(b, tok)
+	q := hsm.CodeQuery{
+		KEK: seedLabel, Wrap: hsm.MechanismAESKeyWrap, KeyType: hsm.KeyTypeGeneric, MAC: hsm.MechanismSHA1, Binder: macLabel,
+		Digits: 6, Counters: []uint64{0, 1, 2}, Code: "287082",
+	}
+	var err error
+	if q.Wrapped, err = tok.WrapSecret(b.Context(), q.KEK, q.Wrap, q.KeyType, rfcSecret()); err != nil {
+		b.Fatal(err)
+	}
+	q.Binding = append(make([]byte, 250), q.Wrapped...)
+	if q.BindingMAC, err = m.MAC(b.Context(), q.Binding); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := tok.MatchCodes(b.Context(), q); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

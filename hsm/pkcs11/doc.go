@@ -1,6 +1,6 @@
 // Package pkcs11 is the one home of PKCS #11: it opens one token through its
-// vendor's module and offers its keys as crypto.Signer, hsm.MAC and
-// hsm.Wrapper. It makes no keys (the ceremony package below it does) and knows
+// vendor's module and offers its keys as crypto.Signer, hsm.MAC, hsm.Wrapper,
+// hsm.SecretKey and hsm.CodeMatcher. It makes no keys (the ceremony package below it does) and knows
 // nothing of what is signed or wrapped.
 //
 // Device handles are mortal, so the package is mostly about their death:

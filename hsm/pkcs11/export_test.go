@@ -36,9 +36,9 @@ func (t *Token) LogoutBehind() error {
 
 // Functions that are tested from outside.
 var (
-	OnlyUser    = onlyUser
 	Classify    = classify
 	FitForLogin = fitForLogin
+	IsRV        = isRV
 )
 
 // LateMend asks for a new login because of g, as Generation returned it.

@@ -36,6 +36,7 @@ type rig struct {
 	wrap   hsm.Wrapper
 	sum    []byte
 	blob   []byte
+	codes  hsm.CodeQuery
 }
 
 func newRig(t *testing.T) *rig {
@@ -52,6 +53,13 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.codes = hsm.CodeQuery{
+		KEK: seedLabel, Wrap: hsm.MechanismAESKeyWrap, KeyType: hsm.KeyTypeGeneric, MAC: hsm.MechanismSHA1, Binder: macLabel,
+		Wrapped: must1(t)(r.tok.WrapSecret(t.Context(), seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())),
+		Digits:  6, Counters: []uint64{0, 1, 2}, Code: "287082",
+	}
+	r.codes.Binding = append([]byte("kept "), r.codes.Wrapped...)
+	r.codes.BindingMAC = must1(t)(r.mac.MAC(t.Context(), r.codes.Binding))
 	t.Cleanup(func() {
 		if err := errors.Join(r.Clear(), r.tok.Close()); err != nil {
 			t.Error(err)
@@ -59,6 +67,9 @@ func newRig(t *testing.T) *rig {
 	})
 	return r
 }
+
+// rfcSecret is RFC 4226's, as it is wrapped.
+func rfcSecret() []byte { return append([]byte("12345678901234567890"), make([]byte, 44)...) }
 
 // must1 takes a result that must come without an error.
 func must1(t *testing.T) func([]byte, error) []byte {
@@ -110,6 +121,17 @@ func (r *rig) use(t *testing.T, patience time.Duration) []error {
 			return judge(err, string(plain) == "new")
 		},
 		func(ctx context.Context) error {
+			got, err := r.tok.MatchCodes(ctx, r.codes)
+			if fault.Is(err, fault.Denied) {
+				return errWrong
+			}
+			return judge(err, slices.Equal(got, []int{1}))
+		},
+		func(ctx context.Context) error {
+			wrapped, err := r.tok.WrapSecret(ctx, seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())
+			return judge(err, bytes.Equal(wrapped, r.codes.Wrapped)) // RFC 3394 is deterministic
+		},
+		func(ctx context.Context) error {
 			sig, err := r.signer.SignContext(ctx, digest[:], crypto.SHA256)
 			return judge(err, rsa.VerifyPKCS1v15(r.signer.Public().(*rsa.PublicKey), crypto.SHA256, digest[:], sig) == nil)
 		},
@@ -145,6 +167,7 @@ var served = []struct {
 }{
 	{"C_SignInit", hot}, {"C_Sign", hot}, {"C_EncryptInit", hot}, {"C_Encrypt", hot},
 	{"C_DecryptInit", hot}, {"C_Decrypt", hot}, {"C_GenerateRandom", hot},
+	{"C_CreateObject", hot}, {"C_WrapKey", hot}, {"C_UnwrapKey", hot}, {"C_DestroyObject", hot},
 	{"C_OpenSession", relogin}, {"C_GetSessionInfo", relogin}, {"C_GetSlotList", relogin}, {"C_GetTokenInfo", relogin}, {"C_Login", relogin},
 	{"C_FindObjectsInit", relogin}, {"C_FindObjects", relogin}, {"C_FindObjectsFinal", relogin}, {"C_GetAttributeValue", relogin},
 	{"C_CloseSession", logout}, {"C_Finalize", restart}, {"C_Initialize", restart},
@@ -303,6 +326,9 @@ func (r *rig) endure(t *testing.T, name string, way path, want expect, rule hsms
 	if known := r.tok.Sessions(); seen.Sessions != known {
 		t.Errorf("%s: %d sessions are open, the pool knows of %d", name, seen.Sessions, known)
 	}
+	if seen.Objects != 0 {
+		t.Errorf("%s: %d session objects are left", name, seen.Objects)
+	}
 	if seen.PINRefused > 1 || seen.Races != 0 || seen.Rude != 0 || seen.Peak > 2+4 {
 		t.Errorf("%s: PIN refused %d times, %d races, %d rude, %d sessions at a time", name, seen.PINRefused, seen.Races, seen.Rude, seen.Peak)
 	}
@@ -376,9 +402,17 @@ func TestGarbledAnswers(t *testing.T) {
 		return hsmsim.Fault{Call: call, Output: o, Filled: true, Count: 1}
 	}
 	for name, faults := range map[string][]hsmsim.Fault{
-		"signature or MAC cut":     {once("C_Sign", hsmsim.Cut)},
-		"signature flipped":        {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 1}},
-		"signature of zeros":       {{Call: "C_Sign", Output: hsmsim.Zero, Filled: true, Count: 1, After: 1}},
+		"signature or MAC cut": {once("C_Sign", hsmsim.Cut)},
+		// In use, a MAC comes first, then a binding's, three codes' and that of a secret just wrapped.
+		"binding MAC flipped":      {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 1}},
+		"binding MAC cut":          {{Call: "C_Sign", Output: hsmsim.Cut, Filled: true, Count: 1, After: 1}},
+		"a code's HMAC cut":        {{Call: "C_Sign", Output: hsmsim.Cut, Filled: true, Count: 1, After: 3}},
+		"new secret's HMAC wrong":  {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 5}},
+		"signature flipped":        {{Call: "C_Sign", Output: hsmsim.Flip, Filled: true, Count: 1, After: 6}},
+		"signature of zeros":       {{Call: "C_Sign", Output: hsmsim.Zero, Filled: true, Count: 1, After: 6}},
+		"wrapped secret flipped":   {once("C_WrapKey", hsmsim.Flip)},
+		"wrapped secret of zeros":  {once("C_WrapKey", hsmsim.Zero)},
+		"wrapped secret cut":       {once("C_WrapKey", hsmsim.Cut)},
 		"ciphertext flipped":       {once("C_Encrypt", hsmsim.Flip)},
 		"ciphertext cut":           {once("C_Encrypt", hsmsim.Cut)},
 		"plaintext cut":            {once("C_Decrypt", hsmsim.Cut)},
@@ -425,7 +459,8 @@ func TestFaultStorm(t *testing.T) {
 		// C_Login is spared: an answer that only the vendor knows ends the Token.
 		for call, rate := range map[string]float64{
 			"C_Sign*": 0.005, "C_Encrypt*": 0.005, "C_Decrypt*": 0.005, "C_Generate*": 0.005, "C_OpenSession": 0.005, "C_CloseSession": 0.05,
-			"C_Find*": 0.0005, "C_Get*": 0.0005, // a login makes a hundred of these
+			"C_Find*": 0.0005, "C_Get*": 0.0005, // a login makes a hundred of these, and dozens of the next
+			"C_UnwrapKey": 0.001, "C_WrapKey": 0.001, "C_CreateObject": 0.001, "C_DestroyObject": 0.001,
 		} {
 			// A session that opens without our being told is lost until the
 			// module ends, and one that is called closed is believed to be.
@@ -504,17 +539,29 @@ func TestHungInTheModule(t *testing.T) {
 	if err := r.Add(hsmsim.Fault{Call: "C_Sign", Hang: true, Count: 1}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := r.mac.MAC(ctx, []byte("kept")); !fault.Is(err, fault.Exhausted) {
-		t.Errorf("%v, want exhausted", err)
+	if err := r.Add(hsmsim.Fault{Call: "C_UnwrapKey", Hang: true, Count: 1}, hsmsim.Fault{Call: "C_WrapKey", Hang: true, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for i, do := range []func(context.Context) error{ // in this order: each call hangs once
+		func(ctx context.Context) error { _, err := r.mac.MAC(ctx, []byte("kept")); return err },
+		func(ctx context.Context) error { _, err := r.tok.MatchCodes(ctx, r.codes); return err },
+		func(ctx context.Context) error {
+			_, err := r.tok.WrapSecret(ctx, seedLabel, hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, rfcSecret())
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := do(ctx); !fault.Is(err, fault.Exhausted) {
+			t.Errorf("operation %d: %v, want exhausted", i, err)
+		}
+		cancel()
 	}
 	for _, err := range r.use(t, time.Second) {
 		if err != nil {
 			t.Errorf("another: %v", err)
 		}
 	}
-	if c, err := r.Counts(); err != nil || c.Hanging != 1 {
-		t.Errorf("%d calls hang, want 1: %v", c.Hanging, err)
+	if c, err := r.Counts(); err != nil || c.Hanging != 3 {
+		t.Errorf("%d calls hang, want 3: %v", c.Hanging, err)
 	}
 }

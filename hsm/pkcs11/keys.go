@@ -23,7 +23,8 @@ type key struct {
 	role   hsm.Role
 	id     []byte
 	public *rsa.PublicKey // sign
-	known  []byte         // mac: the MAC of canaryText; wrap: a blob that holds it
+	known  []byte         // mac: the MAC of canaryText; wrap: a blob that holds it; seed: canarySecret wrapped
+	shapes seedShapes     // seed
 }
 
 // canaryText is what self-tests and canaries sign, MAC and wrap. It can never
@@ -38,6 +39,8 @@ func shape(r hsm.Role) (class, keyType, mechanism, secret uint) {
 		return p11.CKO_PRIVATE_KEY, p11.CKK_RSA, p11.CKM_RSA_PKCS, p11.CKA_PRIVATE_EXPONENT
 	case hsm.RoleMAC:
 		return p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET, p11.CKM_SHA256_HMAC, p11.CKA_VALUE
+	case hsm.RoleSeed:
+		return p11.CKO_SECRET_KEY, p11.CKK_AES, p11.CKM_AES_KEY_WRAP, p11.CKA_VALUE
 	default:
 		return p11.CKO_SECRET_KEY, p11.CKK_AES, p11.CKM_AES_GCM, p11.CKA_VALUE
 	}
@@ -150,7 +153,7 @@ func (t *Token) recognise(g *generation) error {
 	}
 	g.idle = append(g.idle, s)
 	if len(g.lost) == len(known) {
-		return fault.Newf(fault.Fatal, "recognise token "+t.loc.name(), "none of the %d keys in use is in it: it was re-initialised", len(known))
+		return fault.Newf(fault.Fatal, "recognise token "+t.loc.Name(), "none of the %d keys in use is in it: it was re-initialised", len(known))
 	}
 	return nil
 }
@@ -170,7 +173,7 @@ func (t *Token) same(s p11.SessionHandle, h p11.ObjectHandle, k, now *key) error
 		if !hmac.Equal(k.known, now.known) {
 			return refused
 		}
-	case hsm.RoleWrap:
+	case hsm.RoleWrap, hsm.RoleSeed:
 		if err := t.canaryFor(k, h)(nil, s); err != nil {
 			return refused
 		}
@@ -205,6 +208,8 @@ func (t *Token) examine(s p11.SessionHandle, label id.KeyLabel, role hsm.Role) (
 		err = t.tryMAC(read, k)
 	case hsm.RoleWrap:
 		err = t.tryWrap(read, k)
+	case hsm.RoleSeed:
+		err = t.trySeed(read, k)
 	}
 	if err != nil {
 		if classify(err) == fault.Invalid {
@@ -313,6 +318,8 @@ func (t *Token) canaryFor(k *key, h p11.ObjectHandle) func(*generation, p11.Sess
 			if string(got) != canaryText {
 				return broken
 			}
+		case hsm.RoleSeed:
+			return t.useCanary(s, h, k)
 		}
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"custode/hsm/hsmtest"
 	"custode/hsm/pkcs11"
 	"custode/hsm/pkcs11/ceremony"
+	"custode/hsm/pkcs11/direct"
 	"custode/internal/id"
 	"custode/simulators/hsmsim"
 )
@@ -51,11 +52,14 @@ keys:
   - label: test/wrap
     role: wrap
     bits: 256
+  - label: test/seed
+    role: seed
+    bits: 256
 `
 
 // tolerant is plan for a token that lacks what NSS lacks.
 func tolerant(plan string) string {
-	return strings.Replace(plan, "  label: simulator\n", "  label: simulator\n  tolerate: [allowed-mechanisms, local]\n", 1)
+	return strings.Replace(plan, "  label: simulator\n", "  label: simulator\n  tolerate: [allowed-mechanisms, local, unwrap-template]\n", 1)
 }
 
 func TestMain(m *testing.M) {
@@ -187,11 +191,23 @@ func TestConformance(t *testing.T) {
 		sim := newSim(t)
 		tok := open(t, sim)
 		return hsmtest.Backend{
-			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Refused: badKeys(),
+			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Seed: seedLabel, Refused: badKeys(),
 			DropSessions: func() error { return tok.Module().CloseAllSessions(tok.Slot()) },
 			Logout:       tok.LogoutBehind,
 			Remove:       sim.Remove,
 			Restore:      sim.Restore,
+		}
+	})
+}
+
+// The suite again with callers that wait for the module: misfortunes are repaired all the same.
+func TestConformanceCallersWait(t *testing.T) {
+	hsmtest.Run(t, func(t *testing.T) hsmtest.Backend {
+		sim := newSim(t)
+		tok := open(t, sim, func(c *pkcs11.Config) { c.CallersWait = true })
+		return hsmtest.Backend{
+			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Seed: seedLabel,
+			DropSessions: func() error { return tok.Module().CloseAllSessions(tok.Slot()) }, Logout: tok.LogoutBehind, Remove: sim.Remove, Restore: sim.Restore,
 		}
 	})
 }
@@ -206,6 +222,9 @@ func badKeys() []hsmtest.Refused {
 		{Label: label("bad/decrypt"), Role: hsm.RoleSign, Names: "CKA_DECRYPT"},
 		{Label: label("bad/keyid"), Role: hsm.RoleSign, Names: "CKA_ID"},
 		{Label: label("bad/imported"), Role: hsm.RoleMAC, Names: "CKA_LOCAL"},
+		{Label: label("bad/no-template"), Role: hsm.RoleSeed, Names: "CKA_UNWRAP_TEMPLATE"},
+		{Label: label("bad/seed-decrypt"), Role: hsm.RoleSeed, Names: "CKA_DECRYPT"},
+		{Label: label("test/wrap"), Role: hsm.RoleSeed, Names: "CKA_WRAP"},
 		{Label: label("bad/twice"), Role: hsm.RoleMAC, Names: "twice"},
 	}
 }
@@ -229,6 +248,14 @@ func template(name string, role hsm.Role, changes ...*p11.Attribute) []*p11.Attr
 		}
 	}
 	return attrs
+}
+
+// heeded is the unwrap template, of which NSS knows nothing.
+func heeded(nss bool) []*p11.Attribute {
+	if nss {
+		return nil
+	}
+	return []*p11.Attribute{p11.NewAttribute(p11.CKA_UNWRAP_TEMPLATE, direct.UnwrapTemplate())}
 }
 
 // makeBadKeys puts keys that break the policy in one way each into the token;
@@ -286,6 +313,8 @@ func makeBadKeys(uri string, nss bool) error {
 			append(pkcs11.AllowedMechanisms(hsm.RoleWrap), pkcs11.AllowedMechanisms(hsm.RoleMAC)...)))),
 		pair(template("bad/decrypt", hsm.RoleSign, p11.NewAttribute(p11.CKA_DECRYPT, true))),
 		pair(template("bad/keyid", hsm.RoleSign)),
+		secret(p11.CKM_AES_KEY_GEN, template("bad/no-template", hsm.RoleSeed)),
+		secret(p11.CKM_AES_KEY_GEN, append(template("bad/seed-decrypt", hsm.RoleSeed, p11.NewAttribute(p11.CKA_DECRYPT, true)), heeded(nss)...)),
 		secret(p11.CKM_GENERIC_SECRET_KEY_GEN, template("bad/twice", hsm.RoleMAC)),
 		secret(p11.CKM_GENERIC_SECRET_KEY_GEN, template("bad/twice", hsm.RoleMAC)),
 	} {

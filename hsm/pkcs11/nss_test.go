@@ -39,7 +39,7 @@ func newNSS(t *testing.T) *hsmsim.NSS {
 }
 
 func nssConfig(nss *hsmsim.NSS) pkcs11.Config {
-	return pkcs11.Config{URI: nss.URIThrough(nss.Module), InitArgs: nss.Reserved, Tolerate: hsm.LackAllowedMechanisms | hsm.LackLocal}
+	return pkcs11.Config{URI: nss.URIThrough(nss.Module), InitArgs: nss.Reserved, Tolerate: hsm.LackAllowedMechanisms | hsm.LackLocal | hsm.LackUnwrapTemplate}
 }
 
 // The same suite on a token that shares no code with SoftHSM. The shim is there
@@ -63,10 +63,10 @@ func TestConformanceNSS(t *testing.T) {
 			}
 		})
 		return hsmtest.Backend{
-			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel,
+			Token: tok, Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Seed: seedLabel,
 			Refused: slices.DeleteFunc(badKeys(), func(r hsmtest.Refused) bool {
 				// It makes every private key sensitive, whatever is asked.
-				return r.Names == "CKA_ALLOWED_MECHANISMS" || r.Names == "CKA_LOCAL" || r.Names == "CKA_SENSITIVE"
+				return r.Names == "CKA_ALLOWED_MECHANISMS" || r.Names == "CKA_LOCAL" || r.Names == "CKA_SENSITIVE" || r.Names == "CKA_UNWRAP_TEMPLATE"
 			}),
 			DropSessions: shim.DropSessions, Logout: shim.Logout, Remove: shim.Hide, Restore: shim.Show,
 		}
@@ -92,7 +92,7 @@ func TestNSSWithoutTolerance(t *testing.T) {
 		_, serr := tok.Signer(signLabel)
 		_, merr := tok.MAC(macLabel)
 		_, werr := tok.Wrapper(wrapLabel)
-		for _, err := range []error{serr, merr, werr} {
+		for _, err := range []error{serr, merr, werr, tok.OpenSeed(seedLabel)} {
 			if !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), named) {
 				t.Errorf("tolerating %v: %v, want fatal naming %s", lacks.Strings(), err, named)
 			}
@@ -100,5 +100,16 @@ func TestNSSWithoutTolerance(t *testing.T) {
 		if err := tok.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+	cfg.Tolerate = hsm.LackLocal | hsm.LackAllowedMechanisms
+	tok, err := pkcs11.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tok.OpenSeed(seedLabel); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "CKA_UNWRAP_TEMPLATE") || !strings.Contains(err.Error(), "test/seed") {
+		t.Errorf("without unwrap-template: %v, want fatal naming it and the key", err)
+	}
+	if err := tok.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -33,7 +33,7 @@ type call struct {
 
 // do runs c on a borrowed session until it succeeds, is refused, or ctx ends; a
 // ctx without a deadline is given OpTimeout.
-// c.use runs in a goroutine of its own, since a call into the module cannot be
+// c.use runs in a goroutine of its own (without CallersWait), since a call into the module cannot be
 // interrupted: what it captures must not be touched by others until do returns
 // nil.
 func (t *Token) do(ctx context.Context, c call) error {
@@ -165,6 +165,11 @@ func (t *Token) borrow(ctx context.Context, g *generation, op string) (*lease, e
 
 // inside runs c.use in the module and waits for it or for ctx.
 func (t *Token) inside(ctx context.Context, g *generation, l *lease, c call) error {
+	if t.cfg.CallersWait {
+		err := t.enter(g, l, c.use)
+		t.giveBack(g, l, err)
+		return err
+	}
 	done := make(chan error, 1)
 	go func() {
 		err := t.enter(g, l, c.use)

@@ -8,6 +8,7 @@ import (
 
 	p11 "github.com/miekg/pkcs11"
 
+	"custode/hsm/pkcs11/direct"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -94,7 +95,7 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 	if tr.level == levelProbe {
 		return true
 	}
-	t.cfg.Log.Warn("token session lost", "token", t.loc.name(), "cause", tr.cause)
+	t.cfg.Log.Warn("token session lost", "token", t.loc.Name(), "cause", tr.cause)
 	t.mu.Lock()
 	idle := g.idle
 	g.idle = nil
@@ -123,9 +124,9 @@ func (t *Token) loggedIn(s p11.SessionHandle) bool {
 // renew replaces g by a new generation: by a new login when that may do, else
 // by a restart of the module.
 func (t *Token) renew(g *generation, tr trouble) {
-	t.cfg.Log.Warn("token login lost", "token", t.loc.name(), "cause", tr.cause)
+	t.cfg.Log.Warn("token login lost", "token", t.loc.Name(), "cause", tr.cause)
 	if g != nil && !t.retire(g) {
-		t.fail(fault.Newf(fault.Fatal, "re-open token "+t.loc.name(),
+		t.fail(fault.Newf(fault.Fatal, "re-open token "+t.loc.Name(),
 			"a call inside the module has not returned for %v: the process must be restarted", t.cfg.CallLimit))
 		return
 	}
@@ -140,7 +141,7 @@ func (t *Token) renew(g *generation, tr trouble) {
 			return
 		}
 		// A key not found after a fresh login is worth one restart.
-		t.cfg.Log.Warn("token login did not help, restarting the module", "token", t.loc.name(), "cause", err)
+		t.cfg.Log.Warn("token login did not help, restarting the module", "token", t.loc.Name(), "cause", err)
 	}
 	if err := t.mod.Finalize(); err != nil && !isRV(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
 		t.fail(inCall("C_Finalize", err))
@@ -166,24 +167,24 @@ func (t *Token) succeed(g *generation) {
 	t.gen, t.down, t.failures = g, nil, 0
 	lost := len(g.lost)
 	t.mu.Unlock()
-	t.cfg.Log.Info("token opened again", "token", t.loc.name(), "keys lost", lost)
+	t.cfg.Log.Info("token opened again", "token", t.loc.Name(), "keys lost", lost)
 }
 
 // fail notes why there is no generation. After a PIN refusal, or a call that
 // hangs, there is no further try.
 func (t *Token) fail(err error) {
-	op := "re-open token " + t.loc.name()
+	op := "re-open token " + t.loc.Name()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if isPINRefusal(err) || len(t.hung) > 0 {
 		t.dead = fault.New(fault.Fatal, op, err)
-		t.cfg.Log.Error("token is lost until the process is restarted", "token", t.loc.name(), "cause", err)
+		t.cfg.Log.Error("token is lost until the process is restarted", "token", t.loc.Name(), "cause", err)
 		return
 	}
 	wait := t.cfg.Backoff << min(t.failures, 6)
 	t.failures++
 	t.down, t.retryAt = outward(op, err), t.cfg.Now().Add(wait)
-	t.cfg.Log.Error("token cannot be opened", "token", t.loc.name(), "cause", err, "again in", wait)
+	t.cfg.Log.Error("token cannot be opened", "token", t.loc.Name(), "cause", err, "again in", wait)
 }
 
 // errPIN marks a refusal of the PIN, or a refusal to risk it.
@@ -207,7 +208,7 @@ func (t *Token) login() (*generation, p11.TokenInfo, error) {
 		return nil, info, err
 	}
 	if t.unclear && info.Flags&p11.CKF_USER_PIN_COUNT_LOW != 0 {
-		return nil, info, fault.Newf(fault.Fatal, "log in to token "+t.loc.name(),
+		return nil, info, fault.Newf(fault.Fatal, "log in to token "+t.loc.Name(),
 			"%w was answered with an error last time, and the token has counted a wrong one since: it is not tried again", errPIN)
 	}
 	anchor, err := t.mod.OpenSession(slot, p11.CKF_SERIAL_SESSION)
@@ -231,7 +232,7 @@ func (t *Token) login() (*generation, p11.TokenInfo, error) {
 // find selects the one token of the URI and, once opened, insists on the same
 // serial number.
 func (t *Token) find() (uint, p11.TokenInfo, error) {
-	op := "find token " + t.loc.name()
+	op := "find token " + t.loc.Name()
 	slots, err := t.mod.GetSlotList(true)
 	if err != nil {
 		return 0, p11.TokenInfo{}, inCall("C_GetSlotList", err)
@@ -291,12 +292,12 @@ func fitForLogin(info p11.TokenInfo) error {
 }
 
 func (t *Token) enterPIN(anchor p11.SessionHandle) error {
-	op := "log in to token " + t.loc.name()
+	op := "log in to token " + t.loc.Name()
 	pin, err := t.loc.ReadPIN()
 	if err != nil {
 		return err
 	}
-	err = t.mod.Login(anchor, p11.CKU_USER, string(pin))
+	err = t.direct.Login(anchor, pin)
 	clear(pin)
 	switch {
 	case err == nil:
@@ -320,7 +321,7 @@ func (t *Token) initialize() error {
 		return t.mod.Initialize()
 	}
 	if t.reserved == nil {
-		t.reserved = cString(t.cfg.InitArgs)
+		t.reserved = direct.CString(t.cfg.InitArgs)
 	}
 	return t.mod.Initialize(p11.InitializeWithReserved(t.reserved))
 }

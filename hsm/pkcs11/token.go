@@ -16,6 +16,8 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11/direct"
+	"custode/hsm/pkcs11/location"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -26,6 +28,8 @@ type Config struct {
 	URI           string           // RFC 7512, see ParseLocation
 	InitArgs      string           // given to the module as pReserved in C_Initialize, as NSS wants; "" is NULL
 	Tolerate      hsm.Lacks        // what the token may lack of the key policy; logged when it is opened
+	DecryptSeeds  bool             // OATH secrets are decrypted into memory (hsm.MechanismAESGCM): for tokens that cannot unwrap; logged when it is opened
+	CallersWait   bool             // a caller stays until its call inside the module returns, whatever its deadline: saves a goroutine's turn (20 us), for a process that others can do without
 	MaxSessions   int              // operations inside the module at a time; 0 means 8, at most 256
 	Log           *slog.Logger     // nil discards
 	Now           func() time.Time // nil means time.Now
@@ -41,7 +45,7 @@ type Token struct {
 	loc Location
 	mod *p11.Ctx
 	// direct is the same module, for what the binding does not do well.
-	direct   oneshot
+	direct   direct.Module
 	reserved unsafe.Pointer // Config.InitArgs in C memory
 	// inject, when set by a test, runs before each operation on its session.
 	inject func(s p11.SessionHandle) error
@@ -129,7 +133,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := loc.checkModule(); err != nil {
+	if err := loc.CheckModule(); err != nil {
 		return nil, err
 	}
 	t := &Token{cfg: cfg.withDefaults(), loc: loc, known: map[id.KeyLabel]*key{}, hung: map[*lease]struct{}{}}
@@ -153,24 +157,23 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 		return t, nil
 	case <-ctx.Done():
 		close(abandoned)
-		return nil, waited("open token "+loc.name(), ctx)
+		return nil, waited("open token "+loc.Name(), ctx)
 	}
 }
 
-func (l Location) name() string {
-	if l.Label != "" {
-		return l.Label
-	}
-	return "with serial " + l.Serial
-}
+// Location says where a token is.
+type Location = location.Location
+
+// ParseLocation reads an RFC 7512 URI; see location.Parse.
+func ParseLocation(uri string) (Location, error) { return location.Parse(uri) }
 
 func (t *Token) open() error {
-	op := "open token " + t.loc.name()
+	op := "open token " + t.loc.Name()
 	if t.mod = p11.New(t.loc.Module); t.mod == nil {
 		return fault.Newf(fault.Fatal, op, "%s cannot be loaded as a PKCS #11 module", t.loc.Module)
 	}
 	var err error
-	if t.direct, err = loadOneshot(t.loc.Module); err != nil {
+	if t.direct, err = direct.Load(t.loc.Module); err != nil {
 		return err
 	}
 	if err := t.initialize(); err != nil {
@@ -205,6 +208,9 @@ func (t *Token) open() error {
 	for _, lack := range t.cfg.Tolerate.Strings() {
 		t.cfg.Log.Warn("THE KEY POLICY IS NOT ENFORCED IN FULL: the token is allowed to lack a rule", "token", info.Label, "lacks", lack)
 	}
+	if t.cfg.DecryptSeeds {
+		t.cfg.Log.Warn("OATH SECRETS ARE DECRYPTED INTO THE MEMORY OF THIS PROCESS at each use: hsm.seeds is decrypt", "token", info.Label)
+	}
 	t.cfg.Log.Info("token opened", "token", info.Label, "serial", info.SerialNumber, "model", info.Model, "sessions", limit)
 	return nil
 }
@@ -232,7 +238,7 @@ func (t *Token) Info() Info { return t.info }
 func (t *Token) Health() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	op := "check token " + t.loc.name()
+	op := "check token " + t.loc.Name()
 	switch {
 	case t.dead != nil:
 		return t.dead
@@ -300,7 +306,7 @@ func (t *Token) Run(ctx context.Context) error {
 			return dead
 		}
 		if closed {
-			return fault.Newf(fault.Unavailable, "watch token "+t.loc.name(), "it is closed")
+			return fault.Newf(fault.Unavailable, "watch token "+t.loc.Name(), "it is closed")
 		}
 		timer.Reset(wait)
 	}
@@ -332,7 +338,7 @@ func (t *Token) tick(ctx context.Context) time.Duration {
 // it. When a call does not return, the module is left as it is and the error is
 // fault.Fatal: the process must end. Closing again returns nil.
 func (t *Token) Close() error {
-	op := "close token " + t.loc.name()
+	op := "close token " + t.loc.Name()
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
@@ -362,6 +368,6 @@ func (t *Token) Close() error {
 	if err := t.mod.Finalize(); err != nil && !isRV(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
 		return fault.New(fault.Unavailable, op, inCall("C_Finalize", err))
 	}
-	t.cfg.Log.Info("token closed", "token", t.loc.name())
+	t.cfg.Log.Info("token closed", "token", t.loc.Name())
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"custode/hsm"
 	"custode/hsm/pkcs11"
 )
 
@@ -74,8 +75,30 @@ func TestHotPathAsksNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	codes := hsm.CodeQuery{
+		KEK: seedLabel, Wrap: hsm.MechanismAESKeyWrap, KeyType: hsm.KeyTypeGeneric, MAC: hsm.MechanismSHA1, Binder: macLabel,
+		Digits: 6, Counters: []uint64{0, 1, 2}, Code: "287082",
+	}
+	hotEnd := len(calls())
+	if err := tok.OpenSeed(seedLabel); err != nil {
+		t.Fatal(err)
+	}
+	opened := len(calls())
+	for range 3 {
+		codes.Wrapped = must1(t)(tok.WrapSecret(t.Context(), seedLabel, codes.Wrap, codes.KeyType, rfcSecret()))
+		codes.Binding, codes.BindingMAC = codes.Wrapped, must1(t)(m.MAC(t.Context(), codes.Wrapped))
+		if got, err := tok.MatchCodes(t.Context(), codes); err != nil || len(got) != 1 {
+			t.Errorf("%v %v", got, err)
+		}
+	}
+	secrets := " C_CreateObject C_WrapKey C_UnwrapKey C_DestroyObject C_SignInit C_Sign "
+	for _, name := range calls()[opened:] {
+		if !strings.Contains(secrets, " "+name+" ") {
+			t.Errorf("an OATH secret's way calls %s", name)
+		}
+	}
 	allowed := " C_SignInit C_Sign C_GenerateRandom C_EncryptInit C_Encrypt C_DecryptInit C_Decrypt "
-	hot := calls()[before:]
+	hot := calls()[before:hotEnd]
 	for _, name := range hot {
 		if !strings.Contains(allowed, " "+name+" ") {
 			t.Errorf("the hot path calls %s", name)

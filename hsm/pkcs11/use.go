@@ -6,13 +6,13 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"io"
 	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11/soft"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -81,42 +81,10 @@ func (t *Token) Wrapper(label id.KeyLabel) (hsm.Wrapper, error) {
 	return WrapKey{opened{t, k}}, nil
 }
 
-// digestInfo is the DER prefix of a PKCS #1 DigestInfo (RFC 8017, section 9.2).
-// We build it ourselves and use CKM_RSA_PKCS, which every token has;
-// opencryptoki lacks the mechanisms that hash.
-func digestInfo(hash crypto.Hash, digest []byte) ([]byte, error) {
-	var oid asn1.ObjectIdentifier
-	switch hash {
-	case crypto.SHA256:
-		oid = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
-	case crypto.SHA384:
-		oid = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 2}
-	case crypto.SHA512:
-		oid = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}
-	default:
-		return nil, fault.Newf(fault.Invalid, "prepare digest", "hash %v is none of SHA-256, SHA-384, SHA-512", hash)
-	}
-	if len(digest) != hash.Size() {
-		return nil, fault.Newf(fault.Invalid, "prepare digest", "%d octets are no %v digest", len(digest), hash)
-	}
-	type algorithm struct {
-		OID  asn1.ObjectIdentifier
-		Null asn1.RawValue
-	}
-	der, err := asn1.Marshal(struct {
-		Algorithm algorithm
-		Digest    []byte
-	}{algorithm{oid, asn1.NullRawValue}, digest})
-	if err != nil {
-		return nil, fault.New(fault.Internal, "prepare digest", err)
-	}
-	return der, nil
-}
-
 // sign makes one signature and verifies it: a fault during an RSA-CRT
 // computation would otherwise give the private key away.
 func (t *Token) sign(s p11.SessionHandle, h p11.ObjectHandle, public *rsa.PublicKey, hash crypto.Hash, digest []byte) ([]byte, error) {
-	info, err := digestInfo(hash, digest)
+	info, err := soft.DigestInfo(hash, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +102,9 @@ func (t *Token) sign(s p11.SessionHandle, h p11.ObjectHandle, public *rsa.Public
 }
 
 func (t *Token) mac(s p11.SessionHandle, h p11.ObjectHandle, data []byte) ([]byte, error) {
-	if err := t.mod.SignInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_SHA256_HMAC, nil)}, h); err != nil {
-		return nil, inCall("C_SignInit", err)
-	}
-	// In one part: multi-part HMAC crashes opencryptoki 3.8.
-	sum, err := t.mod.Sign(s, data)
-	if err != nil {
-		return nil, inCall("C_Sign", err)
-	}
-	if len(sum) != 32 {
-		return nil, fault.Newf(fault.Reopen, "compute MAC", "the token gave %d octets", len(sum))
+	sum := make([]byte, 32)
+	if err := t.direct.HMAC(s, h, hsm.MechanismSHA256, data, sum); err != nil {
+		return nil, err
 	}
 	return sum, nil
 }
@@ -160,7 +121,7 @@ func (t *Token) wrap(s p11.SessionHandle, h p11.ObjectHandle, label id.KeyLabel,
 	if err := t.mod.EncryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return b, inCall("C_EncryptInit", err)
 	}
-	wrapped, err := t.direct.encrypt(s, plaintext, len(plaintext)+hsm.TagLen)
+	wrapped, err := t.direct.Encrypt(s, plaintext, len(plaintext)+hsm.TagLen)
 	if err != nil {
 		return b, inCall("C_Encrypt", err)
 	}
@@ -180,7 +141,7 @@ func (t *Token) unwrap(s p11.SessionHandle, h p11.ObjectHandle, b hsm.Blob, aad 
 	if err := t.mod.DecryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, h); err != nil {
 		return nil, inCall("C_DecryptInit", err)
 	}
-	plain, err := t.direct.decrypt(s, b.Wrapped, len(b.Wrapped))
+	plain, err := t.direct.Decrypt(s, b.Wrapped, len(b.Wrapped))
 	if err != nil {
 		return nil, inCall("C_Decrypt", err)
 	}
@@ -205,7 +166,7 @@ func (o Signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 
 // SignContext is Sign with a deadline; see hsm.ContextSigner.
 func (o Signer) SignContext(ctx context.Context, digest []byte, hash crypto.Hash) ([]byte, error) {
-	if _, err := digestInfo(hash, digest); err != nil {
+	if _, err := soft.DigestInfo(hash, digest); err != nil {
 		return nil, err
 	}
 	digest = slices.Clone(digest)

@@ -131,7 +131,7 @@ func (f *fakeToken) MAC(l id.KeyLabel) (hsm.MAC, error) {
 }
 
 func (f *fakeToken) Wrapper(l id.KeyLabel) (hsm.Wrapper, error) {
-	return fakeKey{f: f, label: l}, f.find(l, wrapLabel)
+	return fakeKey{f: f, label: l}, f.find(l, wrapLabel, seedLabel)
 }
 
 func (f *fakeToken) Random() io.Reader { return rand.Reader }
@@ -193,10 +193,18 @@ func (k fakeKey) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// SecretForm wants secrets as SoftHSM does.
+func (f *fakeToken) SecretForm(l id.KeyLabel) (wrap, keyType uint32, err error) {
+	return hsm.MechanismAESKeyWrap, hsm.KeyTypeGeneric, f.find(l, seedLabel)
+}
+
 // WrapSecret only has to be deterministic.
 func (f *fakeToken) WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32, secret []byte) ([]byte, error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
+	}
+	if wrap == hsm.MechanismAESGCM {
+		return fakeKey{f: f, label: kek}.gcm().Seal(nil, nil, secret, nil), nil
 	}
 	sum := sha256.Sum256(append([]byte{f.seed, byte(wrap), byte(keyType)}, secret...))
 	return sum[:], nil

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"io"
+	"math"
 
 	"custode/hsm"
 	"custode/hsm/worker/judge"
@@ -191,21 +192,47 @@ func (c *Client) octets(ctx context.Context, op string, q message) ([]byte, erro
 	return append(make([]byte, 0, len(a.fields[0])), a.fields[0]...), nil
 }
 
+// SecretForm opens the key called label, which wraps OATH secrets, and says what to give WrapSecret with it:
+// the wrap mechanism, and the key type that the token wants, 0 for one per hash.
+func (c *Client) SecretForm(label id.KeyLabel) (wrap, keyType uint32, err error) {
+	if err := labelled(label, "seed"); err != nil {
+		return 0, 0, err
+	}
+	op := "open seed key " + label.String()
+	a, err := c.do(context.Background(), op, question(opSecretForm, label.String()))
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(a.numbers) != 2 || a.numbers[0] > math.MaxUint32 || a.numbers[1] > math.MaxUint32 {
+		return 0, 0, fault.Newf(fault.Internal, op, "the worker answered with %d numbers", len(a.numbers))
+	}
+	wrap, keyType = uint32(a.numbers[0]), uint32(a.numbers[1])
+	tried := keyType
+	if tried == 0 {
+		tried = hsm.KeyTypeOf(hsm.MechanismSHA256)
+	}
+	return wrap, keyType, c.knowSeedKey(context.Background(), label, wrap, tried)
+}
+
+// OpenSeed opens the key called label, which wraps OATH secrets.
+func (c *Client) OpenSeed(label id.KeyLabel) error {
+	_, _, err := c.SecretForm(label)
+	return err
+}
+
 // WrapSecret implements hsm.SecretKey.
 func (c *Client) WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32, secret []byte) ([]byte, error) {
-	if err := c.knowSeedKey(ctx, kek, wrap, keyType); err != nil {
+	wrapped, err := c.octets(ctx, "wrap secret with key "+kek.String(), secretQuestion(kek, wrap, keyType, secret))
+	if err != nil {
 		return nil, err
 	}
-	return c.octets(ctx, "wrap secret with key "+kek.String(), secretQuestion(kek, wrap, keyType, secret))
+	return wrapped, c.knowSeedKey(ctx, kek, wrap, keyType)
 }
 
 // MatchCodes implements hsm.CodeMatcher.
 func (c *Client) MatchCodes(ctx context.Context, query hsm.CodeQuery) ([]int, error) {
 	op := "match codes with key " + query.KEK.String()
-	if len(query.Counters) == 0 || len(query.Counters) > hsm.MaxCounters {
-		return nil, fault.Newf(fault.Invalid, op, "%d counters", len(query.Counters))
-	}
-	if err := c.knowSeedKey(ctx, query.KEK, query.Wrap, query.KeyType); err != nil {
+	if err := query.Check(); err != nil {
 		return nil, err
 	}
 	a, err := c.do(ctx, op, codeQuestion(query))
@@ -219,15 +246,11 @@ func (c *Client) MatchCodes(ctx context.Context, query hsm.CodeQuery) ([]int, er
 		}
 		found = append(found, int(n))
 	}
-	return found, nil
+	return found, c.knowSeedKey(ctx, query.KEK, query.Wrap, query.KeyType)
 }
 
-// knowSeedKey has the known answer of an OATH wrapping key kept when it is first used: wrapping is
-// deterministic (RFC 3394), so equal keys wrap the canary to the same octets.
+// knowSeedKey has the known answer of a key for OATH secrets kept when it is first used.
 func (c *Client) knowSeedKey(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32) error {
-	if err := labelled(kek, "seed"); err != nil {
-		return err
-	}
 	as := kek.String() + " seed"
 	c.mu.Lock()
 	_, have := c.known[as]
@@ -235,12 +258,14 @@ func (c *Client) knowSeedKey(ctx context.Context, kek id.KeyLabel, wrap, keyType
 	if have {
 		return nil
 	}
-	fixed := make([]byte, 64) // the block of SHA-256
-	copy(fixed, canary)
-	q := secretQuestion(kek, wrap, keyType, fixed)
+	q := question(opSeedCanary, kek.String(), nil)
+	q.numbers = []uint64{uint64(wrap), uint64(keyType)}
 	want, err := c.octets(ctx, "open seed key "+kek.String(), q)
 	if err != nil {
 		return err
+	}
+	if wrap == hsm.MechanismAESGCM {
+		q.fields[0], want = want, []byte(canary)
 	}
 	return c.remember(as, known{label: kek.String(), role: "seed", ask: q, want: want})
 }

@@ -28,8 +28,8 @@ type known struct {
 
 // fingerprint shows equal keys as equal without giving anything else away.
 func (k known) fingerprint() string {
-	if k.role == "wrap" {
-		return "" // its known answer is the same for all, its question is not
+	if string(k.want) == canary {
+		return "" // the known answer is the same for all, the question is not
 	}
 	sum := sha256.Sum256(k.want)
 	return hex.EncodeToString(sum[:10])
@@ -59,7 +59,7 @@ func recognise(ctx context.Context, k *conn, token string, keys []known, seen in
 			return another(token, key.label, "does not hold it")
 		case fault.Is(err, fault.Denied):
 			return another(token, key.label, "is served by a worker that may not use it: %w", err)
-		case key.role == "wrap" && fault.Is(err, fault.Invalid):
+		case (key.role == "wrap" || key.role == "seed") && fault.Is(err, fault.Invalid):
 			return another(token, key.label, "holds another key than the one in use: re-initialised, replaced or not a copy")
 		case err != nil:
 			return fault.New(fault.Unavailable, "recognise key "+key.label, err)

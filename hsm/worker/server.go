@@ -48,7 +48,7 @@ func Signs(kinds ...judge.Kind) Use {
 }
 
 // Opened is the token that a Server serves: hsm/pkcs11 has the real one. It may also be a
-// hsm.SecretKey and a hsm.CodeMatcher; without, those questions are answered with fault.Invalid.
+// hsm.SecretKey and a hsm.CodeMatcher, with a method SecretForm; without, those questions are answered with fault.Invalid.
 type Opened interface {
 	hsm.Token
 	// Health returns nil when the token can be used. It does not ask the token.
@@ -294,6 +294,10 @@ func (s *Server) ask(ctx context.Context, q *message) (message, error) {
 			return message{}, err
 		}
 		return one(w.Unwrap(ctx, q.fields[0], q.fields[1]))
+	case opSecretForm:
+		return s.secretForm(q)
+	case opSeedCanary:
+		return s.seedCanary(ctx, q)
 	case opWrapSecret:
 		return s.wrapSecret(ctx, q)
 	case opMatchCodes:
@@ -421,6 +425,50 @@ func (s *Server) sign(ctx context.Context, q *message) (message, error) {
 	}
 	digest := sha256.Sum256(q.fields[0])
 	return one(signer.SignContext(ctx, digest[:], crypto.SHA256))
+}
+
+// secretForm opens a key for OATH secrets and says how the token wants them.
+func (s *Server) secretForm(q *message) (message, error) {
+	if err := q.shape(true, 0, 0, false); err != nil {
+		return message{}, err
+	}
+	kek, err := s.allowed(q, UseSeed)
+	if err != nil {
+		return message{}, err
+	}
+	former, ok := s.cfg.Token.(interface {
+		SecretForm(id.KeyLabel) (wrap, keyType uint32, err error)
+	})
+	if !ok {
+		return message{}, fault.Newf(fault.Invalid, "open seed key "+q.label, "the token keeps no OATH secrets")
+	}
+	wrap, keyType, err := former.SecretForm(kek)
+	return message{numbers: []uint64{uint64(wrap), uint64(keyType)}}, err
+}
+
+// seedCanary answers by which a key for OATH secrets is recognised, without unwrapping anybody's: the
+// wrapped canary where wrapping is deterministic (RFC 3394); else a new blob, or what is in that of the question.
+func (s *Server) seedCanary(ctx context.Context, q *message) (message, error) {
+	if err := q.shape(true, 1, 2, false); err != nil {
+		return message{}, err
+	}
+	kek, err := s.allowed(q, UseSeed)
+	if err != nil {
+		return message{}, err
+	}
+	if uint64(hsm.MechanismAESGCM) != q.numbers[0] {
+		fixed := make([]byte, 64)
+		copy(fixed, canary)
+		return s.wrapSecret(ctx, &message{label: q.label, fields: [][]byte{fixed}, numbers: q.numbers})
+	}
+	w, err := openKey[hsm.Wrapper](s, kek, hsm.RoleWrap)
+	if err != nil {
+		return message{}, err
+	}
+	if len(q.fields[0]) == 0 {
+		return one(w.Wrap(ctx, []byte(canary), []byte(canary)))
+	}
+	return one(w.Unwrap(ctx, q.fields[0], []byte(canary)))
 }
 
 func (s *Server) wrapSecret(ctx context.Context, q *message) (message, error) {

@@ -47,6 +47,8 @@ const (
 	opMAC
 	opWrap
 	opUnwrap
+	opSecretForm
+	opSeedCanary
 	opWrapSecret
 	opMatchCodes
 	opRandom
@@ -56,7 +58,7 @@ const (
 )
 
 var operationNames = [operations]string{"hello", "public", "certificate", "open-mac", "open-wrap", "sign", "mac", "wrap", "unwrap",
-	"wrap-secret", "match-codes", "random", "health", "report"}
+	"secret-form", "seed-canary", "wrap-secret", "match-codes", "random", "health", "report"}
 
 // String returns the operation's name, as in metrics.
 func (o Operation) String() string {
@@ -290,11 +292,9 @@ func (m *message) codeQuery() (hsm.CodeQuery, error) {
 			return hsm.CodeQuery{}, fault.Newf(fault.Invalid, "read a question", "%d is no PKCS #11 number", n)
 		}
 	}
-	if m.numbers[3] < 6 || m.numbers[3] > 8 || len(m.numbers)-4 > hsm.MaxCounters {
-		return hsm.CodeQuery{}, fault.Newf(fault.Invalid, "read a question", "%d digits and %d counters", m.numbers[3], len(m.numbers)-4)
-	}
-	return hsm.CodeQuery{
+	q := hsm.CodeQuery{
 		KEK: kek, Wrap: uint32(m.numbers[0]), KeyType: uint32(m.numbers[1]), MAC: uint32(m.numbers[2]), Wrapped: m.fields[0],
 		Binder: binder, Binding: m.fields[2], BindingMAC: m.fields[3], Digits: int(m.numbers[3]), Counters: m.numbers[4:], Code: string(m.fields[4]),
-	}, nil
+	}
+	return q, q.Check()
 }

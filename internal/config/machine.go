@@ -42,6 +42,9 @@ type HSM struct {
 	// Given to the module's C_Initialize; only NSS is known to want any. Never a secret.
 	InitArgs string   `yaml:"init_args"`
 	Tolerate []string `yaml:"tolerate"` // rules of the key policy that the token may lack; empty: none
+	Seeds    string   `yaml:"seeds"`    // unwrap: OATH secrets stay in the token; decrypt: they come into memory; empty: unwrap
+	// PEM; the off-line RSA key that a copy of each OATH secret is encrypted to at enrolment; absolute; empty: no copy
+	RecoveryCertificate string `yaml:"recovery_certificate"`
 
 	Worker  `yaml:",inline"`
 	Standby Standby `yaml:"standby"` // a second token with the same keys; empty URI: none
@@ -92,6 +95,11 @@ func (m *Machine) Validate() error {
 		m.HSM.Sessions = 8
 	}
 	p.check(m.HSM.Sessions >= 2 && m.HSM.Sessions <= 256, "hsm.sessions: 2 to 256")
+	if m.HSM.Seeds == "" {
+		m.HSM.Seeds = "unwrap"
+	}
+	p.check(oneOf(m.HSM.Seeds, "unwrap", "decrypt"), "hsm.seeds: unwrap or decrypt")
+	p.check(m.HSM.RecoveryCertificate == "" || filepath.IsAbs(m.HSM.RecoveryCertificate), "hsm.recovery_certificate: must be an absolute path")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
 	m.HSM.validateWorkers(&p)
 	m.validateRegistry(&p)

@@ -43,6 +43,10 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 	Seal   id.KeyLabel `yaml:"seal"`   // RSA key and certificate that seal the certified log
 	Log    id.KeyLabel `yaml:"log"`    // AES key that wraps the certified log's segment keys
+	Seed   id.KeyLabel `yaml:"seed"`   // AES key that wraps the secrets of OATH devices; of role wrap with hsm.seeds: decrypt
+	Bind   id.KeyLabel `yaml:"bind"`   // HMAC key that binds those secrets to their subjects
+	// Earlier keys that wrapped secrets of devices still in use
+	EarlierSeed []id.KeyLabel `yaml:"earlier_seed"`
 	// Earlier keys under which the segment keys of a log that is kept were wrapped
 	EarlierLog []id.KeyLabel `yaml:"earlier_log"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
@@ -100,7 +104,7 @@ func (c *Policy) Validate() error {
 	_, ok = webURL(c.Organization.URL)
 	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
-	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log} {
+	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log, "seed": c.Keys.Seed, "bind": c.Keys.Bind} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
 		labels[l] = true
@@ -108,6 +112,11 @@ func (c *Policy) Validate() error {
 	p.check(len(c.Keys.AlsoPublished) <= 3, "keys.also_published: at most 3")
 	for _, l := range c.Keys.AlsoPublished {
 		p.check(!l.IsZero() && !labels[l], "keys.also_published: a label is empty or used twice")
+		labels[l] = true
+	}
+	p.check(len(c.Keys.EarlierSeed) <= 64, "keys.earlier_seed: at most 64")
+	for _, l := range c.Keys.EarlierSeed {
+		p.check(!l.IsZero() && !labels[l], "keys.earlier_seed: a label is empty or used twice")
 		labels[l] = true
 	}
 	p.check(len(c.Keys.EarlierLog) <= 64, "keys.earlier_log: at most 64")

@@ -98,7 +98,10 @@ func Seal(ctx context.Context, w Wrapper, by Binder, r Recipe, b Binding, secret
 	}
 	defer clear(padded)
 	s := Sealed{Mechanism: r.Mechanism, KeyType: r.KeyType, Hash: b.Parameters.Hash, KEK: r.KEK}
-	if s.KeyType == 0 {
+	switch {
+	case s.KeyType == 0 && s.Mechanism == MechanismAESGCM:
+		s.KeyType = KeyTypeGenericSecret
+	case s.KeyType == 0:
 		s.KeyType = typeOf(s.Hash)
 	}
 	s.Wrapped, err = w.WrapSecret(ctx, s.KEK, s.Mechanism, s.KeyType, padded)

@@ -2,11 +2,12 @@
 // the HSM that can only wrap and unwrap, and bound by the MAC of a second HSM key
 // to the subject, the serial number and the parameters it belongs to.
 //
-// Two formats live here, and no cryptography:
+// Three formats live here:
 //
 //   - [Sealed]: a header that says how to unwrap (format, mechanism, key type, hash,
 //     block, label of the wrapping key) and the wrapped octets;
-//   - [Binding]: the octets over which the second key's MAC is computed.
+//   - [Binding]: the octets over which the second key's MAC is computed;
+//   - [Escrow]: a copy for a recovery key that is kept off line, made at enrolment.
 //
 // The wrapping knows no additional data, so without the binding whoever can
 // write the database could give one subject's device to another. [Open] checks

@@ -15,6 +15,7 @@ import (
 const (
 	MechanismAESKeyWrap       uint32 = 0x2109 // CKM_AES_KEY_WRAP, RFC 3394: the portable one
 	MechanismAESCBCPad        uint32 = 0x1085 // CKM_AES_CBC_PAD, IV in front: tokens without key wrap
+	MechanismAESGCM           uint32 = 0x1087 // CKM_AES_GCM, IV in front, tag behind: tokens without unwrapping; the seed comes into memory
 	KeyTypeGenericSecret      uint32 = 0x10   // CKK_GENERIC_SECRET
 	KeyTypeSHA1HMAC           uint32 = 0x28   // CKK_SHA_1_HMAC, and so on: tokens that want a type per hash
 	KeyTypeSHA256HMAC         uint32 = 0x2B
@@ -57,6 +58,11 @@ func (s Sealed) check(op string) error {
 	case MechanismAESKeyWrap:
 	case MechanismAESCBCPad:
 		want = 16 + block + 16 // IV, and a block of padding
+	case MechanismAESGCM:
+		want = 12 + block + 16
+		if s.KeyType != KeyTypeGenericSecret { // it becomes no object: one encoding
+			return fault.Newf(fault.Invalid, op, "key type %#x does not go with decryption", s.KeyType)
+		}
 	default:
 		return fault.Newf(fault.Invalid, op, "wrap mechanism %#x is not known", s.Mechanism)
 	}

@@ -353,6 +353,7 @@ func FuzzDecode(f *testing.F) {
 		{Mechanism: MechanismAESKeyWrap, KeyType: KeyTypeGenericSecret, Hash: oath.SHA1, KEK: kek, Wrapped: make([]byte, 72)},
 		{Mechanism: MechanismAESKeyWrap, KeyType: KeyTypeSHA512HMAC, Hash: oath.SHA512, KEK: kek, Wrapped: make([]byte, 136)},
 		{Mechanism: MechanismAESCBCPad, KeyType: KeyTypeGenericSecret, Hash: oath.SHA256, KEK: kek, Wrapped: make([]byte, 96)},
+		{Mechanism: MechanismAESGCM, KeyType: KeyTypeGenericSecret, Hash: oath.SHA1, KEK: kek, Wrapped: make([]byte, 92)},
 	} {
 		f.Add(must(s.Encode()))
 	}

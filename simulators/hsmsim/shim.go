@@ -154,6 +154,7 @@ type Counts struct {
 	Rude       int            // C_Finalize while another call was inside
 	Hanging    int            // calls held by a Fault now
 	Inside     int            // calls inside now
+	Objects    int            // made by C_CreateObject or C_UnwrapKey in a session that is open, and not destroyed
 }
 
 // Counts asks what was seen since the last Reset.
@@ -165,7 +166,7 @@ func (s *Shim) Counts() (Counts, error) {
 	c := Counts{Calls: map[string]int{}, Faults: map[string]int{}}
 	named := map[string]*int{
 		"sessions": &c.Sessions, "peak": &c.Peak, "pin-refused": &c.PINRefused, "races": &c.Races,
-		"rude": &c.Rude, "hanging": &c.Hanging, "inside": &c.Inside,
+		"rude": &c.Rude, "hanging": &c.Hanging, "inside": &c.Inside, "objects": &c.Objects,
 	}
 	for _, line := range lines {
 		words := strings.Fields(line)

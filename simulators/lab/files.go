@@ -50,6 +50,12 @@ keys:
   - label: custode/log/2026-1
     role: wrap
     bits: 256
+  - label: custode/seed/2026-1
+    role: seed
+    bits: 256
+  - label: custode/bind/2026-1
+    role: mac
+    bits: 256
 `
 
 // configure registers the SP, writes both configuration files, holds the key
@@ -130,6 +136,7 @@ func (l *Lab) policyFile() string {
 			"sign": "custode/sign/2026-1", "pepper": "custode/pepper/2026-1",
 			"codes": "custode/codes/2026-1", "outbox": "custode/outbox/2026-1",
 			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1",
+			"seed": "custode/seed/2026-1", "bind": "custode/bind/2026-1",
 		},
 		"certified_log": {"time_stamps": l.timeStamps()},
 	}

@@ -43,6 +43,7 @@ keys:
     certificate: {validity-days: 365, subject: {common-name: Custode prova, organization: Esempio, organization-identifier: VATIT-12345678903, uri: "https://idp.example.it", country: IT, locality: Roma}}
   - {label: test/mac, role: mac, bits: 256}
   - {label: test/wrap, role: wrap, bits: 256}
+  - {label: test/seed, role: seed, bits: 256}
 `
 
 func label(s string) id.KeyLabel {
@@ -53,14 +54,17 @@ func label(s string) id.KeyLabel {
 	return l
 }
 
-var signLabel, macLabel, wrapLabel, badLabel, noLabel = label("test/sign"), label("test/mac"), label("test/wrap"), label("bad/extractable"), label("no/such/key")
+var (
+	signLabel, macLabel, wrapLabel, seedLabel = label("test/sign"), label("test/mac"), label("test/wrap"), label("test/seed")
+	badLabel, noLabel                         = label("bad/extractable"), label("no/such/key")
+)
 
 // testKeys lets every key be asked for everything, so that it is the token that refuses.
 var testKeys = map[id.KeyLabel]worker.Use{}
 
 func init() {
-	all := worker.Signs(judge.CMS) | worker.UseMAC | worker.UseWrap
-	for _, l := range []id.KeyLabel{signLabel, macLabel, wrapLabel, badLabel, noLabel} {
+	all := worker.Signs(judge.CMS) | worker.UseMAC | worker.UseWrap | worker.UseSeed | worker.UseBind
+	for _, l := range []id.KeyLabel{signLabel, macLabel, wrapLabel, seedLabel, badLabel, noLabel} {
 		testKeys[l] = all
 	}
 }

@@ -124,6 +124,9 @@ func openToken(ctx context.Context, h *config.HSM, standby bool, log *slog.Logge
 	defer cancel()
 	return pkcs11.Open(ctx, pkcs11.Config{
 		URI: uri, InitArgs: initArgs, Tolerate: lacks, MaxSessions: h.Sessions, Log: log, Now: time.Now, CallLimit: h.CallLimit,
+		DecryptSeeds: h.Seeds == "decrypt",
+		// Every call has a goroutine of its own here, and a process that hangs is replaced.
+		CallersWait: true,
 		// Doubled up to 64 times: a token that comes back is noticed within two seconds.
 		Backoff: 30 * time.Millisecond, ProbeInterval: time.Second,
 	})
@@ -174,11 +177,18 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 	select {
 	case err := <-hung: // whoever waits for the module waits in vain
 		return err
+	case <-ctx.Done():
+	}
+	select {
 	case err := <-over:
 		if errors.Is(err, errParent) || errors.Is(err, context.Canceled) {
 			return nil
 		}
 		return err
+	case err := <-hung:
+		return err
+	case <-time.After(machine.HSM.CallLimit + endLimit):
+		return fault.New(fault.Unavailable, "end the worker", worker.ErrHung)
 	}
 }
 
@@ -211,6 +221,11 @@ func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
 		keys.Codes:  worker.UseMAC,
 		keys.Outbox: worker.UseWrap,
 		keys.Log:    worker.UseWrap,
+		keys.Seed:   worker.UseSeed,
+		keys.Bind:   worker.UseMAC | worker.UseBind,
+	}
+	for _, label := range keys.EarlierSeed {
+		all[label] = worker.UseSeed
 	}
 	for _, label := range keys.EarlierLog {
 		all[label] = worker.UseWrap

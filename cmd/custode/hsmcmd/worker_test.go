@@ -61,7 +61,7 @@ func TestConformance(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) hsmtest.Backend {
 		b := newBench(t)
 		return hsmtest.Backend{
-			Token: open(t, b, nil), Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Octets: attributes,
+			Token: open(t, b, nil), Sign: signLabel, MAC: macLabel, Wrap: wrapLabel, Seed: seedLabel, Octets: attributes,
 			Refused:      []hsmtest.Refused{{Label: badLabel, Role: hsm.RoleMAC, Names: "CKA_EXTRACTABLE"}},
 			DropSessions: b.DropSessions, Logout: b.Logout, Remove: b.Remove, Restore: b.Restore,
 		}

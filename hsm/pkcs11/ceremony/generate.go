@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"github.com/ThalesGroup/crypto11"
+	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
 	"custode/hsm/pkcs11"
+	"custode/hsm/pkcs11/direct"
 	"custode/internal/fault"
 )
 
@@ -159,8 +161,16 @@ func (r *run) makeSecret(c *crypto11.Context, random io.Reader, k *KeyReport) er
 		return failed(err)
 	}
 	cipher := crypto11.CipherGeneric
-	if k.Role == hsm.RoleWrap {
+	switch k.Role {
+	case hsm.RoleWrap:
 		cipher = crypto11.CipherAES
+	case hsm.RoleSeed:
+		cipher = crypto11.CipherAES
+		if !r.plan.Tolerate.Has(hsm.LackUnwrapTemplate) {
+			if err := set.Set(p11.CKA_UNWRAP_TEMPLATE, direct.UnwrapTemplate()); err != nil {
+				return failed(err)
+			}
+		}
 	}
 	secret, err := c.GenerateSecretKeyWithAttributes(set, k.Bits, cipher)
 	if err != nil {

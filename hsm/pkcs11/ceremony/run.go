@@ -171,6 +171,11 @@ func (r *run) prove(ctx context.Context) (err error) {
 				return err
 			}
 			k.passed("opened as the daemon opens it: policy, value unreadable, wrapped and unwrapped, damaged blob refused")
+		case hsm.RoleSeed:
+			if err := t.OpenSeed(k.Label); err != nil {
+				return err
+			}
+			k.passed("opened as the daemon opens it: policy, value unreadable, a secret wrapped, unwrapped unreadable and used for SHA-1, SHA-256 and SHA-512, not unwrapped as readable, damaged one refused")
 		}
 	}
 	return nil

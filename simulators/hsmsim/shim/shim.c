@@ -79,6 +79,7 @@ struct rule {
 
 #define MAX_RULES 64
 #define MAX_SESSIONS 4096
+#define MAX_OBJECTS 4096
 
 static struct list *real;
 static char module_path[1024], socket_path[108], reserved[2048], logins_path[1024];
@@ -95,6 +96,8 @@ static struct { word calls, faults; } counts[F_COUNT];
 static word pin_refused, races, rude, peak, hanging;
 static struct { word handle, slot; int users; } sessions[MAX_SESSIONS];
 static int n_sessions;
+static struct { word handle, session; } objects[MAX_OBJECTS]; // session objects made by the calls that make one
+static int n_objects;
 
 // module lets the orders that close sessions wait until nobody is in the
 // module: SoftHSM 2.6.1 does not stand it otherwise.
@@ -138,15 +141,26 @@ static int index_of(word handle) {
     return -1;
 }
 
+// forget_objects forgets the session objects of one session: they end with it.
+static void forget_objects(word session) {
+    for (int i = n_objects - 1; i >= 0; i--)
+        if (objects[i].session == session) objects[i] = objects[--n_objects];
+}
+
+static void forget_at(int i) {
+    forget_objects(sessions[i].handle);
+    sessions[i] = sessions[--n_sessions];
+}
+
 static void forget(word handle) {
     int i = index_of(handle);
-    if (i >= 0) sessions[i] = sessions[--n_sessions];
+    if (i >= 0) forget_at(i);
 }
 
 // forget_slot forgets the sessions of one slot, or of all for all ones.
 static void forget_slot(word slot) {
     for (int i = n_sessions - 1; i >= 0; i--)
-        if (slot == ~0ul || sessions[i].slot == slot) sessions[i] = sessions[--n_sessions];
+        if (slot == ~0ul || sessions[i].slot == slot) forget_at(i);
 }
 
 static double chance(uint64_t *state) { // splitmix64
@@ -274,6 +288,16 @@ static word forward(int f, word *a) {
         break;
     case F_C_Finalize:
         if (!rv) forget_slot(~0ul);
+        break;
+    case F_C_CreateObject: case F_C_UnwrapKey:
+        if (!rv && n_objects < MAX_OBJECTS) {
+            objects[n_objects].handle = *(word *)a[f == F_C_CreateObject ? 3 : 7];
+            objects[n_objects++].session = a[0];
+        }
+        break;
+    case F_C_DestroyObject:
+        for (int i = n_objects - 1; !rv && i >= 0; i--)
+            if (objects[i].handle == a[1]) objects[i] = objects[--n_objects];
         break;
     case F_C_Login:
         if (rv >= PIN_FIRST && rv <= PIN_LAST) pin_refused++;
@@ -431,8 +455,8 @@ static void tell(FILE *out) {
     pthread_mutex_lock(&lock);
     for (int f = 0; f < F_COUNT; f++)
         if (counts[f].calls) fprintf(out, "%s %lu %lu\n", names[f], counts[f].calls, counts[f].faults);
-    fprintf(out, "sessions %d\npeak %lu\npin-refused %lu\nraces %lu\nrude %lu\nhanging %lu\ninside %d\n",
-            n_sessions, peak, pin_refused, races, rude, hanging, inside);
+    fprintf(out, "sessions %d\npeak %lu\npin-refused %lu\nraces %lu\nrude %lu\nhanging %lu\ninside %d\nobjects %d\n",
+            n_sessions, peak, pin_refused, races, rude, hanging, inside, n_objects);
     pthread_mutex_unlock(&lock);
 }
 

@@ -1,4 +1,4 @@
-package pkcs11_test
+package location
 
 import (
 	"encoding/binary"
@@ -7,15 +7,12 @@ import (
 	"strings"
 	"testing"
 
-	p11 "github.com/miekg/pkcs11"
-
-	"custode/hsm/pkcs11"
 	"custode/internal/fault"
 )
 
 func TestParseLocation(t *testing.T) {
-	got, err := pkcs11.ParseLocation("pkcs11:token=a%20b;serial=01?module-path=/x/y.so&pin-source=file:/run/pin%2Dx")
-	if want := (pkcs11.Location{Module: "/x/y.so", Label: "a b", Serial: "01", PINFile: "/run/pin-x"}); err != nil || got != want {
+	got, err := Parse("pkcs11:token=a%20b;serial=01?module-path=/x/y.so&pin-source=file:/run/pin%2Dx")
+	if want := (Location{Module: "/x/y.so", Label: "a b", Serial: "01", PINFile: "/run/pin-x"}); err != nil || got != want {
 		t.Errorf("%+v %v, want %+v", got, err, want)
 	}
 	for name, uri := range map[string]string{
@@ -38,7 +35,7 @@ func TestParseLocation(t *testing.T) {
 		"unknown":         "pkcs11:token=a;x=y?module-path=/x&pin-source=file:/p",
 		"too long":        "pkcs11:token=" + strings.Repeat("a", 3000),
 	} {
-		if l, err := pkcs11.ParseLocation(uri); !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), "s3cret") {
+		if l, err := Parse(uri); !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %+v %v, want invalid", name, l, err)
 		}
 	}
@@ -48,7 +45,7 @@ func FuzzParseLocation(f *testing.F) {
 	f.Add("pkcs11:token=a;serial=01?module-path=/x/y.so&pin-source=file:/run/pin")
 	f.Add("pkcs11:token=%zz?module-path=/x&pin-value=1")
 	f.Fuzz(func(t *testing.T, uri string) {
-		l, err := pkcs11.ParseLocation(uri)
+		l, err := Parse(uri)
 		if err != nil {
 			return
 		}
@@ -71,7 +68,7 @@ func TestReadPIN(t *testing.T) {
 		return path
 	}
 	for text, want := range map[string]string{"1234\n": "1234", "1234\r\n": "1234", " 12 ": " 12 "} {
-		pin, err := (pkcs11.Location{PINFile: write("good", text, 0o400)}).ReadPIN()
+		pin, err := (Location{PINFile: write("good", text, 0o400)}).ReadPIN()
 		if err != nil || string(pin) != want {
 			t.Errorf("%q: %q %v", text, pin, err)
 		}
@@ -95,7 +92,7 @@ func TestReadPIN(t *testing.T) {
 		"directory": dir,
 		"missing":   filepath.Join(dir, "none"),
 	} {
-		pin, err := (pkcs11.Location{PINFile: path}).ReadPIN()
+		pin, err := (Location{PINFile: path}).ReadPIN()
 		if !fault.Is(err, fault.Fatal) || pin != nil || strings.Contains(err.Error(), "1234") {
 			t.Errorf("%s: %q %v, want fatal", name, pin, err)
 		}
@@ -134,7 +131,7 @@ func TestPINFileACL(t *testing.T) {
 		"version 1":           {append([]byte{1}, acl(systemd...)[1:]...), false},
 		"nothing":             {nil, false},
 	} {
-		if got := pkcs11.OnlyUser(c.acl, 1000); got != c.ok {
+		if got := onlyUser(c.acl, 1000); got != c.ok {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -143,22 +140,8 @@ func TestPINFileACL(t *testing.T) {
 func FuzzOnlyUser(f *testing.F) {
 	f.Add(acl([3]uint32{1, 4, 0}, [3]uint32{2, 4, 1000}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if pkcs11.OnlyUser(b, 1000) && len(b)%8 != 4 {
+		if onlyUser(b, 1000) && len(b)%8 != 4 {
 			t.Errorf("%x accepted", b)
 		}
 	})
-}
-
-func TestClassify(t *testing.T) {
-	for rv, want := range map[uint]fault.Kind{
-		p11.CKR_PIN_INCORRECT: fault.Fatal, p11.CKR_PIN_LOCKED: fault.Fatal,
-		0xB3: fault.Retry, 0xB0: fault.Retry, 0x90: fault.Retry, 0x91: fault.Retry, 0x82: fault.Retry, 0x60: fault.Retry, 0x101: fault.Retry, 0xB1: fault.Retry, 0x63: fault.Retry, 0x68: fault.Retry,
-		0x30: fault.Reopen, 0x31: fault.Reopen, 0x32: fault.Reopen, 0xE0: fault.Reopen, 0x5: fault.Reopen, 0x6: fault.Reopen, 0x190: fault.Reopen, 0x3: fault.Reopen,
-		p11.CKR_VENDOR_DEFINED + 7: fault.Reopen,
-		p11.CKR_KEY_SIZE_RANGE:     fault.Invalid, p11.CKR_DATA_LEN_RANGE: fault.Invalid, p11.CKR_MECHANISM_INVALID: fault.Invalid,
-	} {
-		if got := pkcs11.Classify(p11.Error(rv)); got != want {
-			t.Errorf("%#x: %v, want %v", rv, got, want)
-		}
-	}
 }

@@ -1,4 +1,10 @@
-package pkcs11
+// Package location says where a token is: it reads the one form of PKCS #11 URI (RFC 7512)
+// that we accept, judges the module it names, and reads the PIN file it names. It
+// touches files and no token. The PIN never stands in a URI, an error or the
+// environment; it is read anew at each login, from a file that only its owner may
+// read. Only hsm/pkcs11 and its tests import this package; others find it under the names
+// that hsm/pkcs11 gives it.
+package location
 
 import (
 	"net/url"
@@ -11,7 +17,7 @@ import (
 	"custode/internal/fault"
 )
 
-// Location says where a token is: machine facts only. ParseLocation makes one.
+// Location says where a token is: machine facts only, Parse makes one.
 type Location struct {
 	Module  string // absolute path of the PKCS #11 module
 	Label   string // token label, "" when only the serial number selects
@@ -21,7 +27,7 @@ type Location struct {
 
 const maxURI = 2048
 
-// ParseLocation reads an RFC 7512 URI such as
+// Parse reads an RFC 7512 URI such as
 //
 //	pkcs11:token=custode;serial=0123abcd?module-path=/usr/lib/x.so&pin-source=file:/run/credentials/pin
 //
@@ -29,7 +35,7 @@ const maxURI = 2048
 // at least one of token and serial. Every other attribute is refused with
 // fault.Invalid: those that name an object have no place here, and pin-value
 // would put a PIN where it can be read.
-func ParseLocation(uri string) (Location, error) {
+func Parse(uri string) (Location, error) {
 	const op = "read PKCS #11 URI"
 	refuse := func(format string, args ...any) (Location, error) {
 		return Location{}, fault.Newf(fault.Invalid, op, format, args...)
@@ -85,9 +91,9 @@ func onlyKnown(uri string) error {
 	return nil
 }
 
-// checkModule refuses a module that others could replace: its code runs in the
-// process that knows the PIN.
-func (l Location) checkModule() error {
+// CheckModule refuses, with fault.Fatal, a module that others could replace: its code
+// runs in the process that knows the PIN.
+func (l Location) CheckModule() error {
 	const op = "check PKCS #11 module"
 	info, err := os.Stat(l.Module)
 	switch {
@@ -99,4 +105,12 @@ func (l Location) checkModule() error {
 		return fault.Newf(fault.Fatal, op, "%s can be written by group or others", l.Module)
 	}
 	return nil
+}
+
+// Name is how errors and logs call the token.
+func (l Location) Name() string {
+	if l.Label != "" {
+		return l.Label
+	}
+	return "with serial " + l.Serial
 }
