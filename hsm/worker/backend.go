@@ -269,3 +269,15 @@ func (o *otherKey) Unwrap() error { return o.cause }
 func another(token, label, format string, args ...any) error {
 	return &otherKey{fault.New(fault.Fatal, "recognise key "+label, fmt.Errorf("the "+token+" token "+format, args...))}
 }
+
+// wait reports whether so much time passed before ctx ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -27,6 +27,7 @@ import (
 
 	"custode/hsm"
 	"custode/hsm/worker/judge"
+	"custode/hsm/worker/socket"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -281,7 +282,7 @@ func (w *fakeWorker) Open(context.Context) (net.Conn, error) {
 	w.conns = append(w.conns, theirs)
 	server := w.server
 	w.all.Go(func() {
-		_ = server.Serve(context.WithoutCancel(w.t.Context()), theirs, Peer{UID: os.Geteuid(), PID: os.Getpid()})
+		_ = server.Serve(context.WithoutCancel(w.t.Context()), theirs, socket.Peer{UID: os.Geteuid(), PID: os.Getpid()})
 	})
 	return ours, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"custode/hsm"
 	"custode/hsm/worker/judge"
+	"custode/hsm/worker/socket"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -123,7 +124,7 @@ func NewServer(cfg ServerConfig) *Server {
 
 // Serve answers on c, whose other end must be peer, until it ends, ctx does, or the Server
 // drains. It closes c. A connection that ended orderly is nil.
-func (s *Server) Serve(ctx context.Context, c net.Conn, peer Peer) error {
+func (s *Server) Serve(ctx context.Context, c net.Conn, peer socket.Peer) error {
 	if err := peer.Check(c); err != nil {
 		return errors.Join(err, c.Close())
 	}

@@ -9,9 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"custode/hsm"
+	"custode/hsm/worker/socket"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -210,53 +209,16 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestStrangers: the kernel's word decides who is served, and by whom.
+// TestStrangers: the kernel's word decides who is served.
 func TestStrangers(t *testing.T) {
 	s := NewServer(ServerConfig{Token: &fakeToken{}})
 	ours, theirs := pair(t)
 	defer ours.Close()
-	if err := s.Serve(t.Context(), theirs, Peer{UID: os.Geteuid(), PID: os.Getpid() + 1}); !fault.Is(err, fault.Denied) {
+	if err := s.Serve(t.Context(), theirs, socket.Peer{UID: os.Geteuid(), PID: os.Getpid() + 1}); !fault.Is(err, fault.Denied) {
 		t.Errorf("another process: %v", err)
 	}
 	if _, err := readFrame(ours); !errors.Is(err, io.EOF) {
 		t.Errorf("it was told %v", err)
-	}
-	path := filepath.Join(t.TempDir(), "w")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Listen(ctx, path, Self(), false) }()
-	limit, end := context.WithTimeout(ctx, 5*time.Second)
-	defer end()
-	c, err := Dialer{Path: path, Peer: Self()}.Open(limit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readFrame(c); err != nil {
-		t.Error(err)
-	}
-	c.Close()
-	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", st, err)
-	}
-	if _, err := (Dialer{Path: path, Peer: Peer{UID: os.Geteuid() + 1}}).Open(limit); !fault.Is(err, fault.Fatal) {
-		t.Errorf("a worker of another user: %v", err)
-	}
-	if err := s.Listen(ctx, path, Self(), false); !fault.Is(err, fault.Conflict) {
-		t.Errorf("a second one at the same socket: %v", err)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if err := Self().Check(&net.TCPConn{}); !fault.Is(err, fault.Denied) {
-		t.Errorf("TCP: %v", err)
-	}
-	file := filepath.Join(t.TempDir(), "precious")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Listen(t.Context(), file, Self(), false); !fault.Is(err, fault.Fatal) {
-		t.Errorf("at a file: %v", err)
 	}
 }
 

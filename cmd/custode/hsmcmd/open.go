@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"custode/hsm/worker"
+	"custode/hsm/worker/socket"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/process"
@@ -45,27 +46,27 @@ func Open(ctx context.Context, c Config) (*worker.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Primary = worker.Dialer{Path: h.WorkerSocket, Peer: peer}
+	cfg.Primary = socket.Dialer{Path: h.WorkerSocket, Peer: peer}
 	if h.Standby.URI != "" {
-		cfg.Standby = worker.Dialer{Path: h.Standby.WorkerSocket, Peer: peer}
+		cfg.Standby = socket.Dialer{Path: h.Standby.WorkerSocket, Peer: peer}
 	}
 	return worker.Open(ctx, cfg)
 }
 
 // userPeer is any process of the user called name, of this process's for "".
-func userPeer(name string) (worker.Peer, error) {
+func userPeer(name string) (socket.Peer, error) {
 	if name == "" {
-		return worker.Self(), nil
+		return socket.Self(), nil
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return worker.Peer{}, fault.New(fault.Fatal, "look up user "+name, err)
+		return socket.Peer{}, fault.New(fault.Fatal, "look up user "+name, err)
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
-		return worker.Peer{}, fault.New(fault.Fatal, "look up user "+name, err)
+		return socket.Peer{}, fault.New(fault.Fatal, "look up user "+name, err)
 	}
-	return worker.Peer{UID: uid}, nil
+	return socket.Peer{UID: uid}, nil
 }
 
 // Exit statuses of a worker beside those of all commands.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"custode/hsm/pkcs11"
 	"custode/hsm/worker"
 	"custode/hsm/worker/judge"
+	"custode/hsm/worker/socket"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -158,13 +160,13 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 	})
 	g.Go(func() error {
 		if !w.Inherited {
-			return w.listen(ctx, server, machine)
+			return w.listen(ctx, server, machine, log)
 		}
 		conn, err := process.Inherited()
 		if err != nil {
 			return err
 		}
-		if err := server.Serve(ctx, conn, worker.Peer{UID: os.Geteuid(), PID: os.Getppid()}); err != nil {
+		if err := server.Serve(ctx, conn, socket.Peer{UID: os.Geteuid(), PID: os.Getppid()}); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -192,7 +194,7 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 	}
 }
 
-func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *config.Machine) error {
+func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *config.Machine, log *slog.Logger) error {
 	h := &machine.HSM
 	path := w.Socket
 	if path == "" {
@@ -208,7 +210,11 @@ func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *con
 	if err != nil {
 		return err
 	}
-	return server.Listen(ctx, path, peer, h.DaemonUser != "")
+	return socket.Listen(ctx, path, h.DaemonUser != "", func(c net.Conn) {
+		if err := server.Serve(ctx, c, peer); err != nil {
+			log.Warn("a connection ended", "error", err)
+		}
+	})
 }
 
 // allowed is what each key of the policy may be asked for. The key that signs SAML never signs a

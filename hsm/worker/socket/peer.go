@@ -1,4 +1,7 @@
-package worker
+// Package socket has the Unix sockets of the token's worker: who may be at the other end, a place to
+// listen at and a way to get there. What is said on them is hsm/worker's. Only that package,
+// cmd/custode/hsmcmd and tests import it.
+package socket
 
 import (
 	"net"

@@ -1,4 +1,4 @@
-package worker
+package socket
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 	"custode/internal/fault"
 )
 
-// Listen serves on a Unix socket at path until ctx ends, and waits for the connections. Only
-// peer is answered. open lets other users of the machine reach the socket: peer's, who is then
-// another than this process's. A socket that a dead process left is replaced.
-func (s *Server) Listen(ctx context.Context, path string, peer Peer, open bool) error {
+// Listen opens a Unix socket at path and has serve answer each connection, until ctx ends; then it waits
+// for those. open lets other users of the machine reach the socket: serve asks who they are. A
+// socket that a dead process left is replaced.
+func Listen(ctx context.Context, path string, open bool, serve func(net.Conn)) error {
 	op := "open the worker's socket " + path
 	if err := removeStale(path); err != nil {
 		return err
@@ -25,7 +25,7 @@ func (s *Server) Listen(ctx context.Context, path string, peer Peer, open bool) 
 		return fault.New(fault.Fatal, op, err)
 	}
 	defer ln.Close()
-	// Whoever came before the mode was set meets the check of the peer like everybody.
+	// Whoever came before the mode was set meets serve's question like everybody.
 	mode := fs.FileMode(0o600)
 	if open {
 		mode = 0o666
@@ -48,11 +48,7 @@ func (s *Server) Listen(ctx context.Context, path string, peer Peer, open bool) 
 		case err != nil:
 			return fault.New(fault.Unavailable, op, err)
 		}
-		all.Go(func() {
-			if err := s.Serve(ctx, c, peer); err != nil {
-				s.cfg.Log.Warn("a connection ended", "error", err)
-			}
-		})
+		all.Go(func() { serve(c) })
 	}
 }
 
@@ -78,13 +74,13 @@ func removeStale(path string) error {
 	return nil
 }
 
-// Dialer is the Source of a worker that somebody else runs.
+// Dialer is the worker.Source of a worker that somebody else runs.
 type Dialer struct {
 	Path string
 	Peer Peer
 }
 
-// Open implements Source. It waits for the socket until ctx ends.
+// Open implements worker.Source. It waits for the socket until ctx ends.
 func (d Dialer) Open(ctx context.Context) (net.Conn, error) {
 	op := "reach the worker at " + d.Path
 	for {
@@ -95,23 +91,13 @@ func (d Dialer) Open(ctx context.Context) (net.Conn, error) {
 			}
 			return c, nil
 		}
-		if !wait(ctx, 50*time.Millisecond) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
 			return nil, fault.New(fault.Unavailable, op, err)
 		}
 	}
 }
 
-// Ended implements Source: only who runs it knows.
+// Ended implements worker.Source: only who runs it knows.
 func (d Dialer) Ended() error { return nil }
-
-// wait reports whether so much time passed before ctx ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
