@@ -79,6 +79,9 @@ func (host) Files() (*config.Machine, *config.Policy, error) {
 	words := strings.Split(os.Getenv(machineEnv), "|")
 	m.HSM.URI, m.HSM.Standby.URI = words[0], words[1]
 	m.HSM.Sessions, m.HSM.CallLimit, m.HSM.MaxMemoryMiB = 8, time.Second, 1<<20
+	if len(words) > 2 {
+		m.HSM.MaxUnwraps = 20
+	}
 	return m, &config.Policy{}, nil
 }
 

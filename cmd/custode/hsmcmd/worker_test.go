@@ -345,6 +345,28 @@ func pidOf(c *worker.Client) int {
 	}
 }
 
+// TestGrown: a worker that has unwrapped as much as it may is replaced, and nobody notices.
+func TestGrown(t *testing.T) {
+	sim := newSim(t)
+	env := map[string]string{machineEnv: sim.URI() + "||few", "SOFTHSM2_CONF": sim.Conf}
+	c := openSource(t, &supervised{env: env, cfg: Config{MachineFile: "m", PolicyFile: "p", Stderr: testLog}})
+	wrap, keyType, err := c.SecretForm(seedLabel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := pid(t, c, 0)
+	for i := range 60 {
+		if _, err := c.WrapSecret(t.Context(), seedLabel, wrap, keyType, make([]byte, 64)); err != nil {
+			t.Fatalf("secret %d: %v", i, err)
+		}
+		time.Sleep(10 * time.Millisecond) // the worker looks four times a second
+	}
+	eventually(t, 5*time.Second, "another worker", func() bool { r := c.Status()[0].Worker; return r != nil && r.PID != first })
+	if s := c.Status()[0]; s.Trouble != "" || !s.Ready {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestRefusedPIN: a worker that the token refused is not followed by another.
 func TestRefusedPIN(t *testing.T) {
 	b := newBench(t)
