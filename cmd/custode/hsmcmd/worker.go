@@ -145,7 +145,6 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 		Stuck: token.Stuck, Load: token.Load,
 		About: map[string]string{"label": about.Label, "serial": about.Serial, "manufacturer": about.Manufacturer, "model": about.Model, "firmware": about.Firmware},
 	})
-	errParent := errors.New("the parent is gone")
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return token.Run(ctx) })
 	hung := make(chan error, 1)
@@ -181,15 +180,29 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 		return err
 	case <-ctx.Done():
 	}
-	select {
-	case err := <-over:
-		if errors.Is(err, errParent) || errors.Is(err, context.Canceled) {
-			return nil
+	return ending(over, token.Stuck)
+}
+
+var errParent = errors.New("the parent is gone")
+
+// ending waits until the questions in progress are answered, or it is plain that one will not be.
+func ending(over <-chan error, stuck func() bool) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	patience := time.After(endLimit - time.Second) // less than the parent's
+	for {
+		select {
+		case err := <-over:
+			if errors.Is(err, errParent) || errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		case <-tick.C:
+			if !stuck() {
+				continue
+			}
+		case <-patience:
 		}
-		return err
-	case err := <-hung:
-		return err
-	case <-time.After(machine.HSM.CallLimit + endLimit):
 		return fault.New(fault.Unavailable, "end the worker", worker.ErrHung)
 	}
 }
