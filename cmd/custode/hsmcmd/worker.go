@@ -104,8 +104,8 @@ func (w *Worker) Run(h Host) error {
 		return status(err)
 	}
 	err = w.serve(ctx, machine, policy, token, log)
-	if token.Stuck() && !pkcs11.IsPINRefusal(err) {
-		return ended{errors.Join(worker.ErrHung, err), statusHung} // C_Finalize under a call ends in a crash
+	if token.Stuck() { // C_Finalize under a call ends in a crash
+		return status(errors.Join(err, worker.ErrHung))
 	}
 	return status(errors.Join(err, token.Close()))
 }
@@ -180,13 +180,14 @@ func (w *Worker) serve(ctx context.Context, machine *config.Machine, policy *con
 		return err
 	case <-ctx.Done():
 	}
-	return ending(over, token.Stuck)
+	return ending(context.Cause(ctx), over, token.Stuck)
 }
 
 var errParent = errors.New("the parent is gone")
 
-// ending waits until the questions in progress are answered, or it is plain that one will not be.
-func ending(over <-chan error, stuck func() bool) error {
+// ending waits until the questions in progress are answered, or it is plain that one will not be. A refused
+// PIN is told whatever else is wrong: it decides whether another process is started.
+func ending(cause error, over <-chan error, stuck func() bool) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	patience := time.After(endLimit - time.Second) // less than the parent's
@@ -202,6 +203,9 @@ func ending(over <-chan error, stuck func() bool) error {
 				continue
 			}
 		case <-patience:
+		}
+		if pkcs11.IsPINRefusal(cause) {
+			return cause
 		}
 		return fault.New(fault.Unavailable, "end the worker", worker.ErrHung)
 	}

@@ -375,7 +375,7 @@ func TestRefusedPIN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Chmod(b.PINFile, 0o600), os.WriteFile(b.PINFile, []byte("000000\n"), 0o600)); err != nil {
+	if err := writePIN(b, "000000"); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(pid(t, c, 0), syscall.SIGKILL); err != nil {
@@ -500,4 +500,8 @@ func deleteKey(b bench, name string) error {
 		return errors.Join(err, errors.New("not found"))
 	}
 	return errors.Join(mod.FindObjectsFinal(s), mod.DestroyObject(s, found[0]))
+}
+
+func writePIN(b bench, pin string) error {
+	return errors.Join(os.Chmod(b.PINFile, 0o600), os.WriteFile(b.PINFile, []byte(pin+"\n"), 0o600))
 }
