@@ -53,8 +53,8 @@ type Watch interface {
 	Note(ctx context.Context, i Incident)
 }
 
-// Incident is something that went wrong for a visitor, or that a visitor did
-// wrong. It never holds a secret, nor what somebody typed.
+// Incident is something that went wrong for a visitor, that a visitor did wrong, or
+// the end of a session. It never holds a secret, nor what somebody typed.
 type Incident struct {
 	What    Happening
 	Address netip.Addr
@@ -64,7 +64,7 @@ type Incident struct {
 	SP      id.EntityID
 	Request string
 	Code    saml.Code
-	Detail  string // for operators; at most 300 octets are kept
+	Detail  string // for operators; at most 1000 octets are kept
 }
 
 // Happening is the kind of an Incident.
@@ -79,5 +79,7 @@ const (
 	RequestRefused Happening = "request-refused"
 	FlowDenied     Happening = "flow-denied" // a flow asked for by another browser
 	LogoutRefused  Happening = "logout-refused"
-	NotRecorded    Happening = "not-recorded" // a Response that did not leave because the register failed
+	SessionEnded   Happening = "session-ended" // no failure: by the subject, a service provider, or time
+	LogoutTold     Happening = "logout-told"   // what came of telling the others of it
+	NotRecorded    Happening = "not-recorded"  // a Response that did not leave because the register failed
 )

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/internal/fault"
@@ -30,10 +31,12 @@ type memory struct {
 	state    authcore.State
 	saves    int
 	fail     error // of every write
+	unnoted  map[string]bool
+	notes    []register.Incident
 }
 
 func newMemory() *memory {
-	return &memory{sessions: map[string]Record{}, cookies: map[[32]byte]string{}, parts: map[string][]Participant{}, logouts: map[id.LogoutID]Logout{}}
+	return &memory{sessions: map[string]Record{}, cookies: map[[32]byte]string{}, parts: map[string][]Participant{}, logouts: map[id.LogoutID]Logout{}, unnoted: map[string]bool{}}
 }
 
 func (m *memory) SessionByCookie(_ context.Context, cookie [32]byte) (Record, error) {
@@ -77,6 +80,7 @@ func (m *memory) EndSession(_ context.Context, index string, at time.Time, l Log
 	}
 	r.Ended = at
 	m.sessions[index] = r
+	m.unnoted[index] = true
 	if !l.ID.IsZero() {
 		m.logouts[l.ID] = l
 	}
@@ -122,6 +126,64 @@ func (m *memory) SaveLogout(_ context.Context, l Logout) error {
 	m.saves++
 	m.logouts[l.ID] = l
 	return nil
+}
+
+func (m *memory) OverdueSessions(_ context.Context, usedBefore, createdBefore time.Time, most int) (out []Record, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.sessions {
+		if r.Ended.IsZero() && (r.Used.Before(usedBefore) || r.Created.Before(createdBefore)) && len(out) < most {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (m *memory) UnnotedSessions(_ context.Context, before time.Time, most int) (out []Record, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for index := range m.unnoted {
+		if m.sessions[index].Ended.Before(before) && len(out) < most {
+			out = append(out, m.sessions[index])
+		}
+	}
+	return out, nil
+}
+
+func (m *memory) NoteSession(_ context.Context, index string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.unnoted, index)
+	return nil
+}
+
+func (m *memory) OverdueLogouts(_ context.Context, before time.Time, most int) (out []Logout, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.logouts {
+		if !l.Over() && l.Deadline.Before(before) && len(out) < most {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+// Note implements register.Watch.
+func (m *memory) Note(_ context.Context, i register.Incident) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notes = append(m.notes, i)
+}
+
+// noted returns what was noted since the last call, one line each.
+func (m *memory) noted() (out []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, i := range m.notes {
+		out = append(out, string(i.What)+" "+i.SP.String()+" "+i.Detail)
+	}
+	m.notes = nil
+	return out
 }
 
 func (m *memory) Identity(context.Context, id.Subject) (authcore.Identity, error) {
@@ -210,7 +272,7 @@ func newBench(t *testing.T, p Policy) *bench {
 	if b.who, err = id.NewSubject(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	b.Sessions, err = New(Config{Records: b.store, Logouts: b.store, Identities: b.store, SPs: b.sps, Messages: &messages{}, Answers: b.wire,
+	b.Sessions, err = New(Config{Records: b.store, Logouts: b.store, Ends: b.store, Watch: b.store, Identities: b.store, SPs: b.sps, Messages: &messages{}, Answers: b.wire,
 		Channel: b.wire, Random: rand.Reader, Now: func() time.Time { return b.now }, Log: slog.New(slog.NewTextHandler(&b.log, nil)), Policy: p})
 	if err != nil {
 		t.Fatal(err)

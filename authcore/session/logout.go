@@ -82,7 +82,7 @@ func (s *Sessions) leaveAgain(ctx context.Context, cookie, browser [32]byte) (id
 	if err != nil {
 		return id.LogoutID{}, err
 	}
-	if l.over() || !s.Now().Before(l.Deadline) || l.Initiator.Binding == saml.SOAP {
+	if l.Over() || !s.Now().Before(l.Deadline) || l.Initiator.Binding == saml.SOAP {
 		return id.LogoutID{}, fault.Newf(fault.NotFound, "leave session", "it has ended")
 	}
 	if l.Browser != browser {
@@ -149,6 +149,7 @@ func (s *Sessions) SOAP(ctx context.Context, v logout.Verified) (*logout.Message
 		return nil, err
 	}
 	defer leave()
+	before := l
 	l = s.tell(ctx, l)
 	for i := range l.Parts {
 		if l.Parts[i].State != Done {
@@ -158,6 +159,7 @@ func (s *Sessions) SOAP(ctx context.Context, v logout.Verified) (*logout.Message
 	if err := s.Logouts.SaveLogout(ctx, l); err != nil {
 		return nil, err
 	}
+	s.noteTold(ctx, before, l)
 	return s.answer(initiator, l.partial())
 }
 
@@ -187,7 +189,7 @@ func (s *Sessions) Step(ctx context.Context, which id.LogoutID, cookie, browser 
 	if err != nil {
 		return Page{}, err
 	}
-	before := l.Parts
+	before := l
 	if !s.Now().Before(l.Deadline) {
 		l.giveUp(func(p Part) bool { return true })
 	} else if !known {
@@ -202,13 +204,14 @@ func (s *Sessions) Step(ctx context.Context, which id.LogoutID, cookie, browser 
 		if message, err = s.next(ctx, &l); err != nil {
 			return Page{}, err
 		}
-		if !slices.EqualFunc(before, l.Parts, func(a, b Part) bool { return a.State == b.State }) {
+		if !slices.EqualFunc(before.Parts, l.Parts, func(a, b Part) bool { return a.State == b.State }) {
 			if err := s.Logouts.SaveLogout(ctx, l); err != nil {
 				return Page{}, err
 			}
+			s.noteTold(ctx, before, l)
 		}
 	}
-	page := Page{Parts: slices.Clone(l.Parts), Message: message, Over: l.over(), Partial: l.partial(),
+	page := Page{Parts: slices.Clone(l.Parts), Message: message, Over: l.Over(), Partial: l.partial(),
 		Again: slices.ContainsFunc(l.Parts, func(p Part) bool { return p.State == Sent })}
 	if !l.Initiator.Silent {
 		page.Initiator = l.Initiator.SP
@@ -281,6 +284,9 @@ func (s *Sessions) asked(ctx context.Context, q logout.Request, browser [32]byte
 		err := s.Logouts.EndSession(ctx, r.Index, s.Now(), Logout{})
 		if err == nil || fault.Is(err, fault.Conflict) {
 			s.Log.InfoContext(ctx, "session was over", "session", r.Index, "sp", q.SP.String(), "request", q.ID)
+			if err == nil {
+				s.noteOver(ctx, r, "its time was over")
+			}
 			return Logout{}, nil
 		}
 		return Logout{}, err
@@ -304,7 +310,7 @@ func (s *Sessions) askedAgain(ctx context.Context, r Record, q logout.Request, b
 		return Logout{}, err
 	}
 	overSOAP := q.Binding == saml.SOAP
-	if l.over() || l.Initiator.SP != q.SP || overSOAP != (l.Initiator.Binding == saml.SOAP) || !s.Now().Before(l.Deadline) ||
+	if l.Over() || l.Initiator.SP != q.SP || overSOAP != (l.Initiator.Binding == saml.SOAP) || !s.Now().Before(l.Deadline) ||
 		!overSOAP && l.Initiator.Request == q.ID {
 		return Logout{}, nil
 	}
@@ -352,6 +358,7 @@ func (s *Sessions) end(ctx context.Context, r Record, by Initiator, browser [32]
 	}
 	s.Log.InfoContext(ctx, "session ended", "session", r.Index, "subject", r.Subject.String(), "logout", which.String(),
 		"by", by.SP.String(), "request", by.Request, "others", len(l.Parts))
+	s.noteEnd(ctx, r, l)
 	return l, nil
 }
 
@@ -391,8 +398,8 @@ func (l *Logout) giveUp(meant func(Part) bool) {
 	}
 }
 
-// over reports whether nobody is left to be told.
-func (l Logout) over() bool {
+// Over reports whether nobody is left to be told.
+func (l Logout) Over() bool {
 	return !slices.ContainsFunc(l.Parts, func(p Part) bool { return p.State == Waiting || p.State == Sent })
 }
 
@@ -527,6 +534,8 @@ func (s *Sessions) noted(ctx context.Context, r logout.Response) (Next, error) {
 	if at < 0 {
 		return Next{}, fault.Newf(fault.Denied, op, "%s answers what another was asked", r.SP)
 	}
+	before := l
+	before.Parts = slices.Clone(l.Parts)
 	p := &l.Parts[at]
 	if p.State == Sent || p.State == Failed {
 		if p.State = Done; !r.Success() {
@@ -536,6 +545,7 @@ func (s *Sessions) noted(ctx context.Context, r logout.Response) (Next, error) {
 		if err := s.Logouts.SaveLogout(ctx, l); err != nil {
 			return Next{}, err
 		}
+		s.noteTold(ctx, before, l)
 	}
 	return Next{Logout: l.ID}, nil
 }

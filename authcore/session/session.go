@@ -25,6 +25,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/lanes"
+	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/internal/fault"
@@ -173,6 +174,8 @@ func (p Policy) complete() (Policy, error) {
 type Config struct {
 	Records    Records
 	Logouts    Logouts
+	Ends       Ends
+	Watch      register.Watch // the security log: each session's end
 	Identities Identities
 	SPs        saml.SPs // where to tell them
 	Messages   Messages
@@ -197,7 +200,7 @@ const waitPerLogout = 4
 
 // New checks the configuration; fault.Invalid.
 func New(c Config) (*Sessions, error) {
-	if c.Records == nil || c.Logouts == nil || c.Identities == nil || c.SPs == nil || c.Messages == nil || c.Answers == nil ||
+	if c.Records == nil || c.Logouts == nil || c.Ends == nil || c.Watch == nil || c.Identities == nil || c.SPs == nil || c.Messages == nil || c.Answers == nil ||
 		c.Channel == nil || c.Random == nil || c.Now == nil || c.Log == nil {
 		return nil, fault.Newf(fault.Invalid, "configure sessions", "a required part is missing")
 	}

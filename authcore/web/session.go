@@ -26,6 +26,7 @@ const (
 
 // sessionRoute finds the handler of a session's or logout's address.
 func (s *Server) sessionRoute(ctx context.Context, r request) (string, answer, bool) {
+	ctx = session.WithVisitor(ctx, r.peer, r.agent)
 	if text, ok := strings.CutPrefix(r.path, "/logout/"); ok {
 		return "logout", s.logout(ctx, r, text), true
 	}

@@ -3,7 +3,7 @@
 // subject was given, or a copy of a log's folder.
 //
 //	custode-verify --seal seal.pem --tsa tsa-root.pem attestation.zip
-//	custode-verify --seal seal.pem --tsa tsa-root.pem [--witness FOLDER] /copy/of/the/log
+//	custode-verify --seal seal.pem --tsa tsa-root.pem [--witness FOLDER] [--mail PATH] /copy/of/the/log
 //
 // Exit status: 0 everything verifies, 1 something diverges (the first divergence
 // is named), 2 it could not be read or the command line is wrong.
@@ -22,12 +22,14 @@ import (
 	"custode/internal/certlog"
 	"custode/internal/certlog/attest"
 	"custode/internal/certlog/notary"
+	"custode/internal/certlog/witness/mail"
 )
 
 type arguments struct {
 	Seal     []string      `required:"" type:"existingfile" help:"certificate whose seals are trusted (PEM); may be given again" placeholder:"FILE"`
 	TSA      []string      `required:"" type:"existingfile" help:"root certificate of a time-stamping authority (PEM); may be given again" placeholder:"FILE"`
 	Witness  []string      `type:"existingdir" help:"folder of checkpoints kept elsewhere (log folder only)" placeholder:"FOLDER"`
+	Mail     []string      `type:"path" help:"letters kept elsewhere: a folder, an mbox or one letter (log folder only)" placeholder:"PATH"`
 	Patience time.Duration `default:"26h" help:"how long a segment may wait for seal and time-stamp (log folder only)"`
 	What     string        `arg:"" type:"path" help:"attestation, or folder of a log"`
 }
@@ -81,6 +83,13 @@ func verifyLog(a arguments, judge certlog.Judge, out io.Writer, fail func(error)
 		if err := cfg.AddWitness(dir, certlog.Dir(dir)); err != nil {
 			return fail(err)
 		}
+	}
+	for _, path := range a.Mail {
+		seals, err := mail.Read(path)
+		if err != nil {
+			return fail(err)
+		}
+		fmt.Fprintf(out, "%s: %d seals, %d of them not good and ignored\n", path, len(seals), cfg.AddLetters(path, seals))
 	}
 	r, err := certlog.Verify(cfg)
 	if err != nil {

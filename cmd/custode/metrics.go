@@ -75,6 +75,7 @@ func (a *appliance) metricsPage(p *metrics.Page) {
 		}
 	}
 	hsmcmd.Metrics(a.token, p)
+	a.registers.Metrics(p)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	p.Gauge("custode_goroutines", "Goroutines.", float64(runtime.NumGoroutine()))

@@ -146,7 +146,7 @@ func (a *registryRefreshCmd) Run(c *cli) error {
 		return err
 	}
 	var started refreshStarted
-	if err := admin.Call(machine.AdminSocket, "registry/refresh", registry.Accept{Shrink: a.AcceptShrink, Rollback: a.AcceptRollback}, &started); err != nil {
+	if err := admin.Call(machine.AdminSocket, "registry/refresh", refreshArgument{registry.Accept{Shrink: a.AcceptShrink, Rollback: a.AcceptRollback}, admin.Actor()}, &started); err != nil {
 		return err
 	}
 	for {
@@ -170,6 +170,12 @@ func (a *registryRefreshCmd) Run(c *cli) error {
 	}
 }
 
+// refreshArgument says who asks.
+type refreshArgument struct {
+	registry.Accept
+	Actor string `json:"actor"`
+}
+
 // registryMethods are what the administration socket answers about the registry.
 func (a *appliance) registryMethods(methods map[string]admin.Method) map[string]admin.Method {
 	methods["registry/status"] = func(context.Context, []byte) (any, error) { return a.watched.Status(), nil }
@@ -181,12 +187,12 @@ func (a *appliance) registryMethods(methods map[string]admin.Method) map[string]
 		return a.watched.Show(ctx, in.EntityID)
 	}
 	methods["registry/refresh"] = func(_ context.Context, arg []byte) (any, error) {
-		var in registry.Accept
+		var in refreshArgument
 		if err := admin.Decode(arg, &in); err != nil {
 			return nil, err
 		}
 		a.log.Info("registry: an operator asks for a refresh", "accept shrink", in.Shrink, "accept rollback", in.Rollback)
-		attempt, err := a.watched.Refresh(in)
+		attempt, err := a.watched.Refresh(in.Accept)
 		return refreshStarted{attempt}, err
 	}
 	return methods

@@ -144,7 +144,8 @@ func (a *appliance) close() {
 func (a *appliance) wire(ctx context.Context) error {
 	keys := a.policy.Keys
 	var err error
-	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log})
+	a.registers, err = certified.Open(ctx, certified.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Floors: a.db, Build: version, Log: a.log,
+		Phone: a.db.Phone, Queue: a.queue})
 	if err != nil {
 		return err
 	}
@@ -314,6 +315,9 @@ func (a *appliance) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := a.sessions.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("ends of sessions not swept; next try in a minute", "error", err)
+			}
 			if _, err := a.db.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Error("sweep failed; next try in a minute", "error", err)
 			}

@@ -36,7 +36,7 @@ func (a *appliance) openSessions(random io.Reader) error {
 	}
 	p := a.policy.Session
 	a.sessions, err = session.New(session.Config{
-		Records: a.db, Logouts: a.db, Identities: a.db, SPs: a.sps, Messages: messages, Answers: a.logouts,
+		Records: a.db, Logouts: a.db, Ends: a.db, Watch: a.registers.Security, Identities: a.db, SPs: a.sps, Messages: messages, Answers: a.logouts,
 		Channel: backchannel.New(backchannel.Config{Private: p.PrivateAddresses, Plain: a.machine.InsecureHTTPForDevelopment}),
 		Random:  random, Now: time.Now, Log: a.log,
 		Policy: session.Policy{Idle: p.Idle, Absolute: p.Absolute, PerSP: p.LogoutPerSP, Total: p.LogoutTotal},

@@ -55,5 +55,5 @@ func benchCertlog(ctx context.Context, custode string, quick bool, f figures) er
 	f.print("certlog_verify_per_million", r.Verify/millions, "s", refVerify)
 	f.print("certlog_heap_after_append", max(0, r.HeapAfter-r.HeapBefore)/1e6, "MB", refHeap)
 	f.print("certlog_heap_after_verify", max(0, r.HeapVerify-r.HeapBefore)/1e6, "MB", refHeap)
-	return nil
+	return benchLogWait(ctx, custode, quick, f)
 }

@@ -41,7 +41,7 @@ keys:
 func benchHSM(ctx context.Context, custode string, quick bool, f figures) error {
 	args := []string{"--suite", "hsm"}
 	if quick {
-		args = append(args, "--rounds", "5", "--burst", "100ms")
+		args = append(args, "--rounds", "12", "--burst", "50ms")
 	}
 	return hsmBench(ctx, custode, f, args)
 }

@@ -17,8 +17,8 @@
 // again; a process that opens the log begins a new one. For segment N:
 //
 //	N.key   the wrapped segment key (JSON: by the HSM's wrap key, by the escrow key)
-//	N.seg   header and frames (see segment.go)
-//	N.idx   tags, each with the number of its record, sorted (see index.go)
+//	N.seg   header and frames (internal/certlog/frame)
+//	N.idx   tags, each with the number of its record, sorted (internal/certlog/index)
 //	N.hsh   the tree's stored hashes that the segment completed (x/mod/sumdb/tlog's order)
 //	N.bes   the checkpoint: a CMS signature (CAdES-BES) over a Checkpoint, not yet time-stamped
 //	N.p7m   the same with a time-stamp (CAdES-T); replaces N.bes
@@ -42,7 +42,6 @@ package certlog
 import (
 	"context"
 	"crypto/rsa"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,34 +49,23 @@ import (
 	"sync"
 	"time"
 
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/pack"
 	"custode/internal/fault"
 )
 
-// ID names one log for ever: 128 random bits, authenticated with every record.
-type ID [16]byte
-
-// String returns 32 hexadecimal digits.
-func (i ID) String() string { return hex.EncodeToString(i[:]) }
-
-// MarshalText returns 32 hexadecimal digits.
-func (i ID) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
-
-// UnmarshalText reads what MarshalText writes; anything else is fault.Invalid.
-func (i *ID) UnmarshalText(text []byte) error {
-	if len(text) != 2*len(i) {
-		return fault.Newf(fault.Invalid, "read log id", "%d digits instead of %d", len(text), 2*len(i))
-	}
-	if _, err := hex.Decode(i[:], text); err != nil {
-		return fault.New(fault.Invalid, "read log id", err)
-	}
-	return nil
-}
+// The forms of octets are internal/certlog/frame's.
+type (
+	ID        = frame.ID
+	Hash      = frame.Hash
+	Record    = frame.Record
+	RecordKey = frame.RecordKey
+)
 
 // Limits.
 const (
 	// MaxRecord is the length of the longest record in octets.
-	MaxRecord = 1 << 20
+	MaxRecord = frame.MaxRecord
 	// maxWaiting bounds the appends that wait for one fsync.
 	maxWaiting = 256
 )
@@ -113,20 +101,14 @@ type Config struct {
 	Random  io.Reader
 	Log     *slog.Logger
 	Closed  func(Checkpoint) // called after each seal; may be nil
-	Trimmed func(Trim)       // called when recovery dropped octets; may be nil
+	Trimmed func(Trim)       // called when recovery dropped or mended something; may be nil
 }
 
-// Trim says that recovery found octets after the last whole record of a
-// segment, which a crash leaves behind, and dropped them.
+// Trim says what recovery found in a segment without a checkpoint.
 type Trim struct {
 	Segment uint64
-	Octets  int64
-}
-
-// Record is one entry before it is stored.
-type Record struct {
-	Tag  string // finds the record again (Find); never stored in clear
-	Data []byte // at most MaxRecord octets
+	Octets  int64 // after the last whole record, dropped: a crash leaves them behind
+	Rebuilt bool  // its index was not the one its records make, which no crash does; it was made anew
 }
 
 // Appended proves that a record is durable. Only Append makes one that is not zero.
@@ -242,6 +224,7 @@ func (l *Log) Run(ctx context.Context) error {
 			l.closeOpen(ctx)
 			close(done)
 		case <-tick.C:
+			l.look()
 			if l.mend(ctx) || l.closeAged(ctx) {
 				notify(kick)
 			}
@@ -298,6 +281,7 @@ type Status struct {
 	ID       ID        `json:"id"`
 	Name     string    `json:"name"`
 	Records  uint64    `json:"records"`         // in the log, destroyed ones included
+	Sealed   uint64    `json:"sealed"`          // of them, in the tree of the last checkpoint
 	Segments int       `json:"segments"`        // closed
 	Unsealed int       `json:"unsealed"`        // closed, without a checkpoint
 	Pending  int       `json:"pending"`         // sealed, without a time-stamp
@@ -316,6 +300,9 @@ func (l *Log) Status() Status {
 			s.Unsealed++
 		case stateSealed:
 			s.Pending++
+		}
+		if g.state >= stateSealed {
+			s.Sealed = g.First + g.Count
 		}
 		if g.state < stateStamped && s.Oldest.IsZero() {
 			s.Oldest = g.opened

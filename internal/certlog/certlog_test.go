@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"custode/internal/certlog/folder/foldertest"
+	"custode/internal/certlog/frame"
 	"custode/internal/fault"
 )
 
@@ -76,6 +78,8 @@ type bench struct {
 	seal  stamper
 	rnd   io.Reader
 	trims int
+
+	rebuilt int
 }
 
 func newBench(t testing.TB) *bench {
@@ -84,7 +88,13 @@ func newBench(t testing.TB) *bench {
 
 func (b *bench) config(fs FS) Config {
 	return Config{Name: "test", FS: fs, Keys: vault{}, Sealer: &b.seal, Age: time.Hour, Size: 4096,
-		Now: b.clock.now, Random: b.rnd, Trimmed: func(Trim) { b.trims++ }}
+		Now: b.clock.now, Random: b.rnd, Trimmed: func(t Trim) {
+			if t.Rebuilt {
+				b.rebuilt++
+				return
+			}
+			b.trims++
+		}}
 }
 
 // put commits records at once, as one batch, and returns what was answered.
@@ -114,18 +124,20 @@ type world struct {
 	promised map[uint64]Record // acknowledged, by number
 	tried    map[string]bool   // data of records that were tried and failed: may be there or not
 	made     int
+
+	destroyed int // segments, when judged
 }
 
-func (w *world) live(d *disk, acts int, rnd *rand.Rand) {
+func (w *world) live(d *foldertest.Disk, acts int, rnd *rand.Rand) {
 	l, err := Open(context.Background(), w.config(d))
 	if err != nil {
-		if d.crashAt == 0 && len(d.failAt) == 0 {
+		if d.CrashAt == 0 && len(d.FailAt) == 0 {
 			w.t.Fatalf("open on a good disk: %v", err)
 		}
 		return
 	}
 	for range acts {
-		switch n := rnd.IntN(10); {
+		switch n := rnd.IntN(11); {
 		case n < 6:
 			var some []Record
 			for range 1 + rnd.IntN(4) {
@@ -151,6 +163,8 @@ func (w *world) live(d *disk, acts int, rnd *rand.Rand) {
 			w.seal.sealFails = rnd.IntN(4) == 0
 			_ = l.sealAll(context.Background())
 			w.seal = stamper{}
+		case n < 10:
+			_, _ = l.Destroy(context.Background(), w.clock.t.Add(-time.Duration(rnd.IntN(3))*time.Hour), "test", nil)
 		default:
 			w.clock.t = w.clock.t.Add(2 * time.Second) // past the pause before a repair
 		}
@@ -161,7 +175,7 @@ func (w *world) live(d *disk, acts int, rnd *rand.Rand) {
 }
 
 // judge opens the folder on a good disk and holds it to its promises.
-func (w *world) judge(d *disk) {
+func (w *world) judge(d *foldertest.Disk) {
 	w.t.Helper()
 	ctx := context.Background()
 	l, err := Open(ctx, w.config(d))
@@ -179,6 +193,18 @@ func (w *world) judge(d *disk) {
 	}
 	seen := map[uint64]bool{}
 	for _, c := range r.Checkpoints() {
+		if r.Destroyed(c.Segment) { // by a sealed statement: then wholly
+			for seq := c.First; seq < c.Size; seq++ {
+				seen[seq] = true
+			}
+			w.destroyed++
+			for _, suffix := range []string{"key", "seg", "idx"} {
+				if d.Entries[segmentName(c.Segment, suffix)] != nil {
+					w.t.Errorf("segment %d is destroyed, and its %s is there", c.Segment, suffix)
+				}
+			}
+			continue
+		}
 		err := r.Each(ctx, vault{}, c, func(f Found) error {
 			seen[f.Seq] = true
 			want, ok := w.promised[f.Seq]
@@ -213,15 +239,18 @@ func newWorld(t testing.TB) *world {
 func TestEveryCallIsTheLast(t *testing.T) {
 	for at := 1; ; at++ {
 		w := newWorld(t)
-		d := newDisk(uint64(at))
-		d.crashAt = at
-		w.live(d, 40, rand.New(rand.NewPCG(7, 7)))
-		over := d.calls < at
-		w.judge(d.reboot())
+		d := foldertest.NewDisk(uint64(at))
+		d.CrashAt = at
+		w.live(d, 80, rand.New(rand.NewPCG(7, 7)))
+		over := d.Calls < at
+		w.judge(d.Reboot())
 		if t.Failed() {
 			t.Fatalf("with the power cut at call %d", at)
 		}
 		if over {
+			if w.destroyed == 0 {
+				t.Error("this life destroys nothing")
+			}
 			t.Logf("%d calls", at)
 			return
 		}
@@ -232,15 +261,18 @@ func TestEveryCallIsTheLast(t *testing.T) {
 func TestEveryCallFails(t *testing.T) {
 	for at := 1; ; at++ {
 		w := newWorld(t)
-		d := newDisk(uint64(at))
-		d.failAt[at] = true
-		w.live(d, 40, rand.New(rand.NewPCG(7, 7)))
-		over := d.calls < at
-		w.judge(d.reboot())
+		d := foldertest.NewDisk(uint64(at))
+		d.FailAt[at] = true
+		w.live(d, 80, rand.New(rand.NewPCG(7, 7)))
+		over := d.Calls < at
+		w.judge(d.Reboot())
 		if t.Failed() {
 			t.Fatalf("with call %d failing", at)
 		}
 		if over {
+			if w.destroyed == 0 {
+				t.Error("this life destroys nothing")
+			}
 			t.Logf("%d calls", at)
 			return
 		}
@@ -254,9 +286,10 @@ func TestRandomCrashes(t *testing.T) {
 	for part := range uint64(parts) {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			t.Parallel()
-			trims := 0
+			trims, destroyed := 0, 0
 			for seed := part; seed < seeds; seed += parts {
-				trims += crashes(t, seed)
+				n, gone := crashes(t, seed)
+				trims, destroyed = trims+n, destroyed+gone
 				if t.Failed() {
 					t.Fatalf("seed %d", seed)
 				}
@@ -264,45 +297,48 @@ func TestRandomCrashes(t *testing.T) {
 			if trims == 0 {
 				t.Error("no torn record: the disk is too kind")
 			}
-			t.Logf("%d torn tails", trims)
+			if destroyed == 0 {
+				t.Error("nothing was destroyed")
+			}
+			t.Logf("%d torn tails, %d segments destroyed", trims, destroyed)
 		})
 	}
 }
 
 // crashes judges one seed and returns how often recovery dropped a torn record.
-func crashes(t *testing.T, seed uint64) int {
+func crashes(t *testing.T, seed uint64) (trims, destroyed int) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	w := newWorld(t)
-	d := newDisk(seed)
+	d := foldertest.NewDisk(seed)
 	for range 1 + rnd.IntN(3) {
-		d.crashAt = d.calls + 1 + rnd.IntN(300)
+		d.CrashAt = d.Calls + 1 + rnd.IntN(300)
 		for range rnd.IntN(3) {
-			d.failAt[d.calls+1+rnd.IntN(300)] = true
+			d.FailAt[d.Calls+1+rnd.IntN(300)] = true
 		}
 		w.live(d, 5+rnd.IntN(30), rnd)
-		d = d.reboot()
+		d = d.Reboot()
 	}
 	w.judge(d)
-	return w.trims
+	return w.trims, w.destroyed
 }
 
 // TestEmptySegment: a segment whose only record could not be framed, or that was
 // opened to see whether the folder works again, leaves nothing behind.
 func TestEmptySegment(t *testing.T) {
 	b := newBench(t)
-	d := newDisk(1)
+	d := foldertest.NewDisk(1)
 	l, err := Open(t.Context(), b.config(d))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := put(l, Record{Tag: string(make([]byte, maxTag+1)), Data: []byte("x")}); !fault.Is(got[0].err, fault.Invalid) {
+	if got := put(l, Record{Tag: string(make([]byte, frame.MaxTag+1)), Data: []byte("x")}); !fault.Is(got[0].err, fault.Invalid) {
 		t.Fatalf("a tag too long: %v", got[0].err)
 	}
 	if l.closeOpen(t.Context()); l.Status().Segments != 0 {
 		t.Error("an empty segment was closed")
 	}
-	if len(d.entries) != 1 {
-		t.Errorf("left: %d files, want log.json alone", len(d.entries))
+	if len(d.Entries) != 1 {
+		t.Errorf("left: %d files, want log.json alone", len(d.Entries))
 	}
 	if got := put(l, record(1)); got[0].err != nil || got[0].proof.Seq() != 0 {
 		t.Errorf("the next record: %+v", got[0])
@@ -319,15 +355,15 @@ func TestEmptySegment(t *testing.T) {
 // TestMend: a broken log comes back without an append, and not before the folder works.
 func TestMend(t *testing.T) {
 	b := newBench(t)
-	d := newDisk(1)
+	d := foldertest.NewDisk(1)
 	l, err := Open(t.Context(), b.config(d))
 	if err != nil {
 		t.Fatal(err)
 	}
 	put(l, record(1))
-	d.failAt = map[int]bool{}
+	d.FailAt = map[int]bool{}
 	for i := range 500 {
-		d.failAt[d.calls+1+i] = true
+		d.FailAt[d.Calls+1+i] = true
 	}
 	if got := put(l, record(2)); got[0].err == nil || !l.Status().Broken {
 		t.Fatalf("written to a broken folder: %+v", got[0])
@@ -338,7 +374,7 @@ func TestMend(t *testing.T) {
 			t.Fatal("mended while the folder does not work")
 		}
 	}
-	d.failAt = nil
+	d.FailAt = nil
 	b.clock.t = b.clock.t.Add(2 * reopenPause)
 	if !l.mend(t.Context()) || l.Status().Broken {
 		t.Fatal("not mended")

@@ -2,12 +2,13 @@ package certlog
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"io"
+	"hash"
 	"os"
 	"time"
 
-	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -15,9 +16,11 @@ import (
 
 // writer is the open segment. Only Run's goroutine writes it.
 type writer struct {
-	header
-	keys   *keys
+	frame.Header
+	keys   *frame.Keys
 	file   File
+	sum    hash.Hash // SHA-256 of what was written
+	key    Hash      // of N.key
 	count  uint64
 	size   int64
 	leaves [][32]byte
@@ -43,7 +46,7 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 	}
 	var good []framed
 	for _, one := range batch {
-		buf, leaf, err := w.keys.appendFrame(w.buf, w.first+w.count+uint64(len(good)), one.record, &l.packer)
+		buf, leaf, err := w.keys.Append(w.buf, w.First+w.count+uint64(len(good)), one.record, &l.packer)
 		if err != nil {
 			one.done <- result{err: err}
 			continue
@@ -65,15 +68,16 @@ func (l *Log) commit(ctx context.Context, batch []waiting) (closed bool) {
 		}
 		return closed
 	}
+	w.sum.Write(w.buf)
 	l.mu.Lock()
 	for _, g := range good {
 		w.leaves = append(w.leaves, g.leaf)
-		w.tags = append(w.tags, index.Entry{Tag: w.keys.tag(g.record.Tag), Seq: w.first + w.count})
-		g.done <- result{proof: Appended{log: l.id, seq: w.first + w.count, leaf: g.leaf, done: true}}
+		w.tags = append(w.tags, index.Entry{Tag: w.keys.Tag(g.record.Tag), Seq: w.First + w.count})
+		g.done <- result{proof: Appended{log: l.id, seq: w.First + w.count, leaf: g.leaf, done: true}}
 		w.count++
 	}
 	w.size += int64(len(w.buf))
-	l.next = w.first + w.count
+	l.next = w.First + w.count
 	l.mu.Unlock()
 	if w.size >= l.cfg.Size {
 		closed = l.closeOpen(ctx) || closed
@@ -97,7 +101,7 @@ func unavailable(err error) fault.Kind {
 
 // writable returns the open segment, or opens the next one.
 func (l *Log) writable(ctx context.Context) (w *writer, closed bool, err error) {
-	if l.open != nil && l.cfg.Now().Sub(l.open.opened) >= l.cfg.Age {
+	if l.open != nil && l.cfg.Now().Sub(l.open.Opened) >= l.cfg.Age {
 		closed = l.closeOpen(ctx)
 	}
 	if err := l.repair(ctx); err != nil {
@@ -123,14 +127,14 @@ func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 	if before := l.spans(); len(before) > 0 {
 		number = before[len(before)-1].Number + 1
 	}
-	w := &writer{header: header{log: l.id, number: number, first: l.next, opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
+	w := &writer{Header: frame.Header{Log: l.id, Number: number, First: l.next, Opened: l.cfg.Now().UTC().Truncate(time.Millisecond)}}
 	var err error
-	if w.keys, err = l.newSegmentKey(ctx, number); err != nil {
+	if w.keys, w.key, err = l.newSegmentKey(ctx, number); err != nil {
 		l.breakDown(err)
 		return nil, err
 	}
 	name := segmentName(number, "seg")
-	head := w.encode()
+	head := w.Encode()
 	if w.file, err = l.cfg.FS.Create(name); err == nil {
 		if _, err = w.file.Write(head); err == nil {
 			err = w.file.Sync()
@@ -146,7 +150,8 @@ func (l *Log) openSegment(ctx context.Context) (*writer, error) {
 		l.breakDown(err)
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	w.size = int64(len(head))
+	w.size, w.sum = int64(len(head)), sha256.New()
+	w.sum.Write(head)
 	return w, nil
 }
 
@@ -157,7 +162,7 @@ func (l *Log) breakDown(cause error) {
 	defer l.mu.Unlock()
 	if l.open != nil {
 		_ = l.open.file.Close() // its content is read back by repair
-		l.open.keys.wipe()
+		l.open.keys.Wipe()
 		l.open = nil
 	}
 	if !l.broken {
@@ -207,7 +212,7 @@ func (l *Log) mend(ctx context.Context) bool {
 
 // closeAged closes the open segment when its time is over.
 func (l *Log) closeAged(ctx context.Context) bool {
-	if l.open == nil || l.cfg.Now().Sub(l.open.opened) < l.cfg.Age {
+	if l.open == nil || l.cfg.Now().Sub(l.open.Opened) < l.cfg.Age {
 		return false
 	}
 	return l.closeOpen(ctx)
@@ -219,22 +224,27 @@ func (l *Log) closeOpen(context.Context) bool {
 	if w == nil {
 		return false
 	}
-	w.keys.wipe()
+	w.keys.Wipe()
 	err := w.file.Close()
 	if err == nil && w.count == 0 {
 		if err = l.drop(w); err == nil {
 			return false
 		}
 	}
+	var made parts
 	if err == nil {
-		err = l.finish(w.header, w.leaves, w.tags)
+		made, err = l.derive(w.Header, w.leaves, w.tags)
+	}
+	if err == nil {
+		made.sums.file, made.sums.key = Hash(w.sum.Sum(nil)), w.key
+		err = l.publish(w.Number, made)
 	}
 	if err != nil {
 		l.breakDown(err)
 		return false
 	}
 	l.mu.Lock()
-	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.number, First: w.first, Count: w.count}, opened: w.opened, state: stateClosed})
+	l.segments = append(l.segments, segment{Span: merkle.Span{Number: w.Number, First: w.First, Count: w.count}, opened: w.Opened, state: stateClosed, sums: made.sums})
 	l.open = nil
 	l.mu.Unlock()
 	return true
@@ -243,7 +253,7 @@ func (l *Log) closeOpen(context.Context) bool {
 // drop removes an open segment that holds no record: a checkpoint speaks of one at least.
 func (l *Log) drop(w *writer) error {
 	for _, suffix := range []string{"seg", "key"} {
-		if err := l.cfg.FS.Remove(segmentName(w.number, suffix)); err != nil && !os.IsNotExist(err) {
+		if err := l.cfg.FS.Remove(segmentName(w.Number, suffix)); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}
@@ -256,30 +266,82 @@ func (l *Log) drop(w *writer) error {
 	return nil
 }
 
-// finish writes index and hashes of a segment that will not be written again.
-// The hashes come last: a segment that has them is whole.
-func (l *Log) finish(h header, leaves [][32]byte, tags []index.Entry) error {
-	tree := tree(l.cfg.FS, l.spans()...)
-	defer tree.Close()
-	for i, leaf := range leaves {
-		if err := tree.Grow(h.first+uint64(i), leaf); err != nil {
-			return err
+// look makes sure that the open segment is still in the folder: what is written
+// to a file without a name is durable nowhere.
+func (l *Log) look() {
+	if l.open == nil {
+		return
+	}
+	name := segmentName(l.open.Number, "seg")
+	f, err := l.cfg.FS.Open(name)
+	if err == nil {
+		defer f.Close()
+		var last [1]byte
+		if _, err = f.ReadAt(last[:], l.open.size-1); err == nil {
+			return
 		}
 	}
-	write := func(suffix string, octets []byte) error {
-		return folder.Publish(l.cfg.FS, segmentName(h.number, suffix), func(w io.Writer) error {
-			_, err := w.Write(octets)
-			return err
-		})
+	l.breakDown(fmt.Errorf("%s was removed or shortened while it is written: %w", name, err))
+}
+
+// sums is what a checkpoint says of a segment's files. It comes from what was
+// written, or at a start from the decrypted records, never from files that
+// somebody may have changed since.
+type sums struct{ file, index, key, root Hash }
+
+// parts is what belongs beside a segment's records.
+type parts struct {
+	idx, hsh []byte
+	sums     sums // without file and key
+}
+
+// derive makes the index, the tree's hashes and the root from the records.
+func (l *Log) derive(h frame.Header, leaves [][32]byte, tags []index.Entry) (parts, error) {
+	tree := tree(l.cfg.FS, l.spans()...)
+	defer tree.Close()
+	if err := l.sameTree(tree); err != nil {
+		return parts{}, err
 	}
-	if err := write("idx", index.Encode(tags)); err != nil {
+	for i, leaf := range leaves {
+		if err := tree.Grow(h.First+uint64(i), leaf); err != nil {
+			return parts{}, err
+		}
+	}
+	root, err := tree.Root(h.First + uint64(len(leaves)))
+	if err != nil {
+		return parts{}, err
+	}
+	p := parts{idx: index.Encode(tags), hsh: make([]byte, 0, len(tree.Tail)*32)}
+	for _, t := range tree.Tail {
+		p.hsh = append(p.hsh, t[:]...)
+	}
+	p.sums.index, p.sums.root = sha256.Sum256(p.idx), root
+	return p, nil
+}
+
+// sameTree checks that the stored hashes on which the next ones will stand make
+// the last root that is known.
+func (l *Log) sameTree(tree *merkle.Hashes) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segments) == 0 {
+		return nil
+	}
+	last := l.segments[len(l.segments)-1]
+	root, err := tree.Root(last.First + last.Count)
+	if err == nil && Hash(root) != last.sums.root {
+		err = fault.Newf(fault.Fatal, "continue the tree", "the stored hashes do not make the root of segment %d any more", last.Number)
+	}
+	return err
+}
+
+// publish writes index and hashes of a segment that will not be written again.
+// The hashes come last: a segment that has them is whole.
+func (l *Log) publish(number uint64, p parts) error {
+	if err := l.put(segmentName(number, "idx"), p.idx); err != nil {
 		return err
 	}
-	octets := make([]byte, 0, len(tree.Tail)*32)
-	for _, t := range tree.Tail {
-		octets = append(octets, t[:]...)
-	}
-	return write("hsh", octets)
+	return l.put(segmentName(number, "hsh"), p.hsh)
 }
 
 // spans lists the closed segments.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,14 +51,17 @@ func ParseDestruction(payload []byte) (Destruction, error) {
 
 const destroyedPrefix, destroyedSuffix = "destroyed-", ".p7m"
 
-// Destructions reads and verifies the statements of the folder.
-func Destructions(fs Folder, s Sealer) ([]Destruction, error) {
-	files, err := fs.List()
-	if err != nil {
-		return nil, err
-	}
-	var out []Destruction
-	for name := range files {
+// statement is a Destruction as it stands in the folder.
+type statement struct {
+	Destruction
+	name            string
+	sealed, payload []byte
+}
+
+// readStatements reads and verifies the statements of the folder, by name.
+func readStatements(fs Folder, s Sealer, files map[string]int64) ([]statement, error) {
+	var out []statement
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !strings.HasPrefix(name, destroyedPrefix) || !strings.HasSuffix(name, destroyedSuffix) {
 			continue
 		}
@@ -73,22 +78,15 @@ func Destructions(fs Folder, s Sealer) ([]Destruction, error) {
 		if err != nil {
 			return nil, fault.New(fault.Fatal, op, err)
 		}
-		out = append(out, d)
+		out = append(out, statement{d, name, sealed, payload})
 	}
 	return out, nil
 }
 
 // readCondemned returns the segments that statements about this log destroy.
 func readCondemned(fs Folder, s Sealer, log ID, files map[string]int64) (map[uint64]bool, error) {
-	some := false
-	for name := range files {
-		some = some || strings.HasPrefix(name, destroyedPrefix)
-	}
-	if !some {
-		return nil, nil
-	}
-	all, err := Destructions(fs, s)
-	if err != nil {
+	all, err := readStatements(fs, s, files)
+	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	out := map[uint64]bool{}

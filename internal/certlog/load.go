@@ -1,6 +1,7 @@
 package certlog
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -34,14 +36,14 @@ type segment struct {
 	state      state
 	destroyed  bool
 	checkpoint [32]byte // SHA-256 of the checkpoint's payload, once sealed
+	sums       sums
 }
 
 // identity is log.json.
 type identity struct {
-	Format  int       `json:"format"`
-	Log     ID        `json:"log"`
-	Name    string    `json:"name"`
-	Created time.Time `json:"created"`
+	Format int    `json:"format"`
+	Log    ID     `json:"log"`
+	Name   string `json:"name"`
 }
 
 const (
@@ -51,13 +53,20 @@ const (
 	maxCheckpoint = 64 << 10 // octets of N.bes or N.p7m
 )
 
+func (i identity) encode() ([]byte, error) {
+	text, err := json.Marshal(i)
+	return append(text, '\n'), err
+}
+
 func readIdentity(fs Folder) (identity, error) {
 	text, err := folder.ReadAll(fs, identityName, maxIdentity)
 	if err != nil {
 		return identity{}, err
 	}
 	var i identity
-	if err := json.Unmarshal(text, &i); err != nil || i.Format != format || i.Log == (ID{}) {
+	err = json.Unmarshal(text, &i)
+	// Only the octets that create writes: one meaning, one text.
+	if again, e := i.encode(); err != nil || e != nil || !bytes.Equal(again, text) || i.Format != format || i.Log == (ID{}) {
 		return identity{}, fault.Newf(fault.Fatal, "read "+identityName, "not a log of format %d", format)
 	}
 	return i, nil
@@ -116,18 +125,15 @@ func (l *Log) load(ctx context.Context) error {
 }
 
 func (l *Log) create() error {
-	i := identity{Format: format, Name: l.cfg.Name, Created: l.cfg.Now().UTC().Truncate(time.Second)}
+	i := identity{Format: format, Name: l.cfg.Name}
 	if _, err := io.ReadFull(l.cfg.Random, i.Log[:]); err != nil {
 		return err
 	}
-	text, err := json.Marshal(i)
+	text, err := i.encode()
 	if err != nil {
 		return err
 	}
-	return folder.Publish(l.cfg.FS, identityName, func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
-		return err
-	})
+	return l.put(identityName, text)
 }
 
 // segmentNumbers lists the segments of which any file is there, in order.
@@ -171,6 +177,7 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 			return err
 		}
 		g.Count, g.opened, g.state, g.checkpoint, g.destroyed = c.Size-c.First, c.Opened, st, sum, !has("seg")
+		g.sums = sums{file: c.File, index: c.Index, key: c.Key, root: c.Root}
 		if st == stateStamped && has("bes") {
 			if err := l.cfg.FS.Remove(segmentName(n, "bes")); err != nil {
 				return fault.New(fault.Unavailable, "remove "+segmentName(n, "bes"), err)
@@ -188,11 +195,11 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 		return fault.Newf(fault.Fatal, "read certified log", "%s is missing", segmentName(n, "seg"))
 	default:
 		// Its first record may be its only proof that it exists: an empty one is dropped.
-		count, opened, err := l.recover(ctx, n, files)
-		if err != nil {
+		var err error
+		if g, err = l.recover(ctx, n, files); err != nil {
 			return err
 		}
-		if count == 0 {
+		if g.Count == 0 {
 			if !last {
 				return fault.Newf(fault.Fatal, "read certified log", "segment %d is empty", n)
 			}
@@ -201,7 +208,6 @@ func (l *Log) loadSegment(ctx context.Context, n uint64, files map[string]int64,
 			}
 			return nil
 		}
-		g.Count, g.opened, g.state = count, opened, stateClosed
 	}
 	l.segments = append(l.segments, g)
 	l.next = g.First + g.Count
@@ -234,71 +240,112 @@ func (l *Log) discard(n uint64, files map[string]int64) error {
 	return l.cfg.FS.Sync()
 }
 
-// recover makes a segment without a checkpoint whole: octets after the last
-// whole frame are dropped, what remains is written to a new file (a page that
-// failed to reach the disk may look fine until the next start), and index and
-// hashes are made from it.
-func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (count uint64, opened time.Time, err error) {
+// recover makes a segment without a checkpoint whole. Every record is decrypted,
+// and index and hashes are made from them anew, because what is sealed next must
+// not be what somebody put into the folder meanwhile. Of a segment that was not
+// closed, octets after the last whole frame are dropped, and what remains is
+// written to a new file (a page that failed to reach the disk may look fine until
+// the next start). One that was closed must be as it was; only its index is mended.
+// Count 0: there is no record in it.
+func (l *Log) recover(ctx context.Context, n uint64, files map[string]int64) (g segment, err error) {
 	op := fmt.Sprintf("recover segment %d", n)
 	name := segmentName(n, "seg")
 	f, err := l.cfg.FS.Open(name)
 	if err != nil {
-		return 0, time.Time{}, fault.New(fault.Unavailable, op, err)
+		return g, fault.New(fault.Unavailable, op, err)
 	}
 	defer f.Close()
 	size := files[name]
-	if _, whole := files[segmentName(n, "hsh")]; whole {
-		h, count, end, err := scan(f, size, func(header, uint64, []byte) error { return nil })
-		if err == nil && (end != size || h.log != l.id || h.number != n || h.first != l.next) {
-			err = fault.Newf(fault.Fatal, op, "%s was closed and does not fit any more", name)
-		}
-		return count, h.opened, err
-	}
-	if size < headerLen {
-		return 0, time.Time{}, nil // the crash came before the first record
+	_, whole := files[segmentName(n, "hsh")]
+	if size < frame.HeaderLen && !whole {
+		return g, nil // the crash came before the first record
 	}
 	k, err := readKey(ctx, l.cfg.FS, l.cfg.Keys, l.id, n)
 	if err != nil {
-		return 0, time.Time{}, err
+		return g, err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	var leaves [][32]byte
 	var tags []index.Entry
-	h, count, end, err := scan(f, size, func(h header, seq uint64, sealed []byte) error {
-		r, err := k.open(seq, sealed)
+	h, count, end, err := frame.Scan(f, size, func(h frame.Header, seq uint64, sealed []byte) error {
+		r, err := k.Open(seq, sealed)
 		if err != nil {
 			return fault.New(fault.Fatal, op, err)
 		}
 		leaves = append(leaves, merkle.LeafHash(sealed))
-		tags = append(tags, index.Entry{Tag: k.tag(r.Tag), Seq: seq})
+		tags = append(tags, index.Entry{Tag: k.Tag(r.Tag), Seq: seq})
 		return nil
 	})
 	if err != nil {
-		return 0, time.Time{}, err
+		return g, err
 	}
-	if h.log != l.id || h.number != n || h.first != l.next {
-		return 0, time.Time{}, fault.Newf(fault.Fatal, op, "%s belongs elsewhere", name)
+	if h.Log != l.id || h.Number != n || h.First != l.next {
+		return g, fault.Newf(fault.Fatal, op, "%s belongs elsewhere", name)
 	}
+	if whole && (end != size || count == 0) {
+		return g, fault.Newf(fault.Fatal, op, "%s was closed and does not fit any more", name)
+	}
+	g = segment{Span: merkle.Span{Number: n, First: h.First, Count: count}, opened: h.Opened, state: stateClosed}
 	if count == 0 {
-		return 0, h.opened, nil
+		return g, nil
+	}
+	made, err := l.derive(h, leaves, tags)
+	if err != nil {
+		return g, fault.New(fault.KindOf(err), op, err)
+	}
+	g.sums = made.sums
+	if g.sums.file, err = sectionHash(f, end); err != nil {
+		return g, fault.New(fault.Unavailable, op, err)
+	}
+	if g.sums.key, err = fileHash(l.cfg.FS, segmentName(n, "key")); err != nil {
+		return g, err
+	}
+	if whole {
+		return g, l.asClosed(n, made)
 	}
 	if end < size {
 		l.cfg.Log.Warn("certified log: a torn record was dropped", "log", l.cfg.Name, "segment", n, "octets", size-end, "records", count)
-		if l.cfg.Trimmed != nil {
-			l.cfg.Trimmed(Trim{Segment: n, Octets: size - end})
-		}
+		l.trimmed(Trim{Segment: n, Octets: size - end})
 	}
 	err = folder.Publish(l.cfg.FS, name, func(w io.Writer) error {
 		_, err := io.Copy(w, io.NewSectionReader(f, 0, end))
 		return err
 	})
 	if err == nil {
-		err = l.finish(h, leaves, tags)
+		err = l.publish(n, made)
 	}
 	if err != nil {
-		return 0, time.Time{}, fault.New(fault.Unavailable, op, err)
+		return g, fault.New(fault.Unavailable, op, err)
 	}
-	return count, h.opened, nil
+	return g, nil
+}
+
+// asClosed compares a closed segment's files with what its records make.
+func (l *Log) asClosed(n uint64, made parts) error {
+	op := fmt.Sprintf("recover segment %d", n)
+	for suffix, want := range map[string][]byte{"hsh": made.hsh, "idx": made.idx} {
+		got, err := folder.ReadAll(l.cfg.FS, segmentName(n, suffix), int64(len(want)))
+		switch {
+		case err == nil && bytes.Equal(got, want):
+		case err != nil && !os.IsNotExist(err) && !fault.Is(err, fault.Invalid):
+			return fault.New(fault.Unavailable, op, err)
+		case suffix == "hsh":
+			return fault.Newf(fault.Fatal, op, "it was closed with other records than it holds now")
+		default:
+			l.cfg.Log.Error("certified log: an index was changed before it was sealed, and is made anew", "log", l.cfg.Name, "segment", n)
+			l.trimmed(Trim{Segment: n, Rebuilt: true})
+			if err := l.put(segmentName(n, suffix), want); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Log) trimmed(t Trim) {
+	if l.cfg.Trimmed != nil {
+		l.cfg.Trimmed(t)
+	}
 }
 
 func readCheckpoint(fs Folder, s Sealer, name string) (Checkpoint, [32]byte, error) {

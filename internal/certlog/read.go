@@ -1,7 +1,9 @@
 package certlog
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/index"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
@@ -31,6 +34,7 @@ type Reader struct {
 	log    ID
 	points []Checkpoint
 	gone   map[uint64]bool // segments without N.seg
+	rest   []uint64        // segments without a checkpoint
 }
 
 // NewReader reads and verifies the checkpoints of the folder, and that each
@@ -58,7 +62,11 @@ func NewReader(fs Folder, s Sealer) (*Reader, error) {
 	for _, n := range numbers {
 		_, stamped := files[segmentName(n, "p7m")]
 		if _, ok := files[segmentName(n, "bes")]; !ok && !stamped {
-			break // not sealed yet
+			r.rest = append(r.rest, n)
+			continue
+		}
+		if len(r.rest) > 0 {
+			return nil, fault.Newf(fault.Fatal, op, "segment %d is sealed, one before it is not", n)
 		}
 		sealed, err := readSeal(fs, n)
 		if err != nil {
@@ -89,15 +97,22 @@ func (r *Reader) Log() ID { return r.log }
 // Checkpoints returns the checkpoints, oldest first. It must not be changed.
 func (r *Reader) Checkpoints() []Checkpoint { return r.points }
 
+// Unsealed returns the numbers of the segments that have no checkpoint: open ones,
+// and what a crash left.
+func (r *Reader) Unsealed() []uint64 { return r.rest }
+
 // Destroyed reports whether the segment's records are no longer there.
 func (r *Reader) Destroyed(segment uint64) bool { return r.gone[segment] }
+
+// maxIndex bounds an index, in octets: 40 million records.
+const maxIndex = 1 << 30
 
 // Find returns the records appended under the tag in segments that were open
 // at any moment from from (included) to to (excluded), in order, and the
 // numbers of destroyed segments of that interval, which it cannot speak for.
 func (r *Reader) Find(ctx context.Context, w Wrapper, tag string, from, to time.Time) (found []Found, destroyed []uint64, err error) {
 	for _, c := range r.points {
-		if !c.Sealed.After(from) || !c.Opened.Before(to) {
+		if !c.Overlaps(from, to) {
 			continue
 		}
 		if r.gone[c.Segment] {
@@ -119,21 +134,21 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 	if err != nil {
 		return nil, err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	name := segmentName(c.Segment, "idx")
-	if sum, err := fileHash(r.fs, name); err != nil || sum != c.Index {
-		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
-	}
-	f, err := r.fs.Open(name)
+	// Read once: what is hashed is what is searched.
+	idx, err := folder.ReadAll(r.fs, name, maxIndex)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, op, err)
 	}
-	defer f.Close()
+	if sha256.Sum256(idx) != [32]byte(c.Index) {
+		return nil, fault.Newf(fault.Fatal, op, "%s is not the one that was sealed", name)
+	}
 	files, err := r.fs.List()
 	if err != nil {
 		return nil, err
 	}
-	seqs, err := index.LookUp(f, files[name], k.tag(tag))
+	seqs, err := index.LookUp(bytes.NewReader(idx), int64(len(idx)), k.Tag(tag))
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
@@ -146,7 +161,7 @@ func (r *Reader) findIn(ctx context.Context, w Wrapper, tag string, c Checkpoint
 		if !wanted[seq] {
 			return nil
 		}
-		f, err := k.found(seq, append([]byte(nil), sealed...))
+		f, err := foundRecord(k, seq, append([]byte(nil), sealed...))
 		if err == nil && f.Record.Tag == tag { // 128 bits of a MAC may, in theory, collide
 			found = append(found, f)
 		}
@@ -162,11 +177,11 @@ func (r *Reader) scan(c Checkpoint, files map[string]int64, visit func(seq uint6
 		return fault.New(fault.Unavailable, "read "+name, err)
 	}
 	defer f.Close()
-	h, count, end, err := scan(f, files[name], func(_ header, seq uint64, sealed []byte) error { return visit(seq, sealed) })
+	h, count, end, err := frame.Scan(f, files[name], func(_ frame.Header, seq uint64, sealed []byte) error { return visit(seq, sealed) })
 	if err != nil {
 		return err
 	}
-	if h.log != r.log || h.number != c.Segment || h.first != c.First || count != c.Size-c.First || end != files[name] {
+	if h.Log != r.log || h.Number != c.Segment || h.First != c.First || count != c.Size-c.First || end != files[name] {
 		return fault.Newf(fault.Fatal, "read "+name, "it is not the segment that was sealed")
 	}
 	return nil
@@ -178,13 +193,13 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 	if err != nil {
 		return err
 	}
-	defer k.wipe()
+	defer k.Wipe()
 	files, err := r.fs.List()
 	if err != nil {
 		return err
 	}
 	return r.scan(c, files, func(seq uint64, sealed []byte) error {
-		f, err := k.found(seq, sealed)
+		f, err := foundRecord(k, seq, sealed)
 		if err != nil {
 			return err
 		}
@@ -192,12 +207,46 @@ func (r *Reader) Each(ctx context.Context, w Wrapper, c Checkpoint, visit func(F
 	})
 }
 
-func (k *keys) found(seq uint64, sealed []byte) (Found, error) {
-	key, err := k.record(seq)
+// EachUnsealed is Each for a segment without a checkpoint, up to its last whole
+// record: they are authentic, and nothing proves that they are all.
+func (r *Reader) EachUnsealed(ctx context.Context, w Wrapper, segment uint64, visit func(Found) error) error {
+	files, err := r.fs.List()
+	if err != nil {
+		return err
+	}
+	name := segmentName(segment, "seg")
+	if files[name] < frame.HeaderLen {
+		return nil // a crash came before its first record
+	}
+	k, err := readKey(ctx, r.fs, w, r.log, segment)
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	f, err := r.fs.Open(name)
+	if err != nil {
+		return fault.New(fault.Unavailable, "read "+name, err)
+	}
+	defer f.Close()
+	_, _, _, err = frame.Scan(f, files[name], func(h frame.Header, seq uint64, sealed []byte) error {
+		if h.Log != r.log || h.Number != segment {
+			return fault.Newf(fault.Fatal, "read "+name, "it is another segment's")
+		}
+		one, err := foundRecord(k, seq, sealed)
+		if err != nil {
+			return err
+		}
+		return visit(one)
+	})
+	return err
+}
+
+func foundRecord(k *frame.Keys, seq uint64, sealed []byte) (Found, error) {
+	key, err := k.Record(seq)
 	if err != nil {
 		return Found{}, err
 	}
-	record, err := Disclose(k.log, k.number, seq, key, sealed)
+	record, err := k.Open(seq, sealed)
 	return Found{Seq: seq, Record: record, Key: key, Sealed: sealed}, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,23 +13,6 @@ import (
 	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
-
-// Hash is a SHA-256 value; its text is 64 hexadecimal digits.
-type Hash [32]byte
-
-// MarshalText returns 64 hexadecimal digits.
-func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
-
-// UnmarshalText reads what MarshalText writes; anything else is fault.Invalid.
-func (h *Hash) UnmarshalText(text []byte) error {
-	if len(text) != 2*len(h) {
-		return fault.Newf(fault.Invalid, "read hash", "%d digits", len(text))
-	}
-	if _, err := hex.Decode(h[:], text); err != nil {
-		return fault.New(fault.Invalid, "read hash", err)
-	}
-	return nil
-}
 
 // Checkpoint is a sealed tree head. Its JSON, in this order of members and
 // without blanks, is the payload that is signed.
@@ -45,6 +27,7 @@ type Checkpoint struct {
 	Previous Hash      `json:"previous"` // SHA-256 of the payload before; zero in the first
 	File     Hash      `json:"file"`     // SHA-256 of N.seg
 	Index    Hash      `json:"index"`    // SHA-256 of N.idx
+	Key      Hash      `json:"key"`      // SHA-256 of N.key
 	Opened   time.Time `json:"opened"`   // of the segment, UTC, milliseconds
 	Sealed   time.Time `json:"sealed"`   // UTC, milliseconds
 }
@@ -64,6 +47,17 @@ func ParseCheckpoint(payload []byte) (Checkpoint, error) {
 		return Checkpoint{}, fault.Newf(fault.Invalid, op, "not a checkpoint of format %d", format)
 	}
 	return c, nil
+}
+
+// Overlaps reports whether records of the interval (to excluded) may lie in the
+// segment. The clock may have been set back while it was open, so either of its
+// times bounds either end.
+func (c Checkpoint) Overlaps(from, to time.Time) bool {
+	first, last := c.Opened, c.Sealed
+	if last.Before(first) {
+		first, last = last, first
+	}
+	return last.After(from) && first.Before(to)
 }
 
 // Encode returns the payload.
@@ -124,7 +118,7 @@ func (l *Log) sealAll(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 		if g.state == stateClosed {
-			sum, err := l.sealSegment(ctx, i, g, before)
+			sum, err := l.sealSegment(ctx, g, before)
 			if err != nil {
 				return err
 			}
@@ -149,24 +143,10 @@ func (l *Log) update(i int, g segment) {
 	}
 }
 
-func (l *Log) sealSegment(ctx context.Context, i int, g segment, previous [32]byte) ([32]byte, error) {
+func (l *Log) sealSegment(ctx context.Context, g segment, previous [32]byte) ([32]byte, error) {
 	c := Checkpoint{
-		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count,
-		Previous: previous, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
-	}
-	var err error
-	for _, part := range []struct {
-		suffix string
-		sum    *Hash
-	}{{"seg", &c.File}, {"idx", &c.Index}} {
-		if *part.sum, err = fileHash(l.cfg.FS, segmentName(g.Number, part.suffix)); err != nil {
-			return [32]byte{}, err
-		}
-	}
-	tree := tree(l.cfg.FS, l.spans()[:i+1]...)
-	defer tree.Close()
-	if c.Root, err = tree.Root(c.Size); err != nil {
-		return [32]byte{}, err
+		Format: format, Log: l.id, Name: l.cfg.Name, Segment: g.Number, First: g.First, Size: g.First + g.Count, Root: g.sums.root,
+		Previous: previous, File: g.sums.file, Index: g.sums.index, Key: g.sums.key, Opened: g.opened, Sealed: l.cfg.Now().UTC().Truncate(time.Millisecond),
 	}
 	payload, err := c.Encode()
 	if err != nil {
@@ -224,9 +204,18 @@ func fileHash(fs Folder, name string) (Hash, error) {
 		return Hash{}, fault.New(fault.Unavailable, "hash "+name, err)
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, 1<<62)); err != nil {
+	sum, err := sectionHash(f, 1<<62)
+	if err != nil {
 		return Hash{}, fault.New(fault.Unavailable, "hash "+name, err)
+	}
+	return sum, nil
+}
+
+// sectionHash is the SHA-256 of a file's first octets.
+func sectionHash(f io.ReaderAt, size int64) (Hash, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, size)); err != nil {
+		return Hash{}, err
 	}
 	return Hash(sum.Sum(nil)), nil
 }

@@ -1,9 +1,7 @@
 package certlog
 
 import (
-	"bufio"
-	"io"
-
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/merkle"
 )
 
@@ -12,4 +10,7 @@ func tree(fs Folder, spans ...merkle.Span) *merkle.Hashes {
 	return &merkle.Hashes{FS: fs, Name: func(n uint64) string { return segmentName(n, "hsh") }, Spans: spans}
 }
 
-func newBuffered(r io.Reader) io.Reader { return bufio.NewReaderSize(r, 1<<16) }
+// Disclose decrypts a leaf with the record's own key; see frame.Disclose.
+func Disclose(log ID, segment, seq uint64, key RecordKey, sealed []byte) (Record, error) {
+	return frame.Disclose(log, segment, seq, key, sealed)
+}

@@ -3,10 +3,13 @@ package certlog
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"custode/internal/certlog/folder"
+	"custode/internal/certlog/frame"
 	"custode/internal/certlog/merkle"
 	"custode/internal/fault"
 )
@@ -26,45 +29,82 @@ type VerifyConfig struct {
 	Judge    Judge
 	Now      time.Time
 	Patience time.Duration      // how long a closed segment may wait for its seal and its time-stamp
-	Witness  map[uint64][]Claim // what other places hold, by segment
+	Floor    uint64             // sealed records known from elsewhere; fewer are a divergence
+	Witness  map[uint64][]Claim // checkpoints that other places hold, by segment
+	Told     []Claim            // statements of destruction that other places hold
 	Progress func(Checkpoint)   // called after each good segment; may be nil
 }
 
-// Claim is a checkpoint's payload as a witness holds it.
+// Claim is the payload of a seal as a witness holds it.
 type Claim struct {
 	From    string // which witness
 	Payload []byte
+	mixed   bool // it may be another log's
 }
 
-// AddWitness adds the checkpoints that a folder holds (N.p7m and N.bes, as the
-// log's own), under the name of the witness. Their seals must be good.
+// AddWitness adds the seals that a folder holds (N.p7m, N.bes and destroyed-N.p7m,
+// as the log's own), under the name of the witness. All must be good.
 func (c *VerifyConfig) AddWitness(name string, held Folder) error {
 	files, err := held.List()
 	if err != nil {
 		return err
 	}
 	for file := range files {
-		if !strings.HasSuffix(file, ".p7m") && !strings.HasSuffix(file, ".bes") || strings.HasPrefix(file, destroyedPrefix) {
+		if !strings.HasSuffix(file, ".p7m") && !strings.HasSuffix(file, ".bes") {
 			continue
 		}
-		sealed, err := folder.ReadAll(held, file, maxCheckpoint)
+		sealed, err := folder.ReadAll(held, file, 2*maxCheckpoint)
 		if err != nil {
 			return fault.New(fault.Unavailable, "read witness "+name, err)
 		}
-		payload, err := c.Judge.Open(sealed)
-		if err != nil {
+		if err := c.add(name, sealed, false); err != nil {
 			return fault.New(fault.Invalid, "read witness "+name+", "+file, err)
 		}
-		point, err := ParseCheckpoint(payload)
-		if err != nil {
-			return fault.New(fault.Invalid, "read witness "+name+", "+file, err)
-		}
-		if c.Witness == nil {
-			c.Witness = map[uint64][]Claim{}
-		}
-		c.Witness[point.Segment] = append(c.Witness[point.Segment], Claim{From: name, Payload: payload})
 	}
 	return nil
+}
+
+// AddLetters adds the seals that were sent to a place where anybody may put
+// something: those of other logs, and what is no good seal, count for nothing. It
+// returns how many were no good seals.
+func (c *VerifyConfig) AddLetters(name string, seals [][]byte) (bad int) {
+	for _, sealed := range seals {
+		if c.add(name, sealed, true) != nil {
+			bad++
+		}
+	}
+	return bad
+}
+
+func (c *VerifyConfig) add(name string, sealed []byte, mixed bool) error {
+	payload, err := c.Judge.Open(sealed)
+	if err != nil {
+		return err
+	}
+	claim := Claim{From: name, Payload: payload, mixed: mixed}
+	point, err := ParseCheckpoint(payload)
+	if err != nil {
+		if _, e := ParseDestruction(payload); e != nil {
+			return err
+		}
+		c.Told = append(c.Told, claim)
+		return nil
+	}
+	if c.Witness == nil {
+		c.Witness = map[uint64][]Claim{}
+	}
+	c.Witness[point.Segment] = append(c.Witness[point.Segment], claim)
+	return nil
+}
+
+// about reports whether a claim is to be compared with the log. Letters of
+// another log's name say nothing; of another log under this name they do.
+func (c Claim) about(name string) bool {
+	if !c.mixed {
+		return true
+	}
+	p, err := ParseCheckpoint(c.Payload)
+	return err == nil && p.Name == name
 }
 
 // Problem is a divergence: the log is not what was written.
@@ -155,6 +195,9 @@ func (v *verifier) all(who identity) *finding {
 	if v.condemned, err = readCondemned(v.cfg.FS, v.cfg.Judge, who.Log, v.files); err != nil {
 		return problem(0, "%v", err)
 	}
+	if f := v.statements(); f != nil {
+		return f
+	}
 	numbers, err := segmentNumbers(v.files)
 	if err != nil {
 		return problem(0, "%v", err)
@@ -167,9 +210,46 @@ func (v *verifier) all(who identity) *finding {
 			return f
 		}
 	}
-	for n, claims := range v.cfg.Witness {
-		if n > uint64(v.report.Segments) {
-			return problem(n, "the witness %s holds its checkpoint, this folder does not: the end of the log was removed, or an old copy was put back", claims[0].From)
+	for _, n := range slices.Sorted(maps.Keys(v.cfg.Witness)) {
+		for _, claim := range v.cfg.Witness[n] {
+			if n > uint64(v.report.Segments) && claim.about(v.report.Name) {
+				return problem(n, "the witness %s holds its checkpoint, this folder does not: the end of the log was removed, or an old copy was put back", claim.From)
+			}
+		}
+	}
+	if v.report.Records < v.cfg.Floor {
+		return problem(uint64(v.report.Segments)+1, "%d sealed records are here, %d are known: the end of the log was removed, or an old copy was put back", v.report.Records, v.cfg.Floor)
+	}
+	return nil
+}
+
+// statements judges the time-stamps of the statements of destruction, and
+// compares them with what witnesses hold.
+func (v *verifier) statements() *finding {
+	all, err := readStatements(v.cfg.FS, v.cfg.Judge, v.files)
+	if err != nil {
+		return problem(0, "%v", err)
+	}
+	here := map[string]bool{}
+	for _, d := range all {
+		here[string(d.payload)] = true
+		at, err := v.cfg.Judge.Stamped(d.sealed)
+		switch {
+		case err != nil:
+			return problem(d.Segments[0], "the time-stamp of %s, which destroys it, is not good: %v", d.name, err)
+		case at.IsZero():
+			return problem(d.Segments[0], "%s, which destroys it, is not time-stamped", d.name)
+		case at.Before(d.At.Add(-clockSlack)) || at.After(v.cfg.Now.Add(clockSlack)):
+			return problem(d.Segments[0], "%s, which destroys it, was time-stamped %s and says %s", d.name, at.Format(time.RFC3339), d.At.Format(time.RFC3339))
+		}
+	}
+	for _, claim := range v.cfg.Told {
+		d, err := ParseDestruction(claim.Payload)
+		if err != nil {
+			return &finding{err: err}
+		}
+		if !here[string(claim.Payload)] && (!claim.mixed || d.Log == v.report.Log) {
+			return problem(d.Segments[0], "the witness %s holds the statement that it was destroyed, this folder does not: an old copy was put back", claim.From)
 		}
 	}
 	return nil
@@ -230,7 +310,7 @@ func (v *verifier) segment(n uint64, last bool) *finding {
 func (v *verifier) unsealed(n uint64, last bool) *finding {
 	v.open = true
 	v.report.Unsealed++
-	if last && v.files[segmentName(n, "seg")] < headerLen {
+	if last && v.files[segmentName(n, "seg")] < frame.HeaderLen {
 		return nil // a crash came before its first record, or a log beside is about to write it
 	}
 	f, err := v.cfg.FS.Open(segmentName(n, "seg"))
@@ -238,11 +318,11 @@ func (v *verifier) unsealed(n uint64, last bool) *finding {
 		return &finding{err: err}
 	}
 	defer f.Close()
-	h, _, _, err := scan(f, min(v.files[segmentName(n, "seg")], headerLen), func(header, uint64, []byte) error { return nil })
+	h, _, _, err := frame.Scan(f, min(v.files[segmentName(n, "seg")], frame.HeaderLen), func(frame.Header, uint64, []byte) error { return nil })
 	if err != nil {
 		return problem(n, "it is not sealed, and %v", err)
 	}
-	if age := v.cfg.Now.Sub(h.opened); age > v.cfg.Patience {
+	if age := v.cfg.Now.Sub(h.Opened); age > v.cfg.Patience {
 		return problem(n, "it was opened %s ago and is not sealed", age.Round(time.Second))
 	}
 	return nil
@@ -274,7 +354,7 @@ const clockSlack = 2 * time.Minute
 
 func (v *verifier) witnessed(n uint64, payload []byte) *finding {
 	for _, claim := range v.cfg.Witness[n] {
-		if string(claim.Payload) != string(payload) {
+		if string(claim.Payload) != string(payload) && claim.about(v.report.Name) {
 			return problem(n, "the witness %s holds another checkpoint", claim.From)
 		}
 	}
@@ -323,7 +403,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 		return &finding{err: err}
 	}
 	defer f.Close()
-	h, count, end, err := scan(f, v.files[name], func(_ header, seq uint64, sealed []byte) error {
+	h, count, end, err := frame.Scan(f, v.files[name], func(_ frame.Header, seq uint64, sealed []byte) error {
 		if seq >= c.Size {
 			return nil
 		}
@@ -332,7 +412,7 @@ func (v *verifier) computed(c Checkpoint) *finding {
 	switch {
 	case err != nil:
 		return problem(n, "%v", err)
-	case h.log != c.Log || h.number != n || h.first != c.First:
+	case h.Log != c.Log || h.Number != n || h.First != c.First:
 		return problem(n, "%s is another segment's", name)
 	case count < c.Size-c.First:
 		return problem(n, "record %d is damaged or missing", c.First+count)
@@ -341,6 +421,9 @@ func (v *verifier) computed(c Checkpoint) *finding {
 	}
 	if sum, err := fileHash(v.cfg.FS, segmentName(n, "idx")); err != nil || sum != c.Index {
 		return problem(n, "the index is not the one that was sealed")
+	}
+	if sum, err := fileHash(v.cfg.FS, segmentName(n, "key")); err != nil || sum != c.Key {
+		return problem(n, "%s is not the one that was sealed", segmentName(n, "key"))
 	}
 	// The root speaks for the records; this is for the octets between them.
 	if sum, err := fileHash(v.cfg.FS, name); err != nil || sum != c.File {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -16,7 +17,19 @@ type CertifiedLog struct {
 	SealCertificates   string   `yaml:"seal_certificates"`   // absolute; PEM, of earlier seals that are still trusted; empty: none
 	WitnessDirectories []string `yaml:"witness_directories"` // absolute; get a copy of each checkpoint
 	WitnessURLs        []string `yaml:"witness_urls"`        // get each checkpoint by POST
+	WitnessMail        Mail     `yaml:"witness_mail"`        // gets each checkpoint as a letter
 	Clock              string   `yaml:"clock"`               // kernel or none; empty: kernel
+}
+
+// Mail says how letters leave and to whom.
+type Mail struct {
+	Server       string   `yaml:"server"`        // host:port; empty: no mail
+	TLS          string   `yaml:"tls"`           // starttls, implicit, or none for a loopback host; empty: starttls
+	Certificates string   `yaml:"certificates"`  // absolute; PEM roots of the server's certificate; empty: the system's
+	From         string   `yaml:"from"`          // address alone
+	To           []string `yaml:"to"`            // 1 to 8 addresses
+	Username     string   `yaml:"username"`      // empty: no login
+	PasswordFile string   `yaml:"password_file"` // absolute; only its owner may read it
 }
 
 // CertifiedLogPolicy decides how the certified log is kept.
@@ -28,6 +41,7 @@ type CertifiedLogPolicy struct {
 	TimeStamps        []TimeStamp   `yaml:"time_stamps"`        // services, asked in turn; none in development only
 	Patience          time.Duration `yaml:"patience"`           // a closed segment waits so long for seal and time-stamp before the alarm; 1m to 24h; 0: 1h
 	VerifyHour        *int          `yaml:"verify_hour"`        // 0 to 23, local time: the nightly verification and retention; absent: 3
+	SilentAttestation bool          `yaml:"silent_attestation"` // an attestation is made without a message to its subject
 }
 
 // TimeStamp is a time-stamping service (RFC 3161).
@@ -54,12 +68,41 @@ func (m *Machine) validateCertifiedLog(p *problems) {
 		_, ok := webURL(address)
 		p.check(ok, "certified_log.witness_urls: must be https URLs (http for a loopback host only)")
 	}
+	c.WitnessMail.validate(p)
 	if c.Clock == "" {
 		c.Clock = "kernel"
 	}
 	p.check(oneOf(c.Clock, "kernel", "none"), "certified_log.clock: kernel or none")
 	p.check(c.Clock == "kernel" || m.InsecureHTTPForDevelopment, "certified_log.clock: none is for insecure_http_for_development only")
 }
+
+func (c *Mail) validate(p *problems) {
+	const key = "certified_log.witness_mail."
+	if c.Server == "" {
+		p.check(c.From == "" && len(c.To) == 0 && c.Username == "" && c.PasswordFile == "", key+"server: is missing")
+		return
+	}
+	host, _, err := net.SplitHostPort(c.Server)
+	p.check(err == nil && host != "", key+"server: must be host:port")
+	if c.TLS == "" {
+		c.TLS = "starttls"
+	}
+	p.check(oneOf(c.TLS, "starttls", "implicit", "none"), key+"tls: starttls, implicit or none")
+	ip := net.ParseIP(host)
+	p.check(c.TLS != "none" || host == "localhost" || ip != nil && ip.IsLoopback(), key+"tls: none is for a loopback host only")
+	p.check(c.Certificates == "" || filepath.IsAbs(c.Certificates), key+"certificates: must be an absolute path")
+	p.check(bareAddress(c.From), key+"from: must be an address alone")
+	p.check(len(c.To) >= 1 && len(c.To) <= 8, key+"to: 1 to 8 addresses")
+	for _, to := range c.To {
+		p.check(bareAddress(to), key+"to: must be addresses alone")
+	}
+	p.check((c.Username == "") == (c.PasswordFile == ""), key+"username and password_file go together")
+	p.check(c.PasswordFile == "" || filepath.IsAbs(c.PasswordFile), key+"password_file: must be an absolute path")
+}
+
+var addressForm = regexp.MustCompile(`^[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$`)
+
+func bareAddress(s string) bool { return len(s) <= 254 && addressForm.MatchString(s) }
 
 // inside reports whether path is folder or below it.
 func inside(path, folder string) bool {

@@ -53,6 +53,21 @@ func Load[T any, P interface {
 // The file must be regular, at most 4096 octets and not readable by group or
 // others; else fault.Fatal. The caller wipes the octets after use.
 func ReadSecret(path string) ([]byte, error) {
+	data, err := ReadPrivate(path, 4096)
+	if err != nil {
+		return nil, err
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, fault.Newf(fault.Fatal, "read secret file "+path, "the file is empty")
+	}
+	return line, nil
+}
+
+// ReadPrivate returns the whole of a secret file of at most limit octets, under
+// ReadSecret's rules.
+func ReadPrivate(path string, limit int64) ([]byte, error) {
 	op := "read secret file " + path
 	st, err := os.Stat(path)
 	if err != nil {
@@ -61,16 +76,11 @@ func ReadSecret(path string) ([]byte, error) {
 	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 {
 		return nil, fault.Newf(fault.Fatal, op, "must be a regular file that only its owner may read (mode is %v)", st.Mode())
 	}
-	data, err := readBounded(path, 4096)
+	data, err := readBounded(path, limit)
 	if err != nil {
 		return nil, fault.New(fault.Fatal, op, err)
 	}
-	line, _, _ := bytes.Cut(data, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	if len(line) == 0 {
-		return nil, fault.Newf(fault.Fatal, op, "the file is empty")
-	}
-	return line, nil
+	return data, nil
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {

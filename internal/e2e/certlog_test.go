@@ -152,6 +152,13 @@ func TestAttestation(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	refused(t, l, 73, "log", "attest", "--subject", p.Attributes["spidCode"], "--from", from, "--to", to, "--out", file) // it exists
+	inbox, err := l.Bank.Wait(t.Context(), p.Phone, 2)                                                                   // the code of the login, and the notice
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := inbox[1].Text; !strings.Contains(text, "un'attestazione dei tuoi accessi") || strings.Contains(text, "Lovati") || strings.Contains(text, p.Attributes["spidCode"]) {
+		t.Errorf("the subject is told %q", text)
+	}
 	trust := []string{"--seal", l.SealCertificate(), "--tsa", l.TSACertificates()}
 	if out, err := command(t, dir, verifier(t), append(trust, file)...); err != nil || !strings.Contains(out, "2 accesses") {
 		t.Errorf("custode-verify: %v\n%s", err, out)
@@ -161,6 +168,10 @@ func TestAttestation(t *testing.T) {
 		t.Error("the Response in the attestation is not the one the browser carried")
 	}
 	openssl(t, dir, l, "attestation")
+	if out, err := command(t, dir, "openssl", "cms", "-verify", "-cades", "-binary", "-inform", "DER", "-in", "report.pdf.p7s", "-content", "report.pdf",
+		"-CAfile", l.SealCertificate(), "-purpose", "any", "-out", "/dev/null"); err != nil {
+		t.Errorf("openssl cms of the PDF: %v\n%s", err, out)
+	}
 	for name := range inside {
 		if stem, ok := strings.CutSuffix(name, ".p7m"); ok && strings.HasPrefix(name, "checkpoints/") {
 			openssl(t, dir, l, stem)
@@ -180,7 +191,7 @@ func TestAttestation(t *testing.T) {
 	}
 	nothingReadable(t, l, p)
 	events := plain(t, l, "security")
-	for _, want := range []string{`"log/attest"`, `"login-failed"`, `"identity/add"`, `"start"`, p.Attributes["spidCode"], "127.0.0.1"} {
+	for _, want := range []string{`"log/attest"`, `"attestation-notified"`, `"attestation-not-notified"`, `"login-failed"`, `"identity/add"`, `"start"`, p.Attributes["spidCode"], "127.0.0.1"} {
 		if !strings.Contains(events, want) {
 			t.Errorf("the security log does not hold %s", want)
 		}

@@ -28,8 +28,10 @@ const (
 	SecurityLog    = "security"
 )
 
-// Floors remembers, outside the logs, how many records they hold.
+// Floors remembers, outside the logs, which they are and how many records they hold.
 type Floors interface {
+	// PinLog remembers the first identity it is told and returns the one it remembers.
+	PinLog(ctx context.Context, log, id string) (string, error)
 	Floor(ctx context.Context, log string) (uint64, error)
 	RaiseFloor(ctx context.Context, log string, records uint64) error
 }
@@ -49,6 +51,7 @@ type Config struct {
 	Patience                     time.Duration
 	Hour                         int // of the nightly verification
 	WitnessFolders, WitnessURLs  []string
+	Mails                        []witness.Mail
 	HTTP                         *http.Client
 	Floors                       Floors
 	Random                       io.Reader
@@ -76,6 +79,7 @@ type Kept struct {
 	Keeper *keep.Keeper
 	Pusher *witness.Pusher
 	lock   *os.File
+	raised uint64 // the floor that the database has; of raiseOnce
 }
 
 // Open opens both logs and keeps other processes out of them. Even after an
@@ -107,22 +111,33 @@ func (j *Journals) open(ctx context.Context, name string) (err error) {
 		return err
 	}
 	k.Pusher = witness.New(witness.Config{Name: name, FS: certlog.Dir(k.Dir), Folders: c.WitnessFolders, URLs: c.WitnessURLs, HTTP: c.HTTP,
-		State: filepath.Join(c.State, "witness-"+name+".json"), Pause: time.Minute, Patience: c.Patience, Now: c.Now, Log: c.Log})
+		Mails: c.Mails, State: certlog.Dir(c.State), Pause: time.Minute, Patience: c.Patience, Now: c.Now, Log: c.Log})
 	k.Log, err = certlog.Open(ctx, certlog.Config{Name: name, FS: certlog.Dir(k.Dir), Keys: c.Keys, Escrow: c.Escrow, Sealer: c.Notary,
 		Age: c.Age, Size: c.Size, Floor: floor, Now: c.Now, Random: c.Random, Log: c.Log,
 		Closed: func(certlog.Checkpoint) { k.Pusher.Kick() },
 		Trimmed: func(t certlog.Trim) {
-			j.later(Event{What: "log-trimmed", Detail: fmt.Sprintf("%s: segment %d ended with %d octets of a torn record", name, t.Segment, t.Octets)})
+			e := Event{What: "log-trimmed", Detail: fmt.Sprintf("%s: segment %d ended with %d octets of a torn record", name, t.Segment, t.Octets)}
+			if t.Rebuilt {
+				e = Event{What: "log-mended", Detail: fmt.Sprintf("%s: the index of segment %d was changed before it was sealed; it was made anew", name, t.Segment)}
+			}
+			j.later(e)
 		}})
 	if err != nil {
 		return err
+	}
+	pinned, err := c.Floors.PinLog(ctx, name, k.Log.ID().String())
+	if err != nil {
+		return err
+	}
+	if pinned != k.Log.ID().String() {
+		return fault.Newf(fault.Fatal, "open certified log "+name, "the folder holds the log %s, the database knows %s: another folder was put in its place", k.Log.ID(), pinned)
 	}
 	retention := c.Retention
 	if name == SecurityLog {
 		retention = c.SecurityRetention
 	}
 	k.Keeper = keep.New(keep.Config{Name: name, Log: k.Log, Dir: k.Dir, Judge: c.Notary, Age: c.Age, Retention: retention, Patience: c.Patience,
-		Witnesses: c.WitnessFolders, Hour: c.Hour, Now: c.Now, Slog: c.Log,
+		Witnesses: c.WitnessFolders, Hour: c.Hour, Now: c.Now, Slog: c.Log, Destroyed: k.Pusher.Destroyed,
 		Tell: func(ctx context.Context, what, detail string) error {
 			return j.Security.Act(ctx, Event{What: what, Detail: detail})
 		}})
@@ -180,10 +195,14 @@ func (j *Journals) Start(ctx context.Context) error {
 	return nil
 }
 
-// raiseFloors remembers every minute how far the logs are. With each answer the
-// database learns it too, one answer late.
+// floorPause is how many seconds of records the database may not know of when both
+// the machine and the folder's end are lost; with each answer it learns the number
+// of transactions too, one answer late.
+const floorPause = 2 * time.Second
+
+// raiseFloors remembers how far the logs are, when they moved.
 func (j *Journals) raiseFloors(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
+	tick := time.NewTicker(floorPause)
 	defer tick.Stop()
 	for {
 		select {
@@ -197,7 +216,14 @@ func (j *Journals) raiseFloors(ctx context.Context) {
 
 func (j *Journals) raiseOnce(ctx context.Context) {
 	for name, k := range j.kept {
-		if err := j.cfg.Floors.RaiseFloor(ctx, name, k.Log.Status().Records); err != nil && ctx.Err() == nil {
+		records := k.Log.Status().Records
+		if records == k.raised {
+			continue
+		}
+		err := j.cfg.Floors.RaiseFloor(ctx, name, records)
+		if err == nil {
+			k.raised = records
+		} else if ctx.Err() == nil {
 			j.cfg.Log.Error("how far the certified log is was not remembered", "log", name, "error", err)
 		}
 	}

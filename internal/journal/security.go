@@ -42,8 +42,8 @@ const (
 	perSecond = 20                     // incidents of nobody in particular kept one by one
 	waitMost  = 150 * time.Millisecond // that Note waits for the disk
 	maxQueue  = 4096
-	maxDetail = 300 // octets
-	maxText   = 512 // octets of any other text
+	maxDetail = 1000 // octets
+	maxText   = 512  // octets of any other text
 	writers   = 8
 	patience  = 10 * time.Second // for one record
 )
@@ -87,7 +87,8 @@ func (s *Security) Note(ctx context.Context, i register.Incident) {
 	if i.Address.IsValid() {
 		e.Address = i.Address.String()
 	}
-	if i.Subject.IsZero() && !s.allowed(e) {
+	// Only who had a session can end one.
+	if i.Subject.IsZero() && i.What != register.LogoutTold && !s.allowed(e) {
 		return
 	}
 	done := s.enqueue(e)

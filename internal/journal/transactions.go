@@ -30,6 +30,10 @@ type Transactions struct {
 	log    Log
 	entity id.EntityID
 	build  string
+
+	// Waits is what the register cost logins: the time from a finished Response to
+	// its durable record, failures included.
+	Waits Waits
 }
 
 var _ register.Register = (*Transactions)(nil)
@@ -64,6 +68,8 @@ func (t *Transactions) Record(ctx context.Context, x register.Transaction) (regi
 	if err != nil {
 		return nil, err
 	}
+	begin := time.Now() // a span, not a moment: the wall clock has no say
+	defer func() { t.Waits.add(time.Since(begin)) }()
 	return t.log.Append(ctx, certlog.Record{Tag: a.SPIDCode, Data: data})
 }
 

@@ -30,3 +30,17 @@ func (db *DB) Floor(ctx context.Context, log string) (uint64, error) {
 	}
 	return uint64(n), nil
 }
+
+// PinLog remembers, the first time, which certified log stands under the name, and
+// returns the one that is remembered.
+func (db *DB) PinLog(ctx context.Context, log, logID string) (pinned string, err error) {
+	op := "pin certified log " + log
+	err = db.write(ctx, op, func(q *sqlite.Queries) error {
+		if err := q.PinLogID(ctx, sqlite.PinLogIDParams{Log: log, LogID: logID}); err != nil {
+			return err
+		}
+		pinned, err = q.GetLogID(ctx, log)
+		return err
+	})
+	return pinned, err
+}

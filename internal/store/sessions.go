@@ -16,6 +16,7 @@ import (
 var (
 	_ session.Records = (*DB)(nil)
 	_ session.Logouts = (*DB)(nil)
+	_ session.Ends    = (*DB)(nil)
 )
 
 // maxParticipants bounds what is read of one session: the latest logins of a
@@ -147,7 +148,7 @@ func (db *DB) EndSession(ctx context.Context, index string, at time.Time, l sess
 			return nil
 		}
 		if err := q.InsertLogout(ctx, sqlite.InsertLogoutParams{
-			ID: l.ID.String(), Session: index, Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document,
+			ID: l.ID.String(), Session: index, Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document, Over: bit(l.Over()),
 		}); err != nil {
 			return err
 		}
@@ -169,7 +170,7 @@ func (db *DB) SaveLogout(ctx context.Context, l session.Logout) error {
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		n, err := q.UpdateLogout(ctx, sqlite.UpdateLogoutParams{
-			Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document, ID: l.ID.String(), Version: l.Version,
+			Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document, Over: bit(l.Over()), ID: l.ID.String(), Version: l.Version,
 		})
 		if err == nil && n != 1 {
 			err = fault.Newf(fault.Conflict, op, "the stored row is not version %d", l.Version)
@@ -219,4 +220,55 @@ func decodeLogout(row sqlite.Logout, err error) (session.Logout, error) {
 		return session.Logout{}, fault.New(fault.Internal, op, err)
 	}
 	return l, nil
+}
+
+// OverdueSessions implements session.Ends.
+func (db *DB) OverdueSessions(ctx context.Context, usedBefore, createdBefore time.Time, most int) ([]session.Record, error) {
+	return sessionRecords(db.read().ListOverdueSessions(ctx, sqlite.ListOverdueSessionsParams{
+		UsedBefore: nanos(usedBefore), CreatedBefore: nanos(createdBefore), Most: int64(most)}))
+}
+
+// UnnotedSessions implements session.Ends.
+func (db *DB) UnnotedSessions(ctx context.Context, endedBefore time.Time, most int) ([]session.Record, error) {
+	return sessionRecords(db.read().ListUnnotedSessions(ctx, sqlite.ListUnnotedSessionsParams{EndedBefore: nanos(endedBefore), Most: int64(most)}))
+}
+
+func sessionRecords(rows []sqlite.Session, err error) ([]session.Record, error) {
+	if err != nil {
+		return nil, mapError("list ended sessions", err)
+	}
+	var out []session.Record
+	for _, row := range rows {
+		r, err := sessionRecord(row)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// NoteSession implements session.Ends.
+func (db *DB) NoteSession(ctx context.Context, index string) error {
+	return db.write(ctx, "note the end of session "+index, func(q *sqlite.Queries) error {
+		_, err := q.NoteSession(ctx, index)
+		return err
+	})
+}
+
+// OverdueLogouts implements session.Ends.
+func (db *DB) OverdueLogouts(ctx context.Context, before time.Time, most int) ([]session.Logout, error) {
+	rows, err := db.read().ListOverdueLogouts(ctx, sqlite.ListOverdueLogoutsParams{Before: nanos(before), Most: int64(most)})
+	if err != nil {
+		return nil, mapError("list overdue logouts", err)
+	}
+	var out []session.Logout
+	for _, row := range rows {
+		l, err := decodeLogout(row, nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -51,3 +52,30 @@ func (l *Lab) timeStamps() string {
 	}
 	return "[" + strings.Join(all, ", ") + "]"
 }
+
+// Restart ends the daemon, lets edit change its files, and starts it again. edit gets the
+// text of the machine file and of the policy file and returns them.
+func (l *Lab) Restart(ctx context.Context, edit func(machine, policy string) (string, string)) error {
+	if err := l.StopDaemon(); err != nil {
+		return err
+	}
+	machine, err := os.ReadFile(l.machine)
+	if err != nil {
+		return err
+	}
+	policy, err := os.ReadFile(l.policy)
+	if err != nil {
+		return err
+	}
+	m, p := edit(string(machine), string(policy))
+	if err := os.WriteFile(l.machine, []byte(m), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(l.policy, []byte(p), 0o600); err != nil {
+		return err
+	}
+	return l.StartDaemon(ctx)
+}
+
+// Binary is the path of the custode binary.
+func (l *Lab) Binary() string { return l.cfg.Custode }

@@ -11,9 +11,9 @@ import (
 
 	"custode/internal/admin"
 	"custode/internal/certlog"
-	"custode/internal/certlog/export"
 	"custode/internal/certlog/notary"
 	"custode/internal/certlog/trial"
+	"custode/internal/certlog/witness/mail"
 	"custode/internal/config"
 	"custode/internal/fault"
 )
@@ -75,6 +75,7 @@ type logVerifyCmd struct {
 	Seal     []string      `type:"existingfile" required:"" placeholder:"FILE" help:"Certificate whose seals are trusted (PEM); may be given again."`
 	TSA      []string      `type:"existingfile" placeholder:"FILE" help:"Roots of time-stamping authorities (PEM); default: the machine file's."`
 	Witness  []string      `type:"existingdir" placeholder:"FOLDER" help:"Checkpoints kept elsewhere; may be given again."`
+	Mail     []string      `type:"path" placeholder:"PATH" help:"Letters kept elsewhere: a folder, an mbox or one letter; may be given again."`
 	Patience time.Duration `default:"26h" help:"How long a segment may wait for its seal and time-stamp."`
 }
 
@@ -92,28 +93,26 @@ func (a *logVerifyCmd) Run(c Host) error {
 			a.TSA = []string{machine.CertifiedLog.TSACertificates}
 		}
 	}
-	judge := &notary.Notary{Roots: x509.NewCertPool()}
-	for _, name := range a.Seal {
-		certs, err := config.Certificates(name)
-		if err != nil {
-			return err
-		}
-		judge.Pinned = append(judge.Pinned, certs...)
-	}
-	for _, name := range a.TSA {
-		certs, err := config.Certificates(name)
-		if err != nil {
-			return err
-		}
-		for _, cert := range certs {
-			judge.Roots.AddCert(cert)
-		}
+	judge, err := judgeOf(a.Seal, a.TSA)
+	if err != nil {
+		return err
 	}
 	cfg := certlog.VerifyConfig{FS: certlog.Dir(a.Folder), Judge: judge, Now: time.Now(), Patience: a.Patience}
 	for _, dir := range a.Witness {
 		if err := cfg.AddWitness(dir, certlog.Dir(dir)); err != nil {
 			return err
 		}
+	}
+	for _, path := range a.Mail {
+		seals, err := mail.Read(path)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s: %d seals", path, len(seals))
+		if bad := cfg.AddLetters(path, seals); bad > 0 {
+			fmt.Printf(", %d of them not good and ignored", bad)
+		}
+		fmt.Println()
 	}
 	r, err := certlog.Verify(cfg)
 	if err != nil {
@@ -129,29 +128,26 @@ func (a *logVerifyCmd) Run(c Host) error {
 	return nil
 }
 
-type logExportCmd struct {
-	which
-	Out   string    `arg:"" type:"path" help:"Folder for the copy; with --plain the file to write, which must not exist."`
-	Plain bool      `help:"Write the records in clear, JSON lines; the daemon asks the token, and it is kept in the security log."`
-	From  time.Time `format:"2006-01-02" help:"With --plain: segments open on this day (UTC) or later." placeholder:"DATE"`
-	To    time.Time `format:"2006-01-02" help:"With --plain: segments open before this day (UTC)." placeholder:"DATE"`
-}
-
-// Run copies files, or asks the daemon for the records.
-func (a *logExportCmd) Run(c Host) error {
-	if a.Plain {
-		return await(c, "log/export", registerArgument{Actor: admin.Actor(), Log: a.Log, From: a.From, To: a.To, Out: a.Out})
+// judgeOf trusts those seals and roots of time-stamping authorities, PEM files.
+func judgeOf(seals, authorities []string) (*notary.Notary, error) {
+	judge := &notary.Notary{Roots: x509.NewCertPool()}
+	for _, name := range seals {
+		certs, err := config.Certificates(name)
+		if err != nil {
+			return nil, err
+		}
+		judge.Pinned = append(judge.Pinned, certs...)
 	}
-	machine, err := c.MachineFile()
-	if err != nil {
-		return err
+	for _, name := range authorities {
+		certs, err := config.Certificates(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, cert := range certs {
+			judge.Roots.AddCert(cert)
+		}
 	}
-	n, err := export.Sealed(filepath.Join(machine.CertifiedLog.Directory, a.Log), a.Out)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("ok: %d files in %s\n", n, a.Out)
-	return nil
+	return judge, nil
 }
 
 type logDestroyCmd struct {

@@ -44,15 +44,20 @@ type logView struct {
 	Holds     []keep.Hold     `json:"holds,omitempty"`
 }
 
-// Methods adds what the administration socket answers about the logs, and
-// has the identities' and the registry's changes kept in the security log first.
+// looks are the methods that change nothing. Every other one, also one that is
+// added later and not named anywhere here, is kept in the security log first.
+var looks = map[string]bool{
+	"identity/show": true, "metadata/show": true, "modem/log": true, "modem/inbox": true, "watch/modems": true, "watch/message": true,
+	"registry/status": true, "registry/show": true, "hsm/status": true, "hsm/keys": true,
+}
+
+// Methods adds what the administration socket answers about the logs, and has
+// every other change kept in the security log first.
 func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Method {
-	for _, name := range []string{"identity/add", "identity/suspend", "identity/restore", "registry/refresh", "hsm/failover",
-		"modem/power", "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout"} {
-		if methods[name] == nil {
-			continue
+	for name, method := range methods {
+		if !looks[name] {
+			methods[name] = r.acted(name, method)
 		}
-		methods[name] = r.acted(name, methods[name])
 	}
 	methods["log/status"] = r.status
 	methods["log/job"] = r.jobs.State
@@ -89,13 +94,16 @@ func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Me
 func (r *Registers) acted(name string, method admin.Method) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in struct { // what may be kept of any argument
-			Username, Actor, Reason, Bay, What, Class string
-			Shrink, Rollback                          bool
+			Username, Actor, Reason, Bay, What, Class, Label, Serial string
+			Shrink, Rollback                                         bool
 		}
-		if err := json.Unmarshal(arg, &in); err != nil {
+		if err := json.Unmarshal(arg, &in); len(arg) > 0 && err != nil {
 			return nil, fault.Newf(fault.Invalid, "read the argument", "%w", err)
 		}
 		detail := fmt.Sprintf("username %q, reason %q", in.Username, in.Reason)
+		if in.Label+in.Serial != "" {
+			detail += fmt.Sprintf(", label %q, serial %q", in.Label, in.Serial)
+		}
 		switch name {
 		case "hsm/failover":
 			detail = fmt.Sprintf("to the token %q", in.What)
@@ -104,9 +112,6 @@ func (r *Registers) acted(name string, method admin.Method) admin.Method {
 		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":
 			detail = fmt.Sprintf("bay %q, class %q", in.Bay, in.Class)
 		case "registry/refresh":
-			if !in.Shrink && !in.Rollback {
-				return method(ctx, arg) // changes nothing that the daemon would not by itself
-			}
 			detail = fmt.Sprintf("accept shrink %t, accept rollback %t", in.Shrink, in.Rollback)
 		}
 		if err := r.act(ctx, name, in.Actor, detail); err != nil {
@@ -231,6 +236,21 @@ type attested struct {
 	SPIDCode string   `json:"spidCode"`
 	Records  []uint64 `json:"records"`
 	Note     string   `json:"note,omitempty"`
+	Notice   string   `json:"notice"` // to the subject: message identifier, or why there is none
+}
+
+// reader reads what is sealed. A folder that shows less than this process sealed
+// must not be taken for all there is.
+func (r *Registers) reader(k *journal.Kept) (*certlog.Reader, error) {
+	sealed := k.Log.Status().Sealed
+	reader, err := certlog.NewReader(certlog.Dir(k.Dir), r.notary)
+	if err != nil {
+		return nil, err
+	}
+	if points := reader.Checkpoints(); reader.Log() != k.Log.ID() || sealed > 0 && (len(points) == 0 || points[len(points)-1].Size < sealed) {
+		return nil, fault.Newf(fault.Fatal, "read certified log", "%s does not show all %d records that were sealed: its end was removed, or another folder was put in its place", k.Dir, sealed)
+	}
+	return reader, nil
 }
 
 // logAttest closes and seals what is open, so that the last access is in it too.
@@ -244,7 +264,7 @@ func (r *Registers) logAttest(ctx context.Context, k *journal.Kept, in registerA
 	if err := k.Log.Seal(ctx); err != nil {
 		return nil, err
 	}
-	reader, err := certlog.NewReader(certlog.Dir(k.Dir), r.notary)
+	reader, err := r.reader(k)
 	if err != nil {
 		return nil, err
 	}
@@ -253,12 +273,12 @@ func (r *Registers) logAttest(ctx context.Context, k *journal.Kept, in registerA
 		return nil, err
 	}
 	maker := attest.Maker{Reader: reader, Keys: r.keys, Sealer: r.notary, Seals: r.seals, TSA: r.roots,
-		Provider: r.Policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed}
+		Provider: r.Policy.EntityID.String(), Now: time.Now, Sealed: reader.Sealed, Beside: r.notary.SealDetached}
 	s, err := maker.Make(ctx, f, attest.Question{SPIDCode: in.Subject, From: in.From, To: in.To, Name: in.Name})
 	if err := written(f, err); err != nil {
 		return nil, err
 	}
-	out := attested{File: in.Out, SPIDCode: s.SPIDCode, Records: s.Records}
+	out := attested{File: in.Out, SPIDCode: s.SPIDCode, Records: s.Records, Notice: r.notify(ctx, in)}
 	if len(s.Destroyed) > 0 {
 		out.Note = fmt.Sprintf("%d segments of the interval are destroyed", len(s.Destroyed))
 	}
@@ -267,7 +287,7 @@ func (r *Registers) logAttest(ctx context.Context, k *journal.Kept, in registerA
 
 // logExport writes the records of sealed segments in clear, JSON lines.
 func (r *Registers) logExport(ctx context.Context, k *journal.Kept, in registerArgument) (any, error) {
-	reader, err := certlog.NewReader(certlog.Dir(k.Dir), r.notary)
+	reader, err := r.reader(k)
 	if err != nil {
 		return nil, err
 	}
@@ -275,6 +295,6 @@ func (r *Registers) logExport(ctx context.Context, k *journal.Kept, in registerA
 	if err != nil {
 		return nil, err
 	}
-	n, err := export.Plain(ctx, f, reader, r.keys, in.From, in.To)
+	n, err := export.Plain(ctx, f, reader, r.keys, export.Selection{From: in.From, To: in.To})
 	return map[string]any{"file": in.Out, "records": n}, written(f, err)
 }

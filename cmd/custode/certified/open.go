@@ -24,6 +24,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/journal"
+	"custode/modem"
 )
 
 // Config is what Open needs. Token and database are open.
@@ -32,8 +33,12 @@ type Config struct {
 	Policy  *config.Policy
 	Token   hsm.Token
 	Floors  journal.Floors
-	Build   string
-	Log     *slog.Logger
+	// Phone finds the number of the identity with that code: zero for none, fault.NotFound.
+	Phone func(ctx context.Context, code id.SPIDCode) (id.Phone, error)
+	// Queue has a message sent.
+	Queue func(ctx context.Context, m modem.Message, text []byte) error
+	Build string
+	Log   *slog.Logger
 }
 
 // Registers are the certified logs and what opens and judges them.
@@ -54,6 +59,10 @@ func Open(ctx context.Context, c Config) (*Registers, error) {
 	if err := r.openNotary(); err != nil {
 		return r, err
 	}
+	mails, err := mailboxes(m.WitnessMail)
+	if err != nil {
+		return r, err
+	}
 	escrow, err := escrowKey(m.EscrowCertificate)
 	if err != nil {
 		return r, err
@@ -64,7 +73,7 @@ func Open(ctx context.Context, c Config) (*Registers, error) {
 	r.Journals, err = journal.Open(ctx, journal.Config{
 		Directory: m.Directory, State: c.Machine.StateDirectory, Entity: c.Policy.EntityID, Build: c.Build, Keys: r.keys, Escrow: escrow, Notary: r.notary,
 		Age: p.SegmentAge, Size: int64(p.SegmentMiB) << 20, Retention: p.Retention, SecurityRetention: p.SecurityRetention, Patience: p.Patience,
-		Hour: *p.VerifyHour, WitnessFolders: m.WitnessDirectories, WitnessURLs: m.WitnessURLs, HTTP: client(10 * time.Second),
+		Hour: *p.VerifyHour, WitnessFolders: m.WitnessDirectories, WitnessURLs: m.WitnessURLs, Mails: mails, HTTP: client(10 * time.Second),
 		Floors: c.Floors, Random: c.Token.Random(), Now: time.Now, Log: c.Log,
 	})
 	return r, err

@@ -34,8 +34,8 @@ type Command struct {
 	Bind    string        `default:"custode/bind/2026-1" help:"Label of a mac key."`
 	Suite   string        `default:"hsm" enum:"hsm,otp" help:"hsm: rates beside the bare module. otp: codes verified with many devices."`
 	Wait    bool          `default:"true" negatable:"" help:"Callers wait for the module whatever their deadline, as in the worker process."`
-	Rounds  int           `default:"12" help:"hsm: bursts of each kind."`
-	Burst   time.Duration `default:"200ms" help:"hsm: length of a burst."`
+	Rounds  int           `default:"40" help:"hsm: bursts of each kind."`
+	Burst   time.Duration `default:"60ms" help:"hsm: length of a burst."`
 	Dir     string        `type:"path" help:"otp: folder for two databases, which are deleted at the end."`
 	Devices int           `default:"1000000" help:"otp: devices in the larger database."`
 	Codes   int           `default:"4000" help:"otp: codes verified with each database."`

@@ -17,6 +17,7 @@ import (
 
 	"custode/internal/certlog"
 	"custode/internal/certlog/attest"
+	"custode/internal/certlog/cades"
 	"custode/internal/certlog/certlogtest"
 	"custode/internal/certlog/notary"
 	"custode/internal/fault"
@@ -93,7 +94,7 @@ func (s *scene) make(q attest.Question) ([]byte, attest.Statement) {
 		s.t.Fatal(err)
 	}
 	m := attest.Maker{Reader: r, Keys: certlogtest.Keys{}, Sealer: s.notar, Seals: s.notar.Pinned, TSA: []*x509.Certificate{s.tsa.Root},
-		Provider: "https://idp.example", Now: time.Now, Sealed: r.Sealed}
+		Provider: "https://idp.example", Now: time.Now, Sealed: r.Sealed, Beside: s.notar.SealDetached}
 	var out bytes.Buffer
 	st, err := m.Make(s.t.Context(), &out, q)
 	if err != nil {
@@ -270,6 +271,55 @@ func TestProviderCannotInvent(t *testing.T) {
 	}
 }
 
+// TestDateIsProved: an attestation whose time-stamp was taken off, or is of another
+// day than it says, is none.
+func TestDateIsProved(t *testing.T) {
+	s := newScene(t)
+	z, st := s.make(whole())
+	files := contents(t, z)
+	payload, err := s.notar.Open(files["attestation.p7m"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files["attestation.p7m"], err = s.notar.Seal(t.Context(), payload); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.verify(rezip(t, files)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "no time-stamp of that time") {
+		t.Errorf("without a time-stamp: %v", err)
+	}
+	st.Made = st.Made.AddDate(-1, 0, 0)
+	s.reseal(files, st)
+	if _, err := s.verify(rezip(t, files)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "no time-stamp of that time") {
+		t.Errorf("back-dated: %v", err)
+	}
+}
+
+// TestPDFSeal: the seal beside the PDF is for that PDF, and by that certificate.
+func TestPDFSeal(t *testing.T) {
+	s := newScene(t)
+	z, _ := s.make(whole())
+	files := contents(t, z)
+	pdf, seal := files["report.pdf"], files["report.pdf.p7s"]
+	got, err := cades.OpenDetached(seal, pdf, s.notar.Pinned...)
+	if err != nil || got.Token == nil {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	bad := append(bytes.Clone(pdf), '\n')
+	for name, err := range map[string]error{
+		"another PDF":  second(cades.OpenDetached(seal, bad, s.notar.Pinned...)),
+		"another seal": second(cades.OpenDetached(seal, pdf, certlogtest.Notary(t, s.tsa).Pinned...)),
+		"no PDF":       second(cades.OpenDetached(seal, nil, s.notar.Pinned...)),
+		"as if whole":  second(cades.Open(seal, s.notar.Pinned...)),
+		"enveloping":   second(cades.OpenDetached(files["attestation.p7m"], pdf, s.notar.Pinned...)),
+	} {
+		if !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 // TestOutsideJudges: openssl and the stand-alone program accept.
 func TestOutsideJudges(t *testing.T) {
 	s := newScene(t)
@@ -299,6 +349,8 @@ func TestOutsideJudges(t *testing.T) {
 		run("uccessful", "openssl", "cms", "-verify", "-cades", "-binary", "-inform", "DER", "-in", base+".p7m", "-CAfile", "certificates/seal-1.pem", "-purpose", "any", "-out", "out")
 		run("Verification: OK", "openssl", "ts", "-verify", "-token_in", "-in", base+".tst", "-data", base+".sig", "-CAfile", "certificates/tsa-1.pem")
 	}
+	run("uccessful", "openssl", "cms", "-verify", "-cades", "-binary", "-inform", "DER", "-in", "report.pdf.p7s", "-content", "report.pdf",
+		"-CAfile", "certificates/seal-1.pem", "-purpose", "any", "-out", "out")
 	bin := filepath.Join(t.TempDir(), "custode-verify")
 	if out, err := exec.Command("go", "build", "-o", bin, "custode/cmd/custode-verify").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -35,6 +35,8 @@ type Maker struct {
 	TSA      []*x509.Certificate // roots of the time-stamping authorities
 	Provider string              // entityID of the identity provider
 	Now      func() time.Time
+	// Beside returns a time-stamped detached seal of the PDF, which people show without the rest.
+	Beside func(ctx context.Context, content []byte) ([]byte, error)
 	// Sealed returns N.p7m or N.bes of a segment.
 	Sealed func(segment uint64) ([]byte, error)
 }
@@ -92,6 +94,9 @@ func (m *Maker) Make(ctx context.Context, out io.Writer, q Question) (Statement,
 	files["report.html"] = report
 	if files["report.pdf"], err = renderPDF(s, q, accesses); err != nil {
 		return Statement{}, fault.New(fault.Internal, op, err)
+	}
+	if files["report.pdf.p7s"], err = m.Beside(ctx, files["report.pdf"]); err != nil {
+		return Statement{}, fault.New(fault.KindOf(err), op, err)
 	}
 	for _, name := range sortedNames(files) {
 		s.Files = append(s.Files, File{name, sha256.Sum256(files[name])})

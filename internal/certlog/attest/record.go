@@ -14,7 +14,7 @@
 //
 // and for each segment M that holds one, checkpoints/M.p7m (CAdES-T), beside
 // certificates/, README.txt with the openssl commands, and report.html and report.pdf
-// for people. Beside each .p7m stand its signature (.sig) and token (.tst).
+// for people, the latter with a detached seal (report.pdf.p7s, CAdES-T). Beside each .p7m stand its signature (.sig) and token (.tst).
 //
 // The seal proves who states; the checkpoints prove that each access was logged
 // before the time-stamp and not changed since. That none was left out is the

@@ -20,6 +20,9 @@ const (
 	maxTotal = 1 << 30 // octets, all files inflated
 )
 
+// makingTime is above the time between the making of a statement and its time-stamp.
+const makingTime = time.Hour
+
 // Verdict is what Verify found to be proved.
 type Verdict struct {
 	Statement Statement
@@ -64,6 +67,10 @@ func verify(in io.ReaderAt, size int64, judge certlog.Judge) (Verdict, error) {
 	}
 	if v.Sealed, err = judge.Stamped(sealed); err != nil {
 		return Verdict{}, fmt.Errorf("attestation.p7m: %w", err)
+	}
+	// None is given out without: somebody took it off, or the time is not what it says.
+	if v.Sealed.IsZero() || v.Sealed.Sub(v.Statement.Made).Abs() > makingTime {
+		return Verdict{}, fmt.Errorf("attestation.p7m: says it was made %s, and has no time-stamp of that time", v.Statement.Made.Format(time.RFC3339))
 	}
 	// What openssl needs to check the seal is no part of what was sealed.
 	for _, name := range []string{"attestation.p7m", "attestation.sig", "attestation.tst"} {

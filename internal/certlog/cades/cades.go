@@ -52,6 +52,15 @@ type essCertIDv2 struct {
 // certificate is cert. chain holds the issuers of cert, if any. A crypto.MessageSigner is
 // given the signed attributes (the DER of their SET), any other key their SHA-256.
 func Sign(payload []byte, key crypto.Signer, cert *x509.Certificate, chain ...*x509.Certificate) ([]byte, error) {
+	return sign(payload, false, key, cert, chain)
+}
+
+// SignDetached is Sign without the payload inside: a signature to stand beside a file.
+func SignDetached(payload []byte, key crypto.Signer, cert *x509.Certificate, chain ...*x509.Certificate) ([]byte, error) {
+	return sign(payload, true, key, cert, chain)
+}
+
+func sign(payload []byte, detached bool, key crypto.Signer, cert *x509.Certificate, chain []*x509.Certificate) ([]byte, error) {
 	const op = "sign CMS"
 	sd, err := pkcs7.NewSignedData(payload)
 	if err != nil {
@@ -72,6 +81,9 @@ func Sign(payload []byte, key crypto.Signer, cert *x509.Certificate, chain ...*x
 	}
 	if info.EncryptedDigest, err = crypto.SignMessage(key, nil, signed, crypto.SHA256); err != nil {
 		return nil, fault.New(fault.KindOf(err), op, err)
+	}
+	if detached {
+		sd.Detach()
 	}
 	out, err := sd.Finish()
 	if err != nil {
@@ -99,14 +111,26 @@ type Seal struct {
 // Open verifies the signature and who made it. It does not judge the token.
 // Every failure is fault.Invalid.
 func Open(sealed []byte, pinned ...*x509.Certificate) (Seal, error) {
-	s, err := open(sealed, pinned)
+	return opened(open(sealed, nil, pinned))
+}
+
+// OpenDetached is Open for what SignDetached made over the content.
+func OpenDetached(sealed, content []byte, pinned ...*x509.Certificate) (Seal, error) {
+	if len(content) == 0 {
+		return opened(Seal{}, fmt.Errorf("no content"))
+	}
+	return opened(open(sealed, content, pinned))
+}
+
+func opened(s Seal, err error) (Seal, error) {
 	if err != nil {
 		return Seal{}, fault.New(fault.Invalid, "open CMS", err)
 	}
 	return s, nil
 }
 
-func open(sealed []byte, pinned []*x509.Certificate) (Seal, error) {
+// open takes content for a signature without; nil when it must be inside.
+func open(sealed, content []byte, pinned []*x509.Certificate) (Seal, error) {
 	if len(sealed) > MaxSealed {
 		return Seal{}, fmt.Errorf("longer than %d octets", MaxSealed)
 	}
@@ -116,6 +140,12 @@ func open(sealed []byte, pinned []*x509.Certificate) (Seal, error) {
 	p7, err := pkcs7.Parse(sealed)
 	if err != nil {
 		return Seal{}, err
+	}
+	if content != nil {
+		if len(p7.Content) > 0 {
+			return Seal{}, fmt.Errorf("it has a content of its own")
+		}
+		p7.Content = content
 	}
 	cert := p7.GetOnlySigner()
 	if cert == nil {

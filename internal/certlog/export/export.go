@@ -82,40 +82,66 @@ func copyFile(from, to string) (bool, error) {
 // line is a record in clear.
 type line struct {
 	Seq         uint64          `json:"seq"`
+	Unsealed    bool            `json:"unsealed,omitempty"`
 	Access      *attest.Access  `json:"access,omitempty"`
 	RequestXML  string          `json:"requestXML,omitempty"`
 	ResponseXML string          `json:"responseXML,omitempty"`
 	Event       json.RawMessage `json:"event,omitempty"`
 }
 
-// Plain writes the records of sealed segments that were open between from and to
-// (zero: no bound) as JSON lines and returns their number. Records are JSON, or
-// attest.Access.
-func Plain(ctx context.Context, out io.Writer, r *certlog.Reader, w certlog.Wrapper, from, to time.Time) (n int, err error) {
+// Selection says what Plain writes. A zero From or To is no bound.
+type Selection struct {
+	From, To time.Time // segments that were open between them
+	Unsealed bool      // also segments without a checkpoint, which nothing proves to be whole
+}
+
+func (s Selection) takes(c certlog.Checkpoint) bool {
+	to := s.To
+	if to.IsZero() {
+		to = time.Unix(1<<40, 0)
+	}
+	return c.Overlaps(s.From, to)
+}
+
+// Plain writes records as JSON lines and returns their number. Records are JSON,
+// or attest.Access.
+func Plain(ctx context.Context, out io.Writer, r *certlog.Reader, w certlog.Wrapper, s Selection) (n int, err error) {
+	const op = "export records"
 	lines := json.NewEncoder(out)
-	for _, c := range r.Checkpoints() {
-		if r.Destroyed(c.Segment) || !from.IsZero() && c.Sealed.Before(from) || !to.IsZero() && !c.Opened.Before(to) {
-			continue
+	write := func(f certlog.Found, unsealed bool) error {
+		if err := ctx.Err(); err != nil {
+			return fault.New(fault.Unavailable, op, err)
 		}
-		err := r.Each(ctx, w, c, func(f certlog.Found) error {
-			if err := ctx.Err(); err != nil {
+		one := line{Seq: f.Seq, Unsealed: unsealed}
+		if json.Valid(f.Record.Data) {
+			one.Event = f.Record.Data
+		} else {
+			a, err := attest.ParseAccess(f.Record.Data)
+			if err != nil {
 				return err
 			}
-			one := line{Seq: f.Seq}
-			if json.Valid(f.Record.Data) {
-				one.Event = f.Record.Data
-			} else {
-				a, err := attest.ParseAccess(f.Record.Data)
-				if err != nil {
-					return err
-				}
-				one.Access, one.RequestXML, one.ResponseXML = &a, string(a.Request.XML), string(a.Response.XML)
-			}
-			n++
-			return lines.Encode(one)
-		})
-		if err != nil {
-			return n, fault.New(fault.KindOf(err), "export records", err)
+			one.Access, one.RequestXML, one.ResponseXML = &a, string(a.Request.XML), string(a.Response.XML)
+		}
+		n++
+		if err := lines.Encode(one); err != nil {
+			return fault.New(fault.Unavailable, op, err)
+		}
+		return nil
+	}
+	for _, c := range r.Checkpoints() {
+		if r.Destroyed(c.Segment) || !s.takes(c) {
+			continue
+		}
+		if err := r.Each(ctx, w, c, func(f certlog.Found) error { return write(f, false) }); err != nil {
+			return n, fault.New(fault.KindOf(err), op, err)
+		}
+	}
+	if !s.Unsealed {
+		return n, nil
+	}
+	for _, segment := range r.Unsealed() {
+		if err := r.EachUnsealed(ctx, w, segment, func(f certlog.Found) error { return write(f, true) }); err != nil {
+			return n, fault.New(fault.KindOf(err), op, err)
 		}
 	}
 	return n, nil

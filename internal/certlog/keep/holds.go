@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
 	"custode/internal/certlog"
+	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
 
@@ -27,20 +28,29 @@ type Hold struct {
 	ByWhom   string    `json:"releasedBy,omitempty"`
 }
 
-// holdsName is the file in the log's folder.
-const holdsName = "holds.json"
+const (
+	holdsName = "holds.json" // in the log's folder
+	maxHolds  = 4 << 20      // octets
+)
 
 // Holds are the holds of one log. The file is always there once the log holds
 // something: without it nothing is destroyed.
-type Holds struct{ dir string }
+type Holds struct {
+	fs   folder.FS
+	turn *sync.Mutex // one change at a time
+}
 
-// NewHolds returns the holds of the log in dir.
-func NewHolds(dir string) Holds { return Holds{dir} }
+// NewHolds returns the holds of the log in that folder.
+func NewHolds(fs folder.FS) Holds { return Holds{fs, &sync.Mutex{}} }
 
 // Begin makes an empty list for a log that holds nothing yet.
 func (h Holds) Begin() error {
-	if _, err := os.Lstat(h.path()); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	f, err := h.fs.Open(holdsName)
+	if err == nil {
+		return f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Unavailable, "read "+holdsName, err)
 	}
 	return h.write([]Hold{})
 }
@@ -48,8 +58,8 @@ func (h Holds) Begin() error {
 // List returns all holds, released ones too. A file that is not there, or is not
 // one of ours, is fault.Fatal.
 func (h Holds) List() ([]Hold, error) {
-	op := "read " + h.path()
-	text, err := os.ReadFile(h.path())
+	const op = "read " + holdsName
+	text, err := folder.ReadAll(h.fs, holdsName, maxHolds)
 	if err != nil {
 		return nil, fault.New(fault.Fatal, op, err)
 	}
@@ -72,6 +82,8 @@ func (h Holds) Add(one Hold) (Hold, error) {
 	if !one.To.After(one.From) || one.Case == "" || one.Reason == "" || one.By == "" {
 		return Hold{}, fault.Newf(fault.Invalid, "hold records", "an interval, a case, a reason and a name are needed")
 	}
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	all, err := h.List()
 	if err != nil {
 		return Hold{}, err
@@ -82,6 +94,8 @@ func (h Holds) Add(one Hold) (Hold, error) {
 
 // Release ends a hold; fault.NotFound.
 func (h Holds) Release(number int, by string, at time.Time) (Hold, error) {
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	all, err := h.List()
 	if err != nil {
 		return Hold{}, err
@@ -102,7 +116,7 @@ func (h Holds) Held() (func(certlog.Checkpoint) bool, error) {
 	return func(c certlog.Checkpoint) bool {
 		for _, one := range all {
 			// A record may be a little older than the segment it lies in.
-			if one.Released.IsZero() && c.Opened.Add(-margin).Before(one.To) && !c.Sealed.Before(one.From) {
+			if one.Released.IsZero() && c.Overlaps(one.From.Add(-time.Nanosecond), one.To.Add(margin)) {
 				return true
 			}
 		}
@@ -113,29 +127,19 @@ func (h Holds) Held() (func(certlog.Checkpoint) bool, error) {
 // margin is above the time between a Response and the opening of its segment.
 const margin = 10 * time.Minute
 
-func (h Holds) path() string { return filepath.Join(h.dir, holdsName) }
-
 func (h Holds) write(all []Hold) error {
-	op := "write " + h.path()
+	const op = "write " + holdsName
 	text, err := json.MarshalIndent(all, "", " ")
 	if err != nil {
 		return fault.New(fault.Internal, op, err)
 	}
-	f, err := os.OpenFile(h.path()+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fault.New(fault.Unavailable, op, err)
+	if len(text) > maxHolds {
+		return fault.Newf(fault.Exhausted, op, "longer than %d octets", maxHolds)
 	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(h.path()+".new", h.path())
-	}
-	if err == nil {
-		err = certlog.Dir(h.dir).Sync()
-	}
+	err = folder.Publish(h.fs, holdsName, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
 	if err != nil {
 		return fault.New(fault.Unavailable, op, err)
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	// Tell keeps what was found or done in the security log. An error keeps a
 	// destruction from being carried out.
 	Tell func(ctx context.Context, what, detail string) error
+	// Destroyed is called when a statement of destruction was written; may be nil.
+	Destroyed func()
 }
 
 // Keeper looks after one log.
@@ -55,7 +57,7 @@ type Night struct {
 }
 
 // New makes a Keeper; nothing is opened.
-func New(c Config) *Keeper { return &Keeper{Config: c, Holds: NewHolds(c.Dir)} }
+func New(c Config) *Keeper { return &Keeper{Config: c, Holds: NewHolds(certlog.Dir(c.Dir))} }
 
 // Last returns the result of the last nightly work; zero before the first.
 func (k *Keeper) Last() Night {
@@ -92,12 +94,18 @@ func next(now time.Time, hour int) time.Time {
 	return t
 }
 
+// Overdue reports whether a seal or a time-stamp is missing for longer than it may.
+func (k *Keeper) Overdue() bool {
+	s := k.Log.Status()
+	return !s.Oldest.IsZero() && k.Now().Sub(s.Oldest) > k.Age+k.Patience
+}
+
 func (k *Keeper) overdue() {
 	s := k.Log.Status()
 	if s.Broken {
 		k.Slog.Error("certified log cannot be written: no login ends", "log", k.Name)
 	}
-	if !s.Oldest.IsZero() && k.Now().Sub(s.Oldest) > k.Age+k.Patience {
+	if k.Overdue() {
 		k.Slog.Error("certified log: a seal or a time-stamp is overdue", "log", k.Name, "since", s.Oldest, "unsealed", s.Unsealed, "pending", s.Pending)
 	}
 }
@@ -146,7 +154,7 @@ func (k *Keeper) tell(ctx context.Context, what, detail string) {
 
 // Verify verifies the log as it stands, against its witnesses' folders too.
 func (k *Keeper) Verify(ctx context.Context) (certlog.Report, error) {
-	cfg := certlog.VerifyConfig{FS: certlog.Dir(k.Dir), Judge: k.Judge, Now: k.Now(), Patience: k.Age + k.Patience}
+	cfg := certlog.VerifyConfig{FS: certlog.Dir(k.Dir), Judge: k.Judge, Now: k.Now(), Patience: k.Age + k.Patience, Floor: k.Log.Status().Sealed}
 	for _, folder := range k.Witnesses {
 		if err := cfg.AddWitness(folder, certlog.Dir(filepath.Join(folder, k.Name))); err != nil {
 			if fault.Is(err, fault.Invalid) {
@@ -201,6 +209,9 @@ func (k *Keeper) Destroy(ctx context.Context, reason string, before time.Time) (
 		err = failed
 	}
 	if d != nil {
+		if k.Destroyed != nil {
+			k.Destroyed()
+		}
 		k.Slog.Info("certified log: segments destroyed", "log", k.Name, "segments", len(d.Segments), "from record", d.First, "to record", d.Size-1)
 	}
 	return d, err

@@ -15,12 +15,14 @@ import (
 
 	"custode/internal/certlog"
 	"custode/internal/certlog/certlogtest"
+	"custode/internal/certlog/folder/foldertest"
+	"custode/internal/certlog/notary"
 	"custode/internal/fault"
 	"custode/simulators/tsasim"
 )
 
 // kept is a log with two sealed segments and its keeper, whose clock can be moved.
-func kept(t *testing.T) (k *Keeper, dir string, ahead *time.Duration, told *[]string) {
+func kept(t *testing.T, changes ...func(*notary.Notary, *tsasim.TSA)) (k *Keeper, dir string, ahead *time.Duration, told *[]string) {
 	t.Helper()
 	authority, err := tsasim.Start()
 	if err != nil {
@@ -28,6 +30,9 @@ func kept(t *testing.T) (k *Keeper, dir string, ahead *time.Duration, told *[]st
 	}
 	t.Cleanup(func() { authority.Close() })
 	n := certlogtest.Notary(t, authority)
+	for _, change := range changes {
+		change(n, authority)
+	}
 	dir, ahead, told = t.TempDir(), new(time.Duration), new([]string)
 	l, err := certlog.Open(t.Context(), certlog.Config{Name: "test", FS: certlog.Dir(dir), Keys: certlogtest.Keys{}, Sealer: n, Age: time.Hour, Size: 1 << 20,
 		Now: time.Now, Random: rand.Reader})
@@ -126,6 +131,22 @@ func TestDivergence(t *testing.T) {
 	}
 }
 
+// TestEndRemoved: a running log knows what it sealed, without any witness.
+func TestEndRemoved(t *testing.T) {
+	k, dir, _, told := kept(t)
+	for _, suffix := range []string{"seg", "key", "idx", "hsh", "p7m"} {
+		if err := os.Remove(filepath.Join(dir, "000000000002."+suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := k.Night(t.Context()); n.Verified || !strings.Contains(n.Problem, "segment 2: 1 sealed records are here, 2 are known") {
+		t.Errorf("%+v", n)
+	}
+	if !slices.Equal(*told, []string{"log-diverges"}) {
+		t.Errorf("told %v", *told)
+	}
+}
+
 func TestNext(t *testing.T) {
 	day := time.Date(2026, 11, 22, 2, 59, 0, 0, time.UTC)
 	for after, want := range map[time.Duration]time.Duration{0: time.Minute, time.Minute: 24*time.Hour + time.Minute, 2 * time.Minute: 24*time.Hour + time.Minute} {
@@ -136,7 +157,8 @@ func TestNext(t *testing.T) {
 }
 
 func TestHoldsRefuse(t *testing.T) {
-	h := NewHolds(t.TempDir())
+	dir := t.TempDir()
+	h := NewHolds(certlog.Dir(dir))
 	if _, err := h.List(); !fault.Is(err, fault.Fatal) {
 		t.Errorf("no file: %v", err)
 	}
@@ -150,10 +172,49 @@ func TestHoldsRefuse(t *testing.T) {
 	if _, err := h.Release(1, "b", now); !fault.Is(err, fault.NotFound) {
 		t.Errorf("no hold: %v", err)
 	}
-	if err := os.WriteFile(h.path(), []byte(`[{"number":2}]`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, holdsName), []byte(`[{"number":2}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.Held(); !fault.Is(err, fault.Fatal) {
 		t.Errorf("a hold was taken out: %v", err)
+	}
+}
+
+// TestHoldsSurvive cuts the power at, and lets fail, each call of writing holds: the
+// list is always whole, and what was promised is in it.
+func TestHoldsSurvive(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for _, cut := range []bool{true, false} {
+		for at := 1; ; at++ {
+			d := foldertest.NewDisk(uint64(at))
+			if cut {
+				d.CrashAt = at
+			} else {
+				d.FailAt[at] = true
+			}
+			h := NewHolds(d)
+			begun := h.Begin() == nil
+			added, released := 0, 0
+			for range 3 {
+				if one, err := h.Add(Hold{From: now, To: now.Add(time.Hour), Case: "1", Reason: "r", By: "b"}); err == nil {
+					added = one.Number
+				}
+			}
+			if _, err := h.Release(1, "b", now); err == nil {
+				released = 1
+			}
+			over := d.Calls < at
+			all, err := NewHolds(d.Reboot()).List()
+			if begun && err != nil {
+				t.Fatalf("call %d, cut %t: %v", at, cut, err)
+			}
+			if len(all) < added || released == 1 && all[0].Released.IsZero() {
+				t.Fatalf("call %d, cut %t: %d of %d holds, released %d: %+v", at, cut, len(all), added, released, all)
+			}
+			if over {
+				t.Logf("%d calls", at)
+				break
+			}
+		}
 	}
 }

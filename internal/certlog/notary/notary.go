@@ -61,6 +61,29 @@ func (n *Notary) Stamp(ctx context.Context, sealed []byte) ([]byte, error) {
 	return cades.Attach(sealed, token)
 }
 
+// SealDetached returns a time-stamped signature to stand beside the content.
+func (n *Notary) SealDetached(ctx context.Context, content []byte) ([]byte, error) {
+	if n.Key == nil || n.Clock == nil || n.Stamper == nil {
+		return nil, fault.Newf(fault.Invalid, "seal", "this notary seals or stamps nothing")
+	}
+	if err := n.Clock(ctx); err != nil {
+		return nil, fault.New(fault.Unavailable, "seal: the clock cannot be trusted", err)
+	}
+	sealed, err := cades.SignDetached(content, n.Key, n.Cert)
+	if err != nil {
+		return nil, err
+	}
+	s, err := cades.OpenDetached(sealed, content, n.Pinned...)
+	if err != nil {
+		return nil, err
+	}
+	token, err := n.Stamper.Stamp(ctx, sha256.Sum256(s.Signature))
+	if err != nil {
+		return nil, err
+	}
+	return cades.Attach(sealed, token)
+}
+
 // Open implements certlog.Sealer.
 func (n *Notary) Open(sealed []byte) ([]byte, error) {
 	s, err := cades.Open(sealed, n.Pinned...)

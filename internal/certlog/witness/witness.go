@@ -1,13 +1,15 @@
-// Package witness copies each checkpoint of a certified log to places outside
-// the machine's reach: folders (other disks, other hosts' shares) and HTTP
-// endpoints. Who holds a checkpoint can show that a log was shortened, put back
+// Package witness copies each checkpoint of a certified log, and each statement
+// of destruction, to places outside the machine's reach: folders (other disks,
+// other hosts' shares), HTTP endpoints and mailboxes. Who holds a checkpoint can show that a log was shortened, put back
 // or rewritten after it, whoever holds the keys: certlog.Verify compares.
 //
-// A folder gets <folder>/<log>/N.bes when a segment is sealed and N.p7m when it is
-// time-stamped; what a witness holds is never replaced by something else. An
-// endpoint gets the same octets by POST, application/pkcs7-mime, named in
-// Content-Disposition; any 2xx answer says that it keeps them. Which ones it
-// took is remembered in a file, whose loss means that all are sent again.
+// A folder gets <folder>/<log>/N.bes when a segment is sealed, N.p7m when it is
+// time-stamped, and destroyed-N.p7m; what a witness holds is never replaced by
+// something else. An endpoint gets the same octets by POST,
+// application/pkcs7-mime, named in Content-Disposition; any 2xx answer says that
+// it keeps them. A mailbox gets a letter for each (see mail), N.bes only when the
+// time-stamp is late. What endpoints and mailboxes took is remembered in a file,
+// whose loss means that all is sent again.
 //
 // It can only add: it never reads its folders to change the log. internal/certlog
 // does not know it; cmd makes a Pusher for each log.
@@ -22,13 +24,17 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"custode/internal/certlog"
+	"custode/internal/certlog/folder"
 	"custode/internal/fault"
 )
 
@@ -38,12 +44,19 @@ type Config struct {
 	FS       certlog.Folder // the log's folder
 	Folders  []string
 	URLs     []string
+	Mails    []Mail
 	HTTP     *http.Client  // with a time limit
-	State    string        // path of the file that remembers what the URLs took
+	State    folder.FS     // folder of the file that remembers what URLs and mailboxes took
 	Pause    time.Duration // between two attempts
 	Patience time.Duration // after which a checkpoint that a place lacks is an alarm
 	Now      func() time.Time
 	Log      *slog.Logger
+}
+
+// Mail is a mailbox; Send is a mail.Sender's.
+type Mail struct {
+	To   string // for operators; names it in the state
+	Send func(ctx context.Context, log, name string, octets []byte) error
 }
 
 // Place is how one witness stands, for operators.
@@ -52,6 +65,7 @@ type Place struct {
 	Holds   uint64    `json:"holds"`            // segments, from the first, whose time-stamped checkpoint it has
 	Failing time.Time `json:"failing,omitzero"` // since when
 	Error   string    `json:"error,omitempty"`
+	Told    int       `json:"told"` // statements of destruction it has
 }
 
 // Pusher keeps witnesses up to date.
@@ -59,30 +73,49 @@ type Pusher struct {
 	cfg    Config
 	kick   chan struct{}
 	places []*place
-	mu     sync.Mutex // guards the Place of each place
+	rounds sync.Mutex // one round at a time; guards early and seen of each place
+	mu     sync.Mutex // guards the Place and told of each place, list and statements
+
+	list       bool     // the folder is to be looked at for statements
+	statements []string // names, as far as known
 }
 
 type place struct {
 	Place
-	early map[uint64]bool // segments whose N.bes it has
-	put   func(ctx context.Context, name string, octets []byte) error
-	after func(*place) error // remembers Holds
+	told     map[string]bool      // statements it has
+	early    map[uint64]bool      // segments whose N.bes it has
+	patience time.Duration        // before it gets an N.bes
+	seen     map[uint64]time.Time // when an N.bes was first seen
+	put      func(ctx context.Context, name string, octets []byte) error
+	after    func() error // remembers Holds and told
 }
+
+// mailPatience is how long a mailbox waits for a segment's time-stamp before it
+// gets the seal without: two letters for each segment would hide the one that matters.
+const mailPatience = 10 * time.Minute
 
 // maxCheckpoint bounds what is read, in octets.
 const maxCheckpoint = 128 << 10
 
 // New makes a Pusher; nothing is opened.
 func New(cfg Config) *Pusher {
-	p := &Pusher{cfg: cfg, kick: make(chan struct{}, 1)}
+	p := &Pusher{cfg: cfg, kick: make(chan struct{}, 1), list: true}
+	add := func(to string, x place) {
+		x.To, x.early, x.seen, x.told = to, map[uint64]bool{}, map[uint64]time.Time{}, map[string]bool{}
+		p.places = append(p.places, &x)
+	}
 	for _, folder := range cfg.Folders {
 		dir := filepath.Join(folder, cfg.Name)
-		p.places = append(p.places, &place{Place: Place{To: folder}, early: map[uint64]bool{},
-			put: func(_ context.Context, name string, octets []byte) error { return putFile(folder, dir, name, octets) }})
+		add(folder, place{put: func(_ context.Context, name string, octets []byte) error { return putFile(folder, dir, name, octets) }})
 	}
 	for _, url := range cfg.URLs {
-		p.places = append(p.places, &place{Place: Place{To: url}, early: map[uint64]bool{}, after: p.remember,
-			put: func(ctx context.Context, name string, octets []byte) error { return p.post(ctx, url, name, octets) }})
+		add(url, place{after: p.remember, put: func(ctx context.Context, name string, octets []byte) error { return p.post(ctx, url, name, octets) }})
+	}
+	for _, m := range cfg.Mails {
+		add(m.To, place{after: p.remember, patience: mailPatience,
+			put: func(ctx context.Context, name string, octets []byte) error {
+				return m.Send(ctx, cfg.Name, name, octets)
+			}})
 	}
 	return p
 }
@@ -93,6 +126,14 @@ func (p *Pusher) Kick() {
 	case p.kick <- struct{}{}:
 	default:
 	}
+}
+
+// Destroyed makes Run look at once for a statement of destruction.
+func (p *Pusher) Destroyed() {
+	p.mu.Lock()
+	p.list = true
+	p.mu.Unlock()
+	p.Kick()
 }
 
 // Status is a snapshot.
@@ -108,13 +149,7 @@ func (p *Pusher) Status() []Place {
 
 // Run pushes until ctx ends. Places do not wait for one another.
 func (p *Pusher) Run(ctx context.Context) error {
-	took, err := p.recall()
-	if err != nil {
-		p.cfg.Log.Warn("witness: what was sent is not known; all is sent again", "file", p.cfg.State, "error", err)
-	}
-	for _, x := range p.places {
-		x.Holds = took[x.To]
-	}
+	p.begin()
 	tick := time.NewTicker(p.cfg.Pause)
 	defer tick.Stop()
 	for {
@@ -128,8 +163,31 @@ func (p *Pusher) Run(ctx context.Context) error {
 	}
 }
 
+// begin takes up what earlier processes sent.
+func (p *Pusher) begin() {
+	took, err := p.recall()
+	if err != nil {
+		p.cfg.Log.Warn("witness: what was sent is not known; all is sent again", "log", p.cfg.Name, "file", p.stateName(), "error", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.places {
+		if x.after == nil {
+			continue
+		}
+		x.Holds = took[x.To].Holds
+		for _, name := range took[x.To].Statements {
+			x.told[name] = true
+		}
+		x.Told = len(x.told)
+	}
+}
+
 // Round pushes once, to every place, what it lacks.
 func (p *Pusher) Round(ctx context.Context) {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	p.lookForStatements()
 	var wg sync.WaitGroup
 	for _, x := range p.places {
 		wg.Go(func() {
@@ -161,6 +219,53 @@ func (p *Pusher) note(x *place, err error) {
 	p.cfg.Log.Log(context.Background(), level, "witness does not take checkpoints", "log", p.cfg.Name, "witness", x.To, "since", x.Failing, "error", err)
 }
 
+// lookForStatements lists the folder, which may be long, only when there may be a new one.
+func (p *Pusher) lookForStatements() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.list {
+		return
+	}
+	files, err := p.cfg.FS.List()
+	if err != nil {
+		p.cfg.Log.Warn("witness: statements of destruction not looked for; tried again", "log", p.cfg.Name, "error", err)
+		return
+	}
+	p.list, p.statements = false, nil
+	for name := range files {
+		if strings.HasPrefix(name, "destroyed-") && strings.HasSuffix(name, ".p7m") {
+			p.statements = append(p.statements, name)
+		}
+	}
+	slices.Sort(p.statements)
+}
+
+// tell gives the place the statements it lacks.
+func (p *Pusher) tell(ctx context.Context, x *place) error {
+	p.mu.Lock()
+	var lacks []string
+	for _, name := range p.statements {
+		if !x.told[name] {
+			lacks = append(lacks, name)
+		}
+	}
+	p.mu.Unlock()
+	for _, name := range lacks {
+		octets, err := p.read(name)
+		if err == nil {
+			err = x.put(ctx, name, octets)
+		}
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		x.told[name] = true
+		x.Told = len(x.told)
+		p.mu.Unlock()
+	}
+	return nil
+}
+
 // serve gives the place every checkpoint in order, from the first it lacks.
 func (p *Pusher) serve(ctx context.Context, x *place) error {
 	gap := false
@@ -172,6 +277,7 @@ func (p *Pusher) serve(ctx context.Context, x *place) error {
 				return err
 			}
 			delete(x.early, n)
+			delete(x.seen, n)
 			if !gap {
 				p.mu.Lock()
 				x.Holds = n
@@ -186,18 +292,30 @@ func (p *Pusher) serve(ctx context.Context, x *place) error {
 		if octets, err = p.read(name); errors.Is(err, fs.ErrNotExist) {
 			break // not sealed yet
 		}
-		if err == nil && !x.early[n] {
-			err = x.put(ctx, name, octets)
+		gap = true
+		if err == nil && !x.early[n] && p.late(x, n) {
+			if err = x.put(ctx, name, octets); err == nil {
+				x.early[n] = true
+			}
 		}
 		if err != nil {
 			return err
 		}
-		x.early[n], gap = true, true
 	}
+	err := p.tell(ctx, x)
 	if x.after != nil {
-		return x.after(x)
+		err = errors.Join(err, x.after())
 	}
-	return ctx.Err()
+	return err
+}
+
+// late reports whether the place is to get the seal without its time-stamp.
+func (p *Pusher) late(x *place, n uint64) bool {
+	now := p.cfg.Now()
+	if x.seen[n].IsZero() {
+		x.seen[n] = now
+	}
+	return now.Sub(x.seen[n]) >= x.patience
 }
 
 func (p *Pusher) read(name string) ([]byte, error) {
@@ -279,40 +397,54 @@ func (p *Pusher) post(ctx context.Context, url, name string, octets []byte) erro
 	return nil
 }
 
-// remember writes what each URL took.
-func (p *Pusher) remember(*place) error {
+// taken is what a place took, as remembered.
+type taken struct {
+	Holds      uint64   `json:"holds"`
+	Statements []string `json:"statements,omitempty"`
+}
+
+func (p *Pusher) stateName() string { return "witness-" + p.cfg.Name + ".json" }
+
+// maxState bounds the file, in octets.
+const maxState = 4 << 20
+
+// remember writes what each URL and mailbox took.
+func (p *Pusher) remember() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	took := map[string]uint64{}
+	took := map[string]taken{}
 	for _, x := range p.places {
 		if x.after != nil {
-			took[x.To] = x.Holds
+			took[x.To] = taken{x.Holds, slices.Sorted(maps.Keys(x.told))}
 		}
 	}
 	text, err := json.Marshal(took)
 	if err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(p.cfg.State); err == nil && bytes.Equal(old, text) {
+	if old, err := folder.ReadAll(p.cfg.State, p.stateName(), maxState); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
-	if err := writeFile(p.cfg.State+".new", text, 0o600); err != nil {
+	return folder.Publish(p.cfg.State, p.stateName(), func(w io.Writer) error {
+		_, err := w.Write(text)
 		return err
-	}
-	return os.Rename(p.cfg.State+".new", p.cfg.State)
+	})
 }
 
-func (p *Pusher) recall() (map[string]uint64, error) {
-	if len(p.cfg.URLs) == 0 {
+func (p *Pusher) recall() (map[string]taken, error) {
+	if len(p.cfg.URLs)+len(p.cfg.Mails) == 0 {
 		return nil, nil
 	}
-	text, err := os.ReadFile(p.cfg.State)
+	text, err := folder.ReadAll(p.cfg.State, p.stateName(), maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	took := map[string]uint64{}
-	return took, json.Unmarshal(text, &took)
+	took := map[string]taken{}
+	if err := json.Unmarshal(text, &took); err != nil {
+		return nil, err
+	}
+	return took, nil
 }

@@ -34,6 +34,7 @@ type Logout struct {
 	Browser  []byte
 	Deadline int64
 	Document string
+	Over     int64
 }
 
 type OptOut struct {
@@ -89,4 +90,5 @@ type Session struct {
 	Created       int64
 	Used          int64
 	Ended         int64
+	Noted         int64
 }

@@ -20,6 +20,32 @@ func (q *Queries) GetFloor(ctx context.Context, log string) (int64, error) {
 	return records, err
 }
 
+const getLogID = `-- name: GetLogID :one
+SELECT log_id FROM register_floor WHERE log = ?1
+`
+
+func (q *Queries) GetLogID(ctx context.Context, log string) (string, error) {
+	row := q.db.QueryRowContext(ctx, getLogID, log)
+	var log_id string
+	err := row.Scan(&log_id)
+	return log_id, err
+}
+
+const pinLogID = `-- name: PinLogID :exec
+INSERT INTO register_floor (log, records, log_id) VALUES (?1, 0, ?2)
+ON CONFLICT (log) DO UPDATE SET log_id = CASE WHEN register_floor.log_id = '' THEN excluded.log_id ELSE register_floor.log_id END
+`
+
+type PinLogIDParams struct {
+	Log   string
+	LogID string
+}
+
+func (q *Queries) PinLogID(ctx context.Context, arg PinLogIDParams) error {
+	_, err := q.db.ExecContext(ctx, pinLogID, arg.Log, arg.LogID)
+	return err
+}
+
 const raiseFloor = `-- name: RaiseFloor :exec
 INSERT INTO register_floor (log, records) VALUES (?1, ?2)
 ON CONFLICT (log) DO UPDATE SET records = max(register_floor.records, excluded.records)

@@ -10,7 +10,7 @@ import (
 )
 
 const endSession = `-- name: EndSession :execrows
-UPDATE session SET ended = ?1 WHERE idx = ?2 AND ended = 0
+UPDATE session SET ended = ?1, noted = 0 WHERE idx = ?2 AND ended = 0
 `
 
 type EndSessionParams struct {
@@ -27,7 +27,7 @@ func (q *Queries) EndSession(ctx context.Context, arg EndSessionParams) (int64, 
 }
 
 const getLogout = `-- name: GetLogout :one
-SELECT id, version, session, browser, deadline, document FROM logout WHERE id = ?1
+SELECT id, version, session, browser, deadline, document, over FROM logout WHERE id = ?1
 `
 
 func (q *Queries) GetLogout(ctx context.Context, id string) (Logout, error) {
@@ -40,12 +40,13 @@ func (q *Queries) GetLogout(ctx context.Context, id string) (Logout, error) {
 		&i.Browser,
 		&i.Deadline,
 		&i.Document,
+		&i.Over,
 	)
 	return i, err
 }
 
 const getLogoutOfRequest = `-- name: GetLogoutOfRequest :one
-SELECT l.id, l.version, l.session, l.browser, l.deadline, l.document
+SELECT l.id, l.version, l.session, l.browser, l.deadline, l.document, l.over
 FROM logout_request r JOIN logout l ON l.id = r.logout_id
 WHERE r.request_id = ?1
 `
@@ -60,12 +61,13 @@ func (q *Queries) GetLogoutOfRequest(ctx context.Context, requestID string) (Log
 		&i.Browser,
 		&i.Deadline,
 		&i.Document,
+		&i.Over,
 	)
 	return i, err
 }
 
 const getLogoutOfSession = `-- name: GetLogoutOfSession :one
-SELECT id, version, session, browser, deadline, document FROM logout WHERE session = ?1
+SELECT id, version, session, browser, deadline, document, over FROM logout WHERE session = ?1
 `
 
 func (q *Queries) GetLogoutOfSession(ctx context.Context, session string) (Logout, error) {
@@ -78,12 +80,13 @@ func (q *Queries) GetLogoutOfSession(ctx context.Context, session string) (Logou
 		&i.Browser,
 		&i.Deadline,
 		&i.Document,
+		&i.Over,
 	)
 	return i, err
 }
 
 const getSessionByCookie = `-- name: GetSessionByCookie :one
-SELECT idx, cookie, subject, authenticated, created, used, ended FROM session WHERE cookie = ?1
+SELECT idx, cookie, subject, authenticated, created, used, ended, noted FROM session WHERE cookie = ?1
 `
 
 func (q *Queries) GetSessionByCookie(ctx context.Context, cookie []byte) (Session, error) {
@@ -97,12 +100,13 @@ func (q *Queries) GetSessionByCookie(ctx context.Context, cookie []byte) (Sessio
 		&i.Created,
 		&i.Used,
 		&i.Ended,
+		&i.Noted,
 	)
 	return i, err
 }
 
 const getSessionByName = `-- name: GetSessionByName :one
-SELECT s.idx, s.cookie, s.subject, s.authenticated, s.created, s.used, s.ended
+SELECT s.idx, s.cookie, s.subject, s.authenticated, s.created, s.used, s.ended, s.noted
 FROM participant p JOIN session s ON s.idx = p.session
 WHERE p.sp = ?1 AND p.name_id = ?2
 `
@@ -123,13 +127,14 @@ func (q *Queries) GetSessionByName(ctx context.Context, arg GetSessionByNamePara
 		&i.Created,
 		&i.Used,
 		&i.Ended,
+		&i.Noted,
 	)
 	return i, err
 }
 
 const insertLogout = `-- name: InsertLogout :exec
-INSERT INTO logout (id, version, session, browser, deadline, document)
-VALUES (?1, 1, ?2, ?3, ?4, ?5)
+INSERT INTO logout (id, version, session, browser, deadline, document, over)
+VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6)
 `
 
 type InsertLogoutParams struct {
@@ -138,6 +143,7 @@ type InsertLogoutParams struct {
 	Browser  []byte
 	Deadline int64
 	Document string
+	Over     int64
 }
 
 func (q *Queries) InsertLogout(ctx context.Context, arg InsertLogoutParams) error {
@@ -147,6 +153,7 @@ func (q *Queries) InsertLogout(ctx context.Context, arg InsertLogoutParams) erro
 		arg.Browser,
 		arg.Deadline,
 		arg.Document,
+		arg.Over,
 	)
 	return err
 }
@@ -215,6 +222,91 @@ func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) er
 	return err
 }
 
+const listOverdueLogouts = `-- name: ListOverdueLogouts :many
+SELECT id, version, session, browser, deadline, document, over FROM logout WHERE over = 0 AND deadline < ?1
+ORDER BY deadline LIMIT ?2
+`
+
+type ListOverdueLogoutsParams struct {
+	Before int64
+	Most   int64
+}
+
+func (q *Queries) ListOverdueLogouts(ctx context.Context, arg ListOverdueLogoutsParams) ([]Logout, error) {
+	rows, err := q.db.QueryContext(ctx, listOverdueLogouts, arg.Before, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Logout
+	for rows.Next() {
+		var i Logout
+		if err := rows.Scan(
+			&i.ID,
+			&i.Version,
+			&i.Session,
+			&i.Browser,
+			&i.Deadline,
+			&i.Document,
+			&i.Over,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listOverdueSessions = `-- name: ListOverdueSessions :many
+SELECT idx, cookie, subject, authenticated, created, used, ended, noted FROM session
+WHERE ended = 0 AND (used < ?1 OR created < ?2)
+ORDER BY used LIMIT ?3
+`
+
+type ListOverdueSessionsParams struct {
+	UsedBefore    int64
+	CreatedBefore int64
+	Most          int64
+}
+
+func (q *Queries) ListOverdueSessions(ctx context.Context, arg ListOverdueSessionsParams) ([]Session, error) {
+	rows, err := q.db.QueryContext(ctx, listOverdueSessions, arg.UsedBefore, arg.CreatedBefore, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Session
+	for rows.Next() {
+		var i Session
+		if err := rows.Scan(
+			&i.Idx,
+			&i.Cookie,
+			&i.Subject,
+			&i.Authenticated,
+			&i.Created,
+			&i.Used,
+			&i.Ended,
+			&i.Noted,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listParticipants = `-- name: ListParticipants :many
 SELECT sp, name_id, names, joined FROM participant WHERE session = ?1 ORDER BY joined, name_id LIMIT ?2
 `
@@ -257,6 +349,59 @@ func (q *Queries) ListParticipants(ctx context.Context, arg ListParticipantsPara
 		return nil, err
 	}
 	return items, nil
+}
+
+const listUnnotedSessions = `-- name: ListUnnotedSessions :many
+SELECT idx, cookie, subject, authenticated, created, used, ended, noted FROM session WHERE noted = 0 AND ended < ?1 ORDER BY ended LIMIT ?2
+`
+
+type ListUnnotedSessionsParams struct {
+	EndedBefore int64
+	Most        int64
+}
+
+func (q *Queries) ListUnnotedSessions(ctx context.Context, arg ListUnnotedSessionsParams) ([]Session, error) {
+	rows, err := q.db.QueryContext(ctx, listUnnotedSessions, arg.EndedBefore, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Session
+	for rows.Next() {
+		var i Session
+		if err := rows.Scan(
+			&i.Idx,
+			&i.Cookie,
+			&i.Subject,
+			&i.Authenticated,
+			&i.Created,
+			&i.Used,
+			&i.Ended,
+			&i.Noted,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const noteSession = `-- name: NoteSession :execrows
+UPDATE session SET noted = 1 WHERE idx = ?1
+`
+
+func (q *Queries) NoteSession(ctx context.Context, idx string) (int64, error) {
+	result, err := q.db.ExecContext(ctx, noteSession, idx)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const sweepLogouts = `-- name: SweepLogouts :execrows
@@ -315,14 +460,15 @@ func (q *Queries) TouchSession(ctx context.Context, arg TouchSessionParams) (int
 }
 
 const updateLogout = `-- name: UpdateLogout :execrows
-UPDATE logout SET version = version + 1, browser = ?1, deadline = ?2, document = ?3
-WHERE id = ?4 AND version = ?5
+UPDATE logout SET version = version + 1, browser = ?1, deadline = ?2, document = ?3, over = ?4
+WHERE id = ?5 AND version = ?6
 `
 
 type UpdateLogoutParams struct {
 	Browser  []byte
 	Deadline int64
 	Document string
+	Over     int64
 	ID       string
 	Version  int64
 }
@@ -332,6 +478,7 @@ func (q *Queries) UpdateLogout(ctx context.Context, arg UpdateLogoutParams) (int
 		arg.Browser,
 		arg.Deadline,
 		arg.Document,
+		arg.Over,
 		arg.ID,
 		arg.Version,
 	)

@@ -19,6 +19,11 @@ func testRegisterFloor(t *testing.T, b *Bench) {
 	must(t, b.DB.RaiseFloor(b.ctx, "transactions", 7))
 	must(t, b.DB.RaiseFloor(b.ctx, "transactions", 3))
 	must(t, b.DB.RaiseFloor(b.ctx, "security", 99))
+	for _, try := range []string{"one", "another"} {
+		if got := get(b.DB.PinLog(b.ctx, "transactions", try))(t); got != "one" {
+			t.Errorf("pinned %q", got)
+		}
+	}
 	if n := floor(); n != 7 {
 		t.Errorf("floor %d, want 7", n)
 	}

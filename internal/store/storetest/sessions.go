@@ -78,6 +78,19 @@ func testSessionLife(t *testing.T, b *Bench) {
 		t.Errorf("ended at %v", got.Ended)
 	}
 	wantKind(t, "end again", b.DB.EndSession(b.ctx, "_s1", b.Now, session.Logout{}), fault.Conflict)
+	unnoted := func(before time.Time) int { return len(get(b.DB.UnnotedSessions(b.ctx, before, 10))(t)) }
+	if unnoted(b.Now.Add(time.Hour)) != 0 || unnoted(b.Now.Add(2*time.Hour)) != 1 {
+		t.Error("an end that nobody noted is not found")
+	}
+	must(t, b.DB.NoteSession(b.ctx, "_s1"))
+	if unnoted(b.Now.Add(2*time.Hour)) != 0 {
+		t.Error("an end is noted twice")
+	}
+	must(t, login(t, b, i, spA, "_n8", b.Now, begin("_s8", 9)))
+	overdue := func(used, created time.Time) int { return len(get(b.DB.OverdueSessions(b.ctx, used, created, 10))(t)) }
+	if overdue(b.Now, b.Now) != 0 || overdue(b.Now.Add(1), b.Now) != 1 || overdue(b.Now, b.Now.Add(1)) != 1 {
+		t.Error("sessions whose time is over")
+	}
 	wantKind(t, "end of none", b.DB.EndSession(b.ctx, "_s9", b.Now, session.Logout{}), fault.Conflict)
 	wantKind(t, "join after the end", login(t, b, i, spB, "_n4", b.Now, join("_s1")), fault.Expired)
 }

@@ -1,4 +1,4 @@
-package certlog_test
+package certlogtest
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 	"custode/simulators/tsasim"
 )
 
-// graft puts a token beside the seal that an honest client would refuse: the
+// Graft puts a token beside the seal that an honest client would refuse: the
 // authority's under its fault, or the one of the seal from.
-func graft(t *testing.T, n *notary.Notary, authority *tsasim.TSA, sealed []byte, mislead func(*tsasim.TSA), from []byte) []byte {
+func Graft(t *testing.T, n *notary.Notary, authority *tsasim.TSA, sealed []byte, mislead func(*tsasim.TSA), from []byte) []byte {
 	t.Helper()
 	s, err := cades.Open(sealed, n.Pinned...)
 	if err != nil {
