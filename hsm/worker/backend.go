@@ -42,6 +42,7 @@ type backend struct {
 	name   string // primary or standby
 	source Source
 	c      *Client
+	heard  time.Time // when the process last answered a probe; the keeper's own
 
 	mu      sync.Mutex
 	conn    *conn
@@ -140,11 +141,18 @@ func (b *backend) once(ctx context.Context) (greeted bool, lasted time.Duration,
 		return false, 0, errors.Join(err, nc.Close())
 	}
 	begun := time.Now()
+	b.heard = begun
 	b.update(func() { b.conn, b.ready, b.seen, b.misses, b.late = k, false, 0, 0, 0; b.starts++ })
 	b.c.cfg.Log.Info("worker of the token is there", "token", b.name)
 	err = b.tend(ctx, k)
 	k.close()
-	b.update(func() { b.conn, b.ready, b.well, b.lostAt = nil, false, time.Time{}, time.Now() })
+	var other *otherKey
+	b.update(func() {
+		b.conn, b.ready, b.well, b.lostAt = nil, false, time.Time{}, time.Now()
+		if !errors.As(err, &other) { // a refusal holds until another token was compared
+			b.trouble = nil
+		}
+	})
 	return true, time.Since(begun), err
 }
 
@@ -167,13 +175,29 @@ func (b *backend) tend(ctx context.Context, k *conn) error {
 	}
 }
 
-// look compares what has to be compared and probes once. Its error ends the connection.
+// look asks the process for its health, compares what has to be compared and probes the token. Its error
+// ends the connection.
 func (b *backend) look(ctx context.Context, k *conn) error {
+	defer b.c.reconsider()
+	limit, cancel := context.WithTimeout(ctx, b.c.cfg.ProbeLimit)
+	_, err := k.ask(limit, message{code: byte(opHealth)})
+	heard := limit.Err() == nil
+	cancel()
+	switch {
+	case errors.Is(err, errLost) || ctx.Err() != nil:
+		return nil // k.dead says so too
+	case heard:
+		b.heard = time.Now()
+	default:
+		if silent := time.Since(b.heard); silent > b.c.cfg.Deaf {
+			return fault.Newf(fault.Unavailable, "probe the worker of the "+b.name+" token", "the process has not answered for %v", silent.Round(time.Millisecond))
+		}
+	}
 	b.mu.Lock()
 	seen, ready := b.seen, b.ready
 	b.mu.Unlock()
 	known, version := b.c.keys()
-	if !ready || seen < version {
+	if heard && (!ready || seen < version) {
 		err := recognise(ctx, k, b.name, known, seen)
 		var other *otherKey
 		switch {
@@ -181,7 +205,6 @@ func (b *backend) look(ctx context.Context, k *conn) error {
 			return b.refuse(ctx, k, err)
 		case err != nil:
 			b.update(func() { b.trouble, b.well, b.misses = err, time.Time{}, b.misses+1 })
-			b.c.reconsider()
 			return nil
 		}
 		b.update(func() {
@@ -191,49 +214,56 @@ func (b *backend) look(ctx context.Context, k *conn) error {
 			b.ready, b.seen, b.trouble = true, version, nil
 		})
 	}
-	limit, cancel := context.WithTimeout(ctx, b.c.cfg.ProbeLimit)
-	defer cancel()
-	err := probe(limit, k, b.name, known)
-	if errors.Is(err, errLost) || ctx.Err() != nil {
-		return nil // k.dead says so too
+	if err != nil {
+		b.judge(err, !heard, Report{})
+		return nil
 	}
+	limit, cancel = context.WithTimeout(ctx, b.c.cfg.ProbeLimit)
+	defer cancel()
+	err = probe(limit, k, b.name, known)
 	var other *otherKey
-	if errors.As(err, &other) {
+	switch {
+	case errors.As(err, &other):
 		return b.refuse(ctx, k, err)
+	case errors.Is(err, errLost) || ctx.Err() != nil:
+		return nil
 	}
 	var report Report
 	if err == nil {
 		report, err = ask(limit, k)
 	}
+	b.judge(err, limit.Err() != nil, report)
+	return nil
+}
+
+// judge notes how a probe ended: a late answer twice in a row, or an error, is a token that is not well.
+func (b *backend) judge(err error, late bool, report Report) {
 	b.update(func() {
-		if err != nil {
-			late := limit.Err() != nil || fault.Is(err, fault.Exhausted)
-			if late {
-				err = fault.Newf(fault.Unavailable, "probe the "+b.name+" token", "no answer within %v", b.c.cfg.ProbeLimit)
-			}
-			b.misses++
-			if b.trouble = err; b.misses >= 2 || !late {
-				b.well = time.Time{}
+		if err == nil {
+			b.misses, b.trouble, b.report = 0, nil, report
+			if b.well.IsZero() {
+				b.well = time.Now()
 			}
 			return
 		}
-		b.misses, b.trouble, b.report = 0, nil, report
-		if b.well.IsZero() {
-			b.well = time.Now()
+		if late = late || fault.Is(err, fault.Exhausted); late {
+			err = fault.Newf(fault.Unavailable, "probe the "+b.name+" token", "no answer within %v", b.c.cfg.ProbeLimit)
+		}
+		b.misses++
+		if b.trouble = err; b.misses >= 2 || !late {
+			b.well = time.Time{}
 		}
 	})
 	if err == nil && b.c.inUse() == b {
 		b.c.up()
 	}
-	b.c.reconsider()
-	return nil
 }
 
 // refuse keeps a token that is not the one we know from being used. It keeps the connection for a
 // while, so that callers are told why; then another worker may meet another token.
 func (b *backend) refuse(ctx context.Context, k *conn, why error) error {
 	b.c.cfg.Log.Error("TOKEN REFUSED", "token", b.name, "cause", why)
-	b.update(func() { b.ready, b.trouble, b.well = false, why, time.Time{} })
+	b.update(func() { b.ready, b.trouble, b.well, b.misses = false, why, time.Time{}, b.misses+1 })
 	b.c.reconsider()
 	limit, cancel := context.WithTimeout(ctx, lastPause)
 	defer cancel()

@@ -20,6 +20,7 @@ type Config struct {
 	Probe            time.Duration // between two probes of a worker; 0: 250 ms
 	ProbeLimit       time.Duration // for the answer of a probe; 0: 500 ms
 	TryLimit         time.Duration // for one try of a call while the other token is well; 0: 700 ms
+	Deaf             time.Duration // a worker whose process answers no probe for so long is given up; 0: 10 s
 	Grace            time.Duration // tokens may be down for so long before calls are refused at once; 0: 1 s
 	FailBack         time.Duration // the primary must have been well for so long; 0: 30 s
 }
@@ -51,7 +52,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		p   *time.Duration
 		def time.Duration
 	}{{&cfg.OpTimeout, 10 * time.Second}, {&cfg.Probe, 250 * time.Millisecond}, {&cfg.ProbeLimit, 500 * time.Millisecond},
-		{&cfg.TryLimit, 700 * time.Millisecond}, {&cfg.Grace, time.Second}, {&cfg.FailBack, 30 * time.Second}} {
+		{&cfg.TryLimit, 700 * time.Millisecond}, {&cfg.Deaf, 10 * time.Second}, {&cfg.Grace, time.Second}, {&cfg.FailBack, 30 * time.Second}} {
 		if *d.p <= 0 {
 			*d.p = d.def
 		}

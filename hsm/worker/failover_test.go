@@ -151,3 +151,31 @@ func TestStartOnStandby(t *testing.T) {
 		t.Errorf("both away: %v", err)
 	}
 }
+
+// TestDeaf: a process that does not answer at all is given up and another one started.
+func TestDeaf(t *testing.T) {
+	w := newFake(t, 1)
+	c := open(t, Config{Primary: w, Deaf: 300 * time.Millisecond})
+	m, err := c.MAC(macLabel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The answers are held back: its only writer waits.
+	w.mu.Lock()
+	server := w.server
+	w.mu.Unlock()
+	server.mu.Lock()
+	var stopped *served
+	for k := range server.conns {
+		stopped = k
+	}
+	server.mu.Unlock()
+	stopped.write.Lock()
+	defer stopped.write.Unlock()
+	if _, err := m.MAC(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	if n := w.opened(); n != 2 {
+		t.Errorf("%d starts", n)
+	}
+}

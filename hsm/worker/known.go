@@ -61,6 +61,8 @@ func recognise(ctx context.Context, k *conn, token string, keys []known, seen in
 			return another(token, key.label, "is served by a worker that may not use it: %w", err)
 		case (key.role == "wrap" || key.role == "seed") && fault.Is(err, fault.Invalid):
 			return another(token, key.label, "holds another key than the one in use: re-initialised, replaced or not a copy")
+		case fault.Is(err, fault.Fatal):
+			return fault.New(fault.Fatal, "recognise key "+key.label, err)
 		case err != nil:
 			return fault.New(fault.Unavailable, "recognise key "+key.label, err)
 		case len(a.fields) != 1 || !hmac.Equal(a.fields[0], key.want):
@@ -71,11 +73,8 @@ func recognise(ctx context.Context, k *conn, token string, keys []known, seen in
 	return nil
 }
 
-// probe asks the worker for its health and the token for a known answer.
+// probe asks the token for a known answer.
 func probe(ctx context.Context, k *conn, token string, keys []known) error {
-	if _, err := k.ask(ctx, message{code: byte(opHealth)}); err != nil {
-		return err
-	}
 	for _, key := range keys {
 		if key.role != "mac" {
 			continue

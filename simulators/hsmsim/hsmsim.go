@@ -132,7 +132,9 @@ func (s *Sim) Restore() error {
 // Wipe destroys the token with its keys and makes another with the same label
 // and PIN. Serial, and so URI, change.
 func (s *Sim) Wipe() error {
-	if err := os.RemoveAll(s.tokens()); err != nil {
+	// At one stroke: a process that uses the token still writes files there.
+	gone := s.tokens() + ".wiped"
+	if err := errors.Join(os.Rename(s.tokens(), gone), os.RemoveAll(gone)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(s.tokens(), 0o700); err != nil {

@@ -24,6 +24,7 @@ import (
 	"custode/hsm/worker"
 	"custode/hsm/worker/judge"
 	"custode/internal/config"
+	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/simulators/hsmsim"
 )
@@ -116,6 +117,9 @@ func TestMain(m *testing.M) {
 			var own ended
 			if errors.As(err, &own) {
 				os.Exit(own.status)
+			}
+			if fault.Is(err, fault.Fatal) { // as cmd/custode's table has it
+				os.Exit(78)
 			}
 			os.Exit(75)
 		}

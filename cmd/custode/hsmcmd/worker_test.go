@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -294,8 +295,14 @@ func TestOtherToken(t *testing.T) {
 	}
 	refused := func(names ...string) {
 		t.Helper()
+		var err error
+		defer func() {
+			if t.Failed() {
+				t.Logf("instead: %v", err)
+			}
+		}()
 		eventually(t, 10*time.Second, "refused by name", func() bool {
-			err := c.Health()
+			err = c.Health()
 			return fault.Is(err, fault.Fatal) && slices.ContainsFunc(names, func(n string) bool { return strings.Contains(err.Error(), n) })
 		})
 		if _, err := m.MAC(t.Context(), nil); err == nil {
@@ -321,7 +328,7 @@ func TestOtherToken(t *testing.T) {
 	refused("re-initialised or replaced")
 	// The same serial number, and no keys in it.
 	files := b.Sim.Dir + "/tokens"
-	if err := errors.Join(os.RemoveAll(files), os.CopyFS(files, os.DirFS(keep))); err != nil {
+	if err := errors.Join(os.Rename(files, files+"-not"), os.Rename(keep, files)); err != nil {
 		t.Fatal(err)
 	}
 	b.Serial = was
@@ -342,6 +349,30 @@ func pidOf(c *worker.Client) int {
 			return r.PID
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestStoppedWorker: a process that stands still without ending is ended and replaced.
+func TestStoppedWorker(t *testing.T) {
+	b := newBench(t)
+	c := openConfig(t, worker.Config{Primary: source(b, bench{}, false), Deaf: time.Second, Log: slog.New(slog.NewTextHandler(testLog, nil))})
+	m, err := c.MAC(macLabel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := pid(t, c, 0)
+	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	begun := time.Now()
+	if _, err := m.MAC(ctx, nil); err != nil {
+		t.Errorf("after %v: %v", time.Since(begun), err)
+	}
+	t.Logf("answered after %v", time.Since(begun))
+	if now := pid(t, c, 0); now == first {
+		t.Errorf("still process %d", now)
 	}
 }
 
