@@ -37,8 +37,11 @@ type Method uint8
 
 // The methods. Appended to, never renumbered: they are stored.
 const (
-	MethodNone Method = 0
-	MethodSMS  Method = 1
+	MethodNone  Method = 0
+	MethodSMS   Method = 1
+	MethodToken Method = 2 // a code that a hardware device shows
+	MethodApp   Method = 3 // a code that an app shows
+	MethodPush  Method = 4 // a code that an app gets
 )
 
 // Flow is one login in progress. It is a value: the machine's functions take
@@ -85,9 +88,10 @@ type Identity struct {
 	Reason     string            // why it is not active; for operators
 	Phone      id.Phone          // verified mobile number; zero: no SMS credential
 	Attributes map[string]string // SPID attribute name -> value, wire format
-	Password   string            // see passwords.go for the encoding; never the password
+	Password   string            // see package passhash for the encoding; never the password
 	Created    time.Time
 	LastLogin  time.Time // zero: never
+	Ways       []Way     // of level 2; Login fills it in, nobody stores it
 }
 
 // Flows keeps flows. Every write is durable before it returns.
@@ -124,6 +128,13 @@ type Answered struct {
 type Identities interface {
 	IdentityByUsername(ctx context.Context, u id.Username) (Identity, error)
 	Identity(ctx context.Context, s id.Subject) (Identity, error)
+}
+
+// Passwords judges typed passwords (passhash.Hasher).
+type Passwords interface {
+	// Check returns nil when stored was made of password for the subject. Else
+	// fault.Denied: wrong, or nothing is stored, after the same work; fault.Busy: no capacity.
+	Check(ctx context.Context, subject id.Subject, stored, password string) error
 }
 
 // Tallies counts failed passwords per key (a hash of a username or of a
@@ -195,7 +206,12 @@ type (
 	// PasswordAnswer is the credentials page.
 	PasswordAnswer struct{ Username, Password string }
 	// MethodAnswer chooses a second factor and has a code issued.
-	MethodAnswer struct{ Method Method }
+	MethodAnswer struct {
+		Method Method
+		Key    string // of the way
+	}
+	// OtherAnswer goes back from the code page to the choice of method.
+	OtherAnswer struct{}
 	// ResendAnswer asks for a new code by the same method.
 	ResendAnswer struct{}
 	// CodeAnswer is the code page.
@@ -211,6 +227,7 @@ type (
 
 func (PasswordAnswer) answer() {}
 func (MethodAnswer) answer()   {}
+func (OtherAnswer) answer()    {}
 func (ResendAnswer) answer()   {}
 func (CodeAnswer) answer()     {}
 func (ConsentAnswer) answer()  {}
@@ -228,10 +245,12 @@ const (
 	NoticeWrongCode        Notice = 3 // View.AttemptsLeft
 	NoticeExpiredCode      Notice = 4 // ask for a new one
 	NoticeUsedCode         Notice = 5 // used or replaced: ask for a new one
-	NoticeMalformedCode    Notice = 6 // not six digits; not counted
+	NoticeMalformedCode    Notice = 6 // not View.Way.Digits digits; not counted
 	NoticeCodeSent         Notice = 7
-	NoticeTooManyCodes     Notice = 8 // no more messages for now
-	NoticeBusy             Notice = 9 // overload: try again in a moment
+	NoticeTooManyCodes     Notice = 8  // no more messages for now
+	NoticeBusy             Notice = 9  // overload: try again in a moment
+	NoticeRepeatedCode     Notice = 10 // of the device, but it was used: wait for the next one; View.AttemptsLeft
+	NoticeBlockedMethod    Notice = 11 // choose another one
 )
 
 // View is all that the page of the current step shows.
@@ -244,11 +263,12 @@ type View struct {
 	Deadline     time.Time
 	Notice       Notice
 	RetryAfter   time.Duration // with NoticeWait
-	AttemptsLeft int           // with NoticeWrongCode and NoticeWrongCredentials
-	Methods      []Method      // StepMethod
-	Phone        string        // masked; StepMethod, StepCode
+	AttemptsLeft int           // with NoticeWrongCode, NoticeRepeatedCode and NoticeWrongCredentials
+	Ways         []Way         // StepMethod
+	Way          Way           // StepCode, StepConsent at level 2
+	CanChange    bool          // StepCode: there is another way
 	Delivery     Delivery      // StepCode
-	CanResend    bool          // StepCode
+	CanResend    bool          // StepCode, for codes that are sent
 	Attributes   []saml.Attribute
 	LastLogin    time.Time // StepConsent; zero: first login
 	Resumed      bool      // StepConsent: no password was asked, a session is open

@@ -174,3 +174,14 @@ func TestSuspendedAtTheLastMoment(t *testing.T) {
 		t.Errorf("register %+v", register)
 	}
 }
+
+// TestBusyIsNotCounted: overload costs nobody an attempt.
+func TestBusyIsNotCounted(t *testing.T) {
+	b := newBench(t)
+	flow := b.started(1, 0)
+	b.full.Store(true)
+	b.page(flow, StepCredentials, NoticeBusy, right)
+	if len(b.store.tally) != 0 || b.store.flows[flow].Version != 1 {
+		t.Error("a busy answer was counted")
+	}
+}

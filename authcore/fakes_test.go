@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"custode/authcore/passhash"
 	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -325,7 +326,25 @@ func (p *pepper) MAC(_ context.Context, data []byte) ([]byte, error) {
 	return m.Sum(nil), nil
 }
 
-var cheap = Cost{Memory: 8, Time: 1, Threads: 1}
+// hasher counts the hashes of a real one; full, when set, has no capacity.
+type hasher struct {
+	*passhash.Hasher
+	count *atomic.Int64
+	full  *atomic.Bool
+}
+
+func (h hasher) Check(ctx context.Context, s id.Subject, stored, password string) error {
+	if h.full.Load() {
+		return fault.Newf(fault.Busy, "check", "full")
+	}
+	h.count.Add(1)
+	return h.Hasher.Check(ctx, s, stored, password)
+}
+
+func (h hasher) Hash(ctx context.Context, s id.Subject, password string) (string, error) {
+	h.count.Add(1)
+	return h.Hasher.Hash(ctx, s, password)
+}
 
 // bench is a Login with all its fakes, a clock and one person.
 type bench struct {
@@ -337,6 +356,7 @@ type bench struct {
 	signer *signer
 	pepper *pepper
 	hashes atomic.Int64
+	full   atomic.Bool // no capacity for hashes
 	logged *safeBuffer
 	clock  atomic.Int64 // nanoseconds since start
 	mario  Identity
@@ -384,15 +404,11 @@ func newBenchWith(t testing.TB, p Policy) *bench {
 // node is one more process on the same store.
 func (b *bench) node(p Policy) *Login {
 	b.t.Helper()
-	passwords, err := NewPasswords(PasswordsConfig{Pepper: b.pepper, Random: rand.Reader, Cost: cheap})
+	h, err := passhash.New(passhash.Config{Pepper: b.pepper, Random: rand.Reader, Cost: passhash.Cost{Memory: 8, Time: 1, Threads: 1}})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	kdf := passwords.kdf
-	passwords.kdf = func(pw, salt []byte, t, m uint32, th uint8, n uint32) []byte {
-		b.hashes.Add(1)
-		return kdf(pw, salt, t, m, th, n)
-	}
+	passwords := hasher{h, &b.hashes, &b.full}
 	l, err := New(Config{Register: &b.ledger, Watch: &b.ledger, Flows: b.store, Identities: b.store, Tallies: b.store, Codes: b.vault, Deliveries: b.vault,
 		Responses: b.signer, Passwords: passwords, Random: rand.Reader, Now: b.time,
 		Log: slog.New(slog.NewTextHandler(b.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), Policy: p})
@@ -409,7 +425,7 @@ func (b *bench) person(username, code, phone string) Identity {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if who.Password, err = b.passwords.Hash(b.t.Context(), who.Subject, rightPassword); err != nil {
+	if who.Password, err = b.passwords.(hasher).Hash(b.t.Context(), who.Subject, rightPassword); err != nil {
 		b.t.Fatal(err)
 	}
 	b.store.put(who)

@@ -22,11 +22,12 @@ type Config struct {
 	Tallies    Tallies
 	Codes      Codes
 	Deliveries Deliveries
+	Devices    Devices // nil: SMS is the only second factor
 	Responses  Responses
 	Register   register.Register
 	Watch      register.Watch
 	Sessions   Sessions // nil: every login is fresh and begins no session
-	Passwords  *Passwords
+	Passwords  Passwords
 	Random     io.Reader        // flow identifiers and session indexes
 	Now        func() time.Time // wall clock
 	Log        *slog.Logger     // the audit lines of each login; never a secret or an attribute value
@@ -41,11 +42,12 @@ type Login struct {
 	tallies    Tallies
 	codes      Codes
 	deliveries Deliveries
+	devices    Devices // may be nil
 	responses  Responses
 	register   register.Register
 	watch      register.Watch
 	sessions   Sessions // may be nil
-	passwords  *Passwords
+	passwords  Passwords
 	random     io.Reader
 	now        func() time.Time
 	log        *slog.Logger
@@ -89,7 +91,7 @@ func New(c Config) (*Login, error) {
 		return nil, err
 	}
 	return &Login{flows: c.Flows, identities: c.Identities, tallies: c.Tallies, codes: c.Codes,
-		deliveries: c.Deliveries, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
+		deliveries: c.Deliveries, devices: c.Devices, responses: c.Responses, register: c.Register, watch: c.Watch, sessions: c.Sessions, passwords: c.Passwords, random: c.Random,
 		now: c.Now, log: c.Log, policy: policy,
 		turns: lanes.New(waitPerFlow), guesses: lanes.New(waitPerUsername), refusals: lanes.New(waitToRefuse),
 		networks: &lanes.UnderWay[[32]byte]{}, gone: departures{Life: departureLife, Most: maxDepartures}, replays: &lanes.Allowance{Most: replayRefusals, Pause: replayPause}}, nil
@@ -235,7 +237,10 @@ func (l *Login) subject(ctx context.Context, f Flow) (Identity, error) {
 		// Identities are revoked, never removed; it is not the flow that is unknown.
 		return Identity{}, fault.New(fault.Internal, "read subject of flow "+f.ID.String(), err)
 	}
-	return who, err
+	if err != nil {
+		return who, err
+	}
+	return l.withWays(ctx, who)
 }
 
 // inTurn runs work on the flow when the callers before it have finished, unless

@@ -57,7 +57,7 @@ func TestLevel2(t *testing.T) {
 	b := newBench(t)
 	flow := b.started(saml.L2, saml.Minimum)
 	v := b.page(flow, StepMethod, NoticeNone, right)
-	if diff := cmp.Diff([]Method{MethodSMS}, v.Methods); diff != "" || v.Phone != "••• ••• 567" || v.Attributes != nil {
+	if diff := cmp.Diff([]Way{{Method: MethodSMS, Name: "••• ••• 567", Digits: 6}}, v.Ways); diff != "" || v.Attributes != nil {
 		t.Errorf("method page %+v", v)
 	}
 	v = b.page(flow, StepCode, NoticeCodeSent, sms)

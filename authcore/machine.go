@@ -33,10 +33,11 @@ const (
 	notActive           // the subject's identity was suspended or revoked meanwhile
 	sessionHeld         // act.who's session act.session is open in this browser
 	sessionGone         // the session the flow stands on has ended
+	otherMethod         // back to the choice of method
 )
 
 var eventNames = [...]string{"", "password wrong", "password right", "code reserved", "code issued", "code not issued",
-	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active", "session held", "session gone"}
+	"code wrong", "code exhausted", "code right", "authorised", "refused", "cancelled", "phone gone", "not active", "session held", "session gone", "other method"}
 
 func (e event) String() string {
 	if int(e) < len(eventNames) {
@@ -87,6 +88,7 @@ var table = map[place]func(Flow, act) (Flow, error){
 	{StepCode, codeWrong}:     countWrongCode,
 	{StepCode, codeExhausted}: ends(saml.TooManyAttempts),
 	{StepCode, codeRight}:     acceptCode,
+	{StepCode, otherMethod}:   chooseAgain,
 	{StepCode, cancelled}:     ends(saml.Cancelled),
 	{StepCode, phoneGone}:     ends(saml.NoCredentials),
 	{StepCode, notActive}:     ends(saml.NotActive),
@@ -158,6 +160,8 @@ func admit(f Flow, a act) (Flow, error) {
 		return f.end(saml.NoCredentials), nil
 	case level == saml.L1:
 		return f.reach(saml.L1, a), nil
+	case a.who.stuck():
+		return f.end(saml.NotActive), nil
 	}
 	f.Step = StepMethod
 	return f, nil
@@ -169,8 +173,11 @@ func reserveCode(f Flow, a act) (Flow, error) {
 	if f.CodesIssued >= a.policy.Codes {
 		return f, fmt.Errorf("%d codes were issued already", f.CodesIssued)
 	}
-	if a.method != MethodSMS {
+	if !a.method.known() {
 		return f, fmt.Errorf("code by method %d", a.method)
+	}
+	if a.method != f.Method {
+		f.Challenge = id.ChallengeID{} // a code answers the method that was chosen last
 	}
 	f.CodesIssued++
 	f.Step, f.Method = StepCode, a.method
@@ -190,6 +197,13 @@ func forgetCode(f Flow, _ act) (Flow, error) {
 	if f.Challenge.IsZero() {
 		f.Step, f.Method = StepMethod, MethodNone
 	}
+	return f, nil
+}
+
+// chooseAgain drops the challenge: only one by the next choice will be answered. Wrong codes
+// stay counted.
+func chooseAgain(f Flow, _ act) (Flow, error) {
+	f.Step, f.Method, f.Challenge = StepMethod, MethodNone, id.ChallengeID{}
 	return f, nil
 }
 
@@ -226,7 +240,7 @@ func (f Flow) reach(l saml.Level, a act) Flow {
 
 // available is the strongest level the identity has credentials for.
 func (i Identity) available() saml.Level {
-	if i.Phone.IsZero() {
+	if i.Phone.IsZero() && len(i.Ways) == 0 {
 		return saml.L1
 	}
 	return strongest

@@ -15,7 +15,7 @@ import (
 var steps = []Step{StepCredentials, StepMethod, StepCode, StepConsent, StepDone}
 
 var events = []event{passwordWrong, passwordRight, codeReserved, codeIssued, codeNotIssued, codeWrong, codeExhausted,
-	codeRight, authorised, refused, cancelled, phoneGone, notActive}
+	codeRight, authorised, refused, cancelled, phoneGone, notActive, otherMethod}
 
 func policy(t testing.TB) Policy {
 	t.Helper()
@@ -32,6 +32,12 @@ func must[T any](t testing.TB, v T, err error) T {
 		t.Fatal(err)
 	}
 	return v
+}
+
+func newSubject(t testing.TB) id.Subject {
+	t.Helper()
+	s, err := id.NewSubject(rand.Reader)
+	return must(t, s, err)
 }
 
 func freshFlow(t testing.TB, level saml.Level, c saml.Comparison, p Policy) Flow {

@@ -52,7 +52,7 @@ func (l *Login) record(ctx context.Context, op string, t register.Transaction) (
 func (f Flow) transaction(who Identity, signed saml.Signed, at time.Time) register.Transaction {
 	t := register.Transaction{At: at, SPIDCode: who.SPIDCode, Level: f.Performed, SP: f.Request.SP, SPName: f.spName(), Requested: f.Request.Attributes,
 		RequestID: f.Request.ID, RequestIssued: f.Request.IssueInstant, Request: f.Request.Raw, Response: signed}
-	t.Credentials = []string{"password", "sms"}[:min(f.Performed, strongest)]
+	t.Credentials = []string{"password", f.Method.String()}[:min(f.Performed, strongest)]
 	if f.Resumed {
 		t.Credentials = []string{"session"}
 	}

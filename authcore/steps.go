@@ -23,18 +23,11 @@ func (l *Login) answer(ctx context.Context, f Flow, who Identity, v Visitor, a A
 	defer cancel()
 	switch a := a.(type) {
 	case MethodAnswer:
-		if a.Method != MethodSMS {
-			return Outcome{}, fault.Newf(fault.Invalid, "choose method in flow "+f.ID.String(), "method %d is not offered", a.Method)
-		}
-		if f.Step != StepMethod {
-			return l.show(ctx, f, who, note{}), nil
-		}
-		return l.issueCode(ctx, f, who)
+		return l.choose(ctx, f, who, a.Method, a.Key)
+	case OtherAnswer:
+		return l.apply(ctx, f, who, act{event: otherMethod, at: l.now()}, note{})
 	case ResendAnswer:
-		if f.Step != StepCode {
-			return l.show(ctx, f, who, note{}), nil
-		}
-		return l.issueCode(ctx, f, who)
+		return l.again(ctx, f, who)
 	case CodeAnswer:
 		return l.answerCode(ctx, f, who, a)
 	case ConsentAnswer:
@@ -135,9 +128,16 @@ func (l *Login) passwordWrong(ctx context.Context, f Flow, who Identity, g gauge
 
 func (l *Login) passwordRight(ctx context.Context, f Flow, who Identity, g gauge) (Outcome, error) {
 	l.log.InfoContext(ctx, "password right", "flow", f.ID.String(), "subject", who.Subject.String())
+	who, err := l.withWays(ctx, who) // not before: for an unknown username it would be no work
+	if err != nil {
+		return Outcome{}, err
+	}
 	out, err := l.apply(ctx, f, who, act{event: passwordRight, at: l.now(), who: who}, note{})
 	if err != nil {
 		return Outcome{}, err
+	}
+	if out.Response != nil && who.State == Active && who.stuck() && out.Response.Code == saml.NotActive {
+		l.note(ctx, register.Incident{What: register.CodesBlocked, Flow: f.ID, Subject: who.Subject, SP: f.Request.SP, Detail: "every method"})
 	}
 	if err := l.clearFailures(ctx, g); err != nil {
 		// The tally stays: the next attempt is slower than it need be.
@@ -149,19 +149,14 @@ func (l *Login) passwordRight(ctx context.Context, f Flow, who Identity, g gauge
 // issueCode has a code sent and goes to the code page. The code is counted in
 // the flow, durably, before it is issued: of two nodes that are asked at the
 // same time only one sends, and a crash costs a code of the limit, not an SMS.
-func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, error) {
-	if who.Phone.IsZero() {
-		return l.apply(ctx, f, who, act{event: phoneGone, at: l.now()}, note{})
-	}
-	if blocked, err := l.codesBlocked(ctx, who.Subject); err != nil {
-		return Outcome{}, err
-	} else if blocked {
-		return l.blocked(ctx, f, who)
+func (l *Login) issueCode(ctx context.Context, f Flow, who Identity, w Way) (Outcome, error) {
+	if w.Blocked {
+		return l.blocked(ctx, f, who, w.Method)
 	}
 	if f.CodesIssued >= l.policy.Codes {
 		return l.show(ctx, f, who, note{notice: NoticeTooManyCodes}), nil
 	}
-	n, err := f.next(act{event: codeReserved, at: l.now(), policy: l.policy, method: MethodSMS})
+	n, err := f.next(act{event: codeReserved, at: l.now(), policy: l.policy, method: w.Method})
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -174,13 +169,17 @@ func (l *Login) issueCode(ctx context.Context, f Flow, who Identity) (Outcome, e
 		return Outcome{}, err
 	}
 	n.Version++
-	challenge, err := l.codes.Issue(ctx, n.ID, who.Subject, who.Phone, n.spName())
+	challenge, err := l.send(ctx, n, who, w)
 	if err != nil {
 		return l.codeNotIssued(ctx, n, who, err)
 	}
 	l.log.InfoContext(ctx, "code issued", "flow", n.ID.String(), "subject", who.Subject.String(),
-		"challenge", challenge.String(), "number", n.CodesIssued)
-	return l.apply(ctx, n, who, act{event: codeIssued, at: l.now(), challenge: challenge}, note{notice: NoticeCodeSent})
+		"challenge", challenge.String(), "number", n.CodesIssued, "method", w.Method.String())
+	told := note{}
+	if w.Method.sent() {
+		told.notice = NoticeCodeSent
+	}
+	return l.apply(ctx, n, who, act{event: codeIssued, at: l.now(), challenge: challenge}, told)
 }
 
 // codeNotIssued takes the reservation of a code back; the count stays.
@@ -192,6 +191,8 @@ func (l *Login) codeNotIssued(ctx context.Context, f Flow, who Identity, cause e
 		n.notice = NoticeTooManyCodes
 	case fault.Busy:
 		n.notice = NoticeBusy
+	case fault.Denied: // blocked since the page was shown
+		n.notice = NoticeBlockedMethod
 	}
 	out, err := l.apply(ctx, f, who, act{event: codeNotIssued, at: l.now()}, n)
 	if err == nil && n.notice == NoticeNone && out.Response == nil {
@@ -210,34 +211,44 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 	if f.Challenge.IsZero() { // still being issued, or its issuer crashed
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
-	if blocked, err := l.codesBlocked(ctx, f.Subject); err != nil {
-		return Outcome{}, err
-	} else if blocked {
-		return l.blocked(ctx, f, who)
+	j, err := l.judge(ctx, f, a.Code)
+	if err != nil {
+		return l.notJudged(ctx, f, who, err)
 	}
-	left, err := l.codes.Verify(ctx, f.Challenge, f.ID, f.Subject, a.Code)
 	with := act{at: l.now(), policy: l.policy, who: who, challenge: f.Challenge, subject: f.Subject}
-	if err == nil {
+	if j.Verdict == VerdictRight {
 		with.event = codeRight
-		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
-		if err := l.tallies.ClearTally(ctx, codeKey(f.Subject)); err != nil {
-			// The tally stays: the codes are blocked sooner than they need be.
-			l.log.ErrorContext(ctx, "wrong codes not cleared", "flow", f.ID.String(), "error", err)
+		l.log.InfoContext(ctx, "code right", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String(), "method", f.Method.String())
+		if f.Method == MethodSMS {
+			if err := l.ForgiveCodes(ctx, f.Subject); err != nil {
+				// The tally stays: the codes are blocked sooner than they need be.
+				l.log.ErrorContext(ctx, "wrong codes not cleared", "flow", f.ID.String(), "error", err)
+			}
 		}
+		l.remember(ctx, f, l.way(ctx, f, who))
 		return l.apply(ctx, f, who, with, note{})
 	}
-	switch kind := fault.KindOf(err); kind {
-	case fault.Denied, fault.Exhausted:
-		if err := l.countCode(ctx, f); err != nil {
-			return Outcome{}, err
-		}
-		with.event = codeWrong
-		if kind == fault.Exhausted {
-			with.event = codeExhausted
-		}
-		l.note(ctx, register.Incident{What: register.CodeWrong, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
-		l.log.WarnContext(ctx, "code wrong", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String())
-		return l.apply(ctx, f, who, with, note{notice: NoticeWrongCode, left: min(left, l.policy.WrongCodes-f.WrongCode-1)})
+	if j.Verdict == VerdictBlocked {
+		return l.blocked(ctx, f, who, f.Method)
+	}
+	with.event = codeWrong
+	if j.Left <= 0 {
+		with.event = codeExhausted
+	}
+	notice := NoticeWrongCode
+	if j.Verdict == VerdictRepeated {
+		notice = NoticeRepeatedCode
+	}
+	l.note(ctx, register.Incident{What: register.CodeWrong, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP, Detail: f.Method.String()})
+	l.log.WarnContext(ctx, "code wrong", "flow", f.ID.String(), "subject", f.Subject.String(), "challenge", f.Challenge.String(), "method", f.Method.String())
+	return l.apply(ctx, f, who, with, note{notice: notice, left: min(j.Left, l.policy.WrongCodes-f.WrongCode-1)})
+}
+
+// notJudged answers when nothing was learned about a code.
+func (l *Login) notJudged(ctx context.Context, f Flow, who Identity, cause error) (Outcome, error) {
+	switch kind := fault.KindOf(cause); kind {
+	case fault.Exhausted: // another node was faster with the last attempt
+		return l.apply(ctx, f, who, act{event: codeExhausted, at: l.now()}, note{})
 	case fault.Expired:
 		return l.show(ctx, f, who, note{notice: NoticeExpiredCode}), nil
 	case fault.Invalid:
@@ -254,7 +265,7 @@ func (l *Login) answerCode(ctx context.Context, f Flow, who Identity, a CodeAnsw
 		}
 		return l.show(ctx, f, who, note{notice: NoticeUsedCode}), nil
 	}
-	return Outcome{}, err
+	return Outcome{}, cause
 }
 
 // countCode adds a wrong code to the subject's tally; a decayed one begins anew.
@@ -266,13 +277,6 @@ func (l *Login) countCode(ctx context.Context, f Flow) error {
 		return err
 	}
 	return l.countFailure(ctx, g)
-}
-
-// blocked ends a flow whose subject's codes are blocked (anomaly 23).
-func (l *Login) blocked(ctx context.Context, f Flow, who Identity) (Outcome, error) {
-	l.note(ctx, register.Incident{What: register.CodesBlocked, Flow: f.ID, Subject: f.Subject, SP: f.Request.SP})
-	l.log.WarnContext(ctx, "codes blocked", "flow", f.ID.String(), "subject", f.Subject.String())
-	return l.apply(ctx, f, who, act{event: notActive, at: l.now()}, note{})
 }
 
 // consent is the last page's positive answer.

@@ -3,6 +3,7 @@ package authcore
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"custode/authcore/saml"
@@ -23,12 +24,16 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 		Deadline: f.Deadline, Notice: n.notice, RetryAfter: n.retryAfter, AttemptsLeft: n.left}
 	switch f.Step {
 	case StepMethod:
-		v.Methods, v.Phone = []Method{MethodSMS}, who.Phone.Masked()
+		v.Ways = slices.Clone(who.Ways)
 	case StepCode:
-		v.Phone = who.Phone.Masked()
-		v.CanResend = f.CodesIssued < l.policy.Codes
+		v.Way = l.way(ctx, f, who)
+		v.CanResend = f.Method.sent() && f.CodesIssued < l.policy.Codes
+		v.CanChange = len(who.Ways) > 1 || f.Challenge.IsZero()
 		v.Delivery = l.delivery(ctx, f)
 	case StepConsent:
+		if f.Performed > saml.L1 {
+			v.Way = l.way(ctx, f, who)
+		}
 		v.Attributes, _ = l.attributes(who, f.Request)
 		v.LastLogin, v.Resumed = who.LastLogin, f.Resumed
 	}
@@ -38,7 +43,7 @@ func (l *Login) show(ctx context.Context, f Flow, who Identity, n note) Outcome 
 // delivery is for information only: a code page must come up even when nobody
 // can tell how the message fares.
 func (l *Login) delivery(ctx context.Context, f Flow) Delivery {
-	if f.Challenge.IsZero() {
+	if f.Challenge.IsZero() || f.Method != MethodSMS {
 		return DeliveryUnknown
 	}
 	d, err := l.deliveries.Delivery(ctx, f.Challenge)

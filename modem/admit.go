@@ -2,6 +2,7 @@ package modem
 
 import (
 	"context"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"time"
@@ -175,9 +176,14 @@ func allowedLoad(bays int) float64 {
 	return loadAllowed[i-1].share * float64(bays)
 }
 
+// seed makes the hashes by which marks knows numbers: none need lie in memory for a day.
+var seed = maphash.MakeSeed()
+
+func markOf(to id.Phone) uint64 { return maphash.String(seed, to.String()) }
+
 // marks remembers numbers that two operators refused: a further message gets one
 // try, and its refusal tells nothing about a bay. Guarded by Pool.mu.
-type marks map[string]*mark
+type marks map[uint64]*mark
 
 type mark struct {
 	operators []string
@@ -195,13 +201,13 @@ func (m *marks) note(to id.Phone, operator string, now time.Time) bool {
 	if *m == nil {
 		*m = marks{}
 	}
-	k := (*m)[to.String()]
+	k := (*m)[markOf(to)]
 	if k == nil || !now.Before(k.until) {
 		if len(*m) >= maxMarks {
 			m.sweep(now)
 		}
 		k = &mark{}
-		(*m)[to.String()] = k
+		(*m)[markOf(to)] = k
 	}
 	k.until = now.Add(markLife)
 	if !slices.Contains(k.operators, operator) {
@@ -212,12 +218,12 @@ func (m *marks) note(to id.Phone, operator string, now time.Time) bool {
 
 // bad reports that a number is marked.
 func (m marks) bad(to id.Phone, now time.Time) bool {
-	k := m[to.String()]
+	k := m[markOf(to)]
 	return k != nil && len(k.operators) > 1 && now.Before(k.until)
 }
 
 // clear forgets what was noted of a number that took a message.
-func (m marks) clear(to id.Phone) { delete(m, to.String()) }
+func (m marks) clear(to id.Phone) { delete(m, markOf(to)) }
 
 // sweep makes room: what is over, else any.
 func (m marks) sweep(now time.Time) {

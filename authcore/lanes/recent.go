@@ -42,6 +42,16 @@ func (r *Recent[K, V]) Recall(k K, now time.Time) (V, bool) {
 	return one.value, ok
 }
 
+// Sweep drops what is over: without it the last values would stay until the next call.
+func (r *Recent[K, V]) Sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(now, r.Most)
+	if len(r.order) == 0 {
+		r.order = nil
+	}
+}
+
 // forget drops what is over, and the oldest beyond most; r.mu is held.
 func (r *Recent[K, V]) forget(now time.Time, most int) {
 	for len(r.order) > 0 && (len(r.order) > most || !now.Before(r.byKey[r.order[0]].until)) {

@@ -20,6 +20,15 @@ func TestRecent(t *testing.T) {
 	if _, ok := r.Recall(4, now.Add(time.Second)); ok || len(r.byKey)+len(r.order) != 0 {
 		t.Error("what is over was kept")
 	}
+	r.Keep(7, "v", now)
+	r.Keep(8, "v", now.Add(time.Minute))
+	r.Sweep(now.Add(time.Minute))
+	if len(r.byKey) != 1 || len(r.order) != 1 {
+		t.Errorf("%d and %d left by Sweep, want 1", len(r.byKey), len(r.order))
+	}
+	if r.Sweep(now.Add(time.Hour)); len(r.byKey) != 0 || r.order != nil {
+		t.Error("Sweep left what is over")
+	}
 }
 
 func TestAllowance(t *testing.T) {

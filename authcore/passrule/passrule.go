@@ -19,6 +19,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"custode/authcore"
+	"custode/authcore/passhash"
 	"custode/internal/fault"
 )
 
@@ -29,7 +30,7 @@ type PasswordRule string
 const (
 	RuleText       PasswordRule = "text"        // UTF-8 without control characters
 	RuleShort      PasswordRule = "short"       // under 8 characters
-	RuleLong       PasswordRule = "long"        // over authcore.MaxPassword bytes
+	RuleLong       PasswordRule = "long"        // over passhash.MaxPassword bytes
 	RuleLower      PasswordRule = "lower"       // no lower-case letter
 	RuleUpper      PasswordRule = "upper"       // no upper-case letter
 	RuleDigit      PasswordRule = "digit"       // no digit
@@ -50,7 +51,7 @@ func (r PasswordRule) sentence() string {
 	case RuleShort:
 		return "use at least 8 characters"
 	case RuleLong:
-		return fmt.Sprintf("use at most %d bytes", authcore.MaxPassword)
+		return fmt.Sprintf("use at most %d bytes", passhash.MaxPassword)
 	case RuleLower:
 		return "use at least one lower-case letter"
 	case RuleUpper:
@@ -109,7 +110,7 @@ func CheckPassword(password string, about authcore.Identity) error {
 }
 
 func brokenRules(password string, about authcore.Identity) []PasswordRule {
-	if len(password) > 4*authcore.MaxPassword {
+	if len(password) > 4*passhash.MaxPassword {
 		return []PasswordRule{RuleLong} // bounds the work below
 	}
 	var broken []PasswordRule
@@ -122,7 +123,7 @@ func brokenRules(password string, about authcore.Identity) []PasswordRule {
 	has := classes(plain)
 	breaks(RuleText, has.unprintable)
 	breaks(RuleShort, has.length < 8)
-	breaks(RuleLong, len(plain) > authcore.MaxPassword)
+	breaks(RuleLong, len(plain) > passhash.MaxPassword)
 	breaks(RuleLower, !has.lower)
 	breaks(RuleUpper, !has.upper)
 	breaks(RuleDigit, !has.digit)

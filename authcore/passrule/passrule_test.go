@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"custode/authcore"
+	"custode/authcore/passhash"
 	"custode/internal/fault"
 )
 
@@ -87,7 +88,7 @@ func TestCheckPassword(t *testing.T) {
 func FuzzCheckPassword(f *testing.F) {
 	f.Add("Zebra#42x", "mario", "Mario")
 	f.Add("\xff\x00", "", "")
-	hasher, err := authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper{}, Random: rand.Reader, Cost: authcore.Cost{Memory: 8, Time: 1, Threads: 1}})
+	hasher, err := passhash.New(passhash.Config{Pepper: pepper{}, Random: rand.Reader, Cost: passhash.Cost{Memory: 8, Time: 1, Threads: 1}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -37,7 +37,7 @@ type Transaction struct {
 	At            time.Time
 	SPIDCode      id.SPIDCode // zero when no subject was identified
 	Level         saml.Level  // performed; zero: none
-	Credentials   []string    // that reached it: password, sms, session
+	Credentials   []string    // that reached it: password, sms, otp-token, otp-app, otp-push, session
 	SP            id.EntityID // issuer of the request
 	SPName        string
 	Requested     []string // names of attributes
@@ -79,6 +79,7 @@ const (
 	RequestRefused Happening = "request-refused"
 	FlowDenied     Happening = "flow-denied" // a flow asked for by another browser
 	LogoutRefused  Happening = "logout-refused"
+	AppRefused     Happening = "app-refused"   // the activation of an OATH app
 	SessionEnded   Happening = "session-ended" // no failure: by the subject, a service provider, or time
 	LogoutTold     Happening = "logout-told"   // what came of telling the others of it
 	NotRecorded    Happening = "not-recorded"  // a Response that did not leave because the register failed

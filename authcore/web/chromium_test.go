@@ -308,7 +308,7 @@ func loginInChromium(t *testing.T, https, scripts bool) {
 	if got.origin != origin || got.referer != origin+"/" {
 		t.Errorf("Origin %q, Referer %q", got.origin, got.referer)
 	}
-	want := []string{"authcore.PasswordAnswer{mario wrong}", "authcore.PasswordAnswer{mario right èà+}", "authcore.MethodAnswer{1}",
+	want := []string{"authcore.PasswordAnswer{mario wrong}", "authcore.PasswordAnswer{mario right èà+}", "authcore.MethodAnswer{sms }",
 		"authcore.CodeAnswer{000000}", "authcore.CodeAnswer{123456}", "authcore.ConsentAnswer{}"}
 	if strconv.Quote(strings.Join(login.answers, "\n")) != strconv.Quote(strings.Join(want, "\n")) {
 		t.Errorf("answers:\n%s", strings.Join(login.answers, "\n"))

@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"custode/authcore"
+	"custode/authcore/passhash"
 	"custode/authcore/register"
 	"custode/authcore/saml"
 	"custode/internal/fault"
@@ -40,7 +41,7 @@ type lastPage struct {
 func newLastPage(t *testing.T, acs string) *lastPage {
 	t.Helper()
 	l := &lastPage{clicks: make(chan struct{}, 8), signing: func() {}, recorded: func() {}}
-	passwords, err := authcore.NewPasswords(authcore.PasswordsConfig{Pepper: l, Random: rand.Reader, Cost: authcore.Cost{Memory: 8, Time: 1, Threads: 1}})
+	passwords, err := passhash.New(passhash.Config{Pepper: l, Random: rand.Reader, Cost: passhash.Cost{Memory: 8, Time: 1, Threads: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

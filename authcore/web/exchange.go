@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"custode/authcore/web/crowd"
 	"custode/internal/id"
 )
 
@@ -42,7 +43,7 @@ func copyIn(c *fasthttp.RequestCtx) request {
 		language:    string(h.Peek("Accept-Language")),
 		origin:      string(h.Peek("Origin")),
 		site:        string(h.Peek("Sec-Fetch-Site")),
-		peer:        peerOf(c.RemoteAddr()),
+		peer:        crowd.PeerOf(c.RemoteAddr()),
 		agent:       agentOf(h.UserAgent()),
 	}
 	r.lang = chooseLanguage(r.cookies, r.language)
@@ -112,6 +113,9 @@ func (s *Server) route(ctx context.Context, r request) (string, answer) {
 		if name, a, ok := s.sessionRoute(ctx, r); ok {
 			return name, a
 		}
+	}
+	if name, a, ok := s.appRoute(ctx, r); ok {
+		return name, a
 	}
 	switch r.path {
 	case "/sso/redirect":

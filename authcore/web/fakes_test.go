@@ -292,9 +292,9 @@ func testView(t testing.TB, step authcore.Step) *authcore.View {
 	}
 	switch step {
 	case authcore.StepMethod:
-		v.Methods, v.Phone = []authcore.Method{authcore.MethodSMS}, "••• ••• 567"
+		v.Ways = []authcore.Way{testSMS}
 	case authcore.StepCode:
-		v.Phone, v.Delivery, v.CanResend = "••• ••• 567", authcore.DeliverySent, true
+		v.Way, v.Delivery, v.CanResend = testSMS, authcore.DeliverySent, true
 	case authcore.StepConsent:
 		v.Attributes = []saml.Attribute{
 			{Name: "name", Value: "Mario <script>alert(1)</script>"}, {Name: "familyName", Value: "D'Amico & Figli"},
@@ -305,6 +305,17 @@ func testView(t testing.TB, step authcore.Step) *authcore.View {
 		v.LastLogin = time.Date(2026, 2, 28, 23, 30, 0, 0, time.UTC)
 	}
 	return v
+}
+
+var testSMS = authcore.Way{Method: authcore.MethodSMS, Name: "••• ••• 567", Digits: 6}
+
+// testWays is a person with everything.
+func testWays() []authcore.Way {
+	return []authcore.Way{testSMS,
+		{Method: authcore.MethodToken, Key: "0011223344556677", Name: "•••4321", Digits: 8, Last: true},
+		{Method: authcore.MethodToken, Key: "8811223344556677", Name: "•••4322", Digits: 6, Blocked: true},
+		{Method: authcore.MethodPush, Key: "9911223344556677", Name: "•••AB12", Digits: 6},
+		{Method: authcore.MethodApp, Key: "9911223344556677", Name: "•••AB12", Digits: 6}}
 }
 
 const relayStateSample = `a"b'c<d>&amp;e+f%20g=h ìè€🙂\ /?#;` + "\u00a0`"

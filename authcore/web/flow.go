@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"custode/authcore"
 	"custode/authcore/register"
@@ -115,10 +116,15 @@ func parseAnswer(f map[string][]byte) (authcore.Answer, bool) {
 	case "password":
 		return authcore.PasswordAnswer{Username: string(f["username"]), Password: string(f["password"])}, true
 	case "method":
-		if string(f["method"]) == "sms" {
-			return authcore.MethodAnswer{Method: authcore.MethodSMS}, true
+		kind, key, _ := strings.Cut(string(f["method"]), "-")
+		for m, value := range methodValues {
+			if value == kind {
+				return authcore.MethodAnswer{Method: m, Key: key}, true
+			}
 		}
 		return nil, false
+	case "other":
+		return authcore.OtherAnswer{}, true
 	case "resend":
 		return authcore.ResendAnswer{}, true
 	case "code":

@@ -81,6 +81,10 @@ func TestAnswersAreReadRight(t *testing.T) {
 	}{
 		"password": {url.Values{"action": {"password"}, "username": {" Mario "}, "password": {" pä ss+%&= "}}, authcore.PasswordAnswer{Username: " Mario ", Password: " pä ss+%&= "}},
 		"method":   {url.Values{"action": {"method"}, "method": {"sms"}}, authcore.MethodAnswer{Method: authcore.MethodSMS}},
+		"token":    {url.Values{"action": {"method"}, "method": {"token-0a1b"}}, authcore.MethodAnswer{Method: authcore.MethodToken, Key: "0a1b"}},
+		"app":      {url.Values{"action": {"method"}, "method": {"app-0a1b"}}, authcore.MethodAnswer{Method: authcore.MethodApp, Key: "0a1b"}},
+		"push":     {url.Values{"action": {"method"}, "method": {"push-0a1b"}}, authcore.MethodAnswer{Method: authcore.MethodPush, Key: "0a1b"}},
+		"other":    {url.Values{"action": {"other"}}, authcore.OtherAnswer{}},
 		"resend":   {url.Values{"action": {"resend"}}, authcore.ResendAnswer{}},
 		"code":     {url.Values{"action": {"code"}, "code": {" 123 456\t"}}, authcore.CodeAnswer{Code: "123456"}},
 		"consent":  {url.Values{"action": {"consent"}}, authcore.ConsentAnswer{}},

@@ -80,7 +80,19 @@ func allPages() []shownPage {
 		viewPage("credentials-busy", authcore.StepCredentials, noted(authcore.NoticeBusy)),
 		viewPage("credentials-level1", authcore.StepCredentials, func(v *authcore.View) { v.Level = saml.L1 }),
 		viewPage("method", authcore.StepMethod, nil),
-		viewPage("method-none", authcore.StepMethod, func(v *authcore.View) { v.Methods = nil }),
+		viewPage("method-none", authcore.StepMethod, func(v *authcore.View) { v.Ways = nil }),
+		viewPage("method-all", authcore.StepMethod, func(v *authcore.View) { v.Ways = testWays() }),
+		viewPage("method-blocked", authcore.StepMethod, func(v *authcore.View) { v.Ways, v.Notice = testWays(), authcore.NoticeBlockedMethod }),
+		viewPage("code-token", authcore.StepCode, func(v *authcore.View) {
+			v.Way, v.CanResend, v.CanChange, v.Notice = testWays()[1], false, true, authcore.NoticeRepeatedCode
+		}),
+		viewPage("code-app", authcore.StepCode, func(v *authcore.View) { v.Way, v.CanResend = testWays()[4], false }),
+		viewPage("code-push", authcore.StepCode, func(v *authcore.View) {
+			v.Way, v.CanChange = testWays()[3], true
+			v.Way.Number = "47"
+		}),
+		viewPage("consent-token", authcore.StepConsent, func(v *authcore.View) { v.Way = testWays()[1] }),
+		viewPage("consent-push", authcore.StepConsent, func(v *authcore.View) { v.Way = testWays()[3] }),
 		viewPage("credentials-last", authcore.StepCredentials, func(v *authcore.View) { v.Notice, v.AttemptsLeft = authcore.NoticeWrongCredentials, 1 }),
 		viewPage("credentials-ending", authcore.StepCredentials, func(v *authcore.View) { v.Deadline = testNow.Add(59 * time.Second) }),
 		viewPage("code", authcore.StepCode, nil),
@@ -316,7 +328,7 @@ func TestEverySentenceIsUsed(t *testing.T) {
 		row, _ := saml.Anomaly(c)
 		used += strconv.Quote(row.PageIT) + strconv.Quote(row.AdviceIT)
 	}
-	family := regexp.MustCompile(`^(step\.\d|message\.\w+\.(title|text)|\w+\.title|(month|attribute|gender|card|date)\..*|date|abroad)$`)
+	family := regexp.MustCompile(`^(step\.\d|message\.\w+\.(title|text)|\w+\.title|(month|attribute|gender|card|date)\..*|date|abroad|code\.lead(\.\w+)?|consent\.used|(used|method|method\.help)\.(sms|token|app|push))$`)
 	for _, k := range words.Keys() {
 		if !strings.Contains(used, strconv.Quote(k)) && !family.MatchString(k) {
 			t.Errorf("%q is used nowhere", k)

@@ -70,11 +70,12 @@ type page struct {
 	Token       string
 	Cancel      bool
 	Notice      *notice
-	Wrong       bool   // the notice is about a field
-	Method      bool   // SMS is offered
-	Phone       string // masked
-	Deliver     string // key of the delivery's text
+	Wrong       bool // the notice is about a field
+	Ways        []wayItem
+	Way         words.Way // of the code
+	Deliver     string    // key of the delivery's text, or ""
 	Resend      bool
+	Change      bool // another method can be chosen
 
 	Attributes []attributeItem
 	LastLogin  string
@@ -108,6 +109,13 @@ type stepItem struct {
 	State  string // "done", "current", "ahead"
 }
 
+// wayItem is a second factor on the choice of method.
+type wayItem struct {
+	words.Way
+	Value            string
+	Checked, Blocked bool
+}
+
 type notice struct {
 	Kind       string // "error", "success", "info"
 	Text       string
@@ -120,6 +128,9 @@ type attributeItem struct{ Label, Value string }
 // T returns a sentence; args fill in its verbs. An unknown key fails the page,
 // which tests see.
 func (p *page) T(key string, args ...any) (string, error) { return p.book.Text(key, args...) }
+
+// Book is the page's language.
+func (p *page) Book() words.Book { return p.book }
 
 // Brand is the name of the identity provider.
 func (p *page) Brand() string { return p.site.Name }
@@ -278,18 +289,17 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 	p.setNotice(v)
 	switch v.Step {
 	case authcore.StepMethod:
-		for _, m := range v.Methods {
-			p.Method = p.Method || m == authcore.MethodSMS
-		}
-		p.Phone = unbroken(v.Phone)
+		p.Ways = wayItems(v.Ways)
 	case authcore.StepCode:
-		p.Phone, p.Resend = unbroken(v.Phone), v.CanResend
-		p.Deliver = cmp.Or(deliveryKeys[v.Delivery], "delivery.unknown")
+		p.Way, p.Resend, p.Change = wayWords(v.Way), v.CanResend, v.CanChange
+		if v.Way.Method == authcore.MethodSMS {
+			p.Deliver = cmp.Or(deliveryKeys[v.Delivery], "delivery.unknown")
+		}
 	case authcore.StepConsent:
 		for _, a := range v.Attributes {
 			p.Attributes = append(p.Attributes, attributeItem{p.book.Label(a.Name), p.book.Value(a.Name, a.Value)})
 		}
-		p.Resumed = v.Resumed
+		p.Resumed, p.Way = v.Resumed, wayWords(v.Way)
 		if !v.LastLogin.IsZero() {
 			t := v.LastLogin.In(s.pages.rome)
 			p.LastLogin = p.text("consent.last", p.book.Date(t), t.Format("15:04"))
@@ -298,8 +308,28 @@ func (s *Server) stepPage(r request, k secret, v *authcore.View, mark string) an
 	return s.render(p, http.StatusOK)
 }
 
-// unbroken keeps a masked number on one line.
-func unbroken(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
+// methodValues name the methods in forms and in the keys of sentences.
+var methodValues = map[authcore.Method]string{authcore.MethodSMS: "sms", authcore.MethodToken: "token", authcore.MethodApp: "app", authcore.MethodPush: "push"}
+
+func wayWords(w authcore.Way) words.Way {
+	return words.Way{Kind: methodValues[w.Method], Name: strings.ReplaceAll(w.Name, " ", "\u00a0"), Digits: w.Digits, Number: w.Number}
+}
+
+// wayItems are the ways as they are offered: chosen is the one used last, else the first.
+func wayItems(ways []authcore.Way) []wayItem {
+	var out []wayItem
+	at := -1
+	for i, w := range ways {
+		out = append(out, wayItem{Way: wayWords(w), Value: strings.TrimSuffix(methodValues[w.Method]+"-"+w.Key, "-"), Blocked: w.Blocked})
+		if !w.Blocked && (at < 0 || w.Last) {
+			at = i
+		}
+	}
+	if at >= 0 {
+		out[at].Checked = true
+	}
+	return out
+}
 
 func (p *page) setSteps(v *authcore.View) {
 	steps := []authcore.Step{authcore.StepCredentials, authcore.StepMethod, authcore.StepCode, authcore.StepConsent}
@@ -322,7 +352,7 @@ func (p *page) setSteps(v *authcore.View) {
 func (p *page) setNotice(v *authcore.View) {
 	say := func(kind, text string) { p.Notice = &notice{Kind: kind, Text: text} }
 	wrong := func(text, field, label string) {
-		p.Notice = &notice{Kind: "error", Text: text, Field: field, FieldLabel: p.text(label)}
+		p.Notice = &notice{Kind: "error", Text: text, Field: field, FieldLabel: label}
 		p.Wrong = true
 	}
 	left := func() string {
@@ -331,11 +361,11 @@ func (p *page) setNotice(v *authcore.View) {
 		}
 		return " " + p.count("notice.left", v.AttemptsLeft)
 	}
-	wrongCode := func(text string) { wrong(text, "code", "code.label") }
+	wrongCode := func(text string) { wrong(text, "code", p.text("code.label", v.Way.Digits)) }
 	switch v.Notice {
 	case authcore.NoticeNone:
 	case authcore.NoticeWrongCredentials:
-		wrong(p.text("notice.credentials")+left(), "username", "credentials.username")
+		wrong(p.text("notice.credentials")+left(), "username", p.text("credentials.username"))
 	case authcore.NoticeWait:
 		say("error", p.waitText(v.RetryAfter))
 	case authcore.NoticeWrongCode:
@@ -345,7 +375,11 @@ func (p *page) setNotice(v *authcore.View) {
 	case authcore.NoticeUsedCode:
 		wrongCode(p.text("notice.used"))
 	case authcore.NoticeMalformedCode:
-		wrongCode(p.text("notice.malformed"))
+		wrongCode(p.text("notice.malformed", v.Way.Digits))
+	case authcore.NoticeRepeatedCode:
+		wrongCode(p.text("notice.repeated") + left())
+	case authcore.NoticeBlockedMethod:
+		say("error", p.text("notice.blocked"))
 	case authcore.NoticeCodeSent:
 		say("success", p.text("notice.sent"))
 	case authcore.NoticeTooManyCodes:

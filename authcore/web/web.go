@@ -43,6 +43,7 @@ import (
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
+	"custode/authcore/web/crowd"
 	"custode/authcore/web/words"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -120,6 +121,7 @@ type Config struct {
 	// nil: their addresses do not exist.
 	Sessions       Sessions
 	LogoutMessages LogoutMessages
+	Apps           Apps          // activation of apps; nil: its addresses do not exist
 	SessionLife    time.Duration // how long a session may last; 0: 2 hours
 
 	Metadata func() []byte // the signed metadata document; nil or empty: 503
@@ -240,7 +242,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.cfg.DevelopmentHTTP && !s.https && !isLoopback(ln.Addr()) {
 		return fault.Newf(fault.Invalid, "serve on "+ln.Addr().String(), "development over http is for loopback addresses only")
 	}
-	limited := &peerListener{Listener: ln, total: s.cfg.Limits.Conns, limit: s.cfg.Limits.ConnsPerPeer, open: map[netip.Prefix]int{}, log: s.cfg.Log}
+	limited := crowd.Limit(ln, s.cfg.Limits.Conns, s.cfg.Limits.ConnsPerPeer, s.cfg.Log)
 	var serveOn net.Listener = limited
 	if s.cfg.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(s.cfg.CertFile, s.cfg.KeyFile)
@@ -269,7 +271,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	if err := srv.ShutdownWithContext(grace); err != nil {
 		cancel() // what still runs is told to end
-		limited.closeAll()
+		limited.CloseAll()
 		s.cfg.Log.Warn("web server cut requests in progress", "after", s.cfg.Limits.Shutdown)
 	}
 	<-done
@@ -295,6 +297,8 @@ func (s *Server) fasthttp(base context.Context) *fasthttp.Server {
 		ReadTimeout:        l.Read,
 		WriteTimeout:       l.Write,
 		IdleTimeout:        l.Idle,
+		// An idle connection keeps no buffer of what went over it.
+		ReduceMemoryUsage: true,
 		// A multipart body is never wanted: do not parse one.
 		DisablePreParseMultipartForm: true,
 	}

@@ -12,6 +12,7 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/passrule"
+	"custode/cmd/custode/backup"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
@@ -148,6 +149,7 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 		"metadata/show":    func(context.Context, []byte) (any, error) { return a.metadata, nil },
 	}
 	maps.Copy(methods, a.modemMethods(random))
+	backup.Methods(methods, a.db.Backup)
 	return methods
 }
 

@@ -12,9 +12,11 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"custode/cmd/custode/backup"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/hsmbench"
 	"custode/cmd/custode/hsmcmd"
+	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
 )
@@ -31,12 +33,14 @@ type cli struct {
 	CheckConfig checkCmd           `cmd:"" help:"Check both configuration files and exit."`
 	Ceremony    ceremonyCmd        `cmd:"" help:"Key ceremonies."`
 	Identity    identityCmd        `cmd:"" help:"Digital identities (asks the running appliance)."`
+	Backup      backup.Command     `cmd:"" help:"Copy the database, also while it is in use."`
 	Metadata    metadataCmd        `cmd:"" help:"Metadata of this identity provider."`
 	Modem       modemCmd           `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Log         certified.Commands `cmd:"" help:"The certified log."`
 	HSM         hsmcmd.Commands    `cmd:"" name:"hsm" help:"The token and its standby (asks the running appliance)."`
 	HSMWorker   hsmcmd.Worker      `cmd:"" name:"hsm-worker" help:"Serve a token to the appliance: the process that holds the PIN."`
 	Registry    registryCmd        `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
+	Token       tokencmd.Commands  `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd         `cmd:"" help:"Print the version."`
 
 	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
@@ -66,7 +70,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*hsmcmd.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)), kong.BindTo(&c, (*hsmcmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))

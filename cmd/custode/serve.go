@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -16,21 +15,26 @@ import (
 
 	"custode/authcore"
 	"custode/authcore/attribute"
+	"custode/authcore/passhash"
 	"custode/authcore/saml"
 	"custode/authcore/saml/logout"
 	"custode/authcore/session"
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
+	"custode/cmd/custode/factor"
 	"custode/cmd/custode/hsmcmd"
+	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
 	"custode/hsm/worker"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/forget"
 	"custode/internal/id"
 	"custode/internal/metrics"
 	"custode/internal/process"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/modem"
 	"custode/otpvault"
 )
@@ -39,11 +43,14 @@ type serveCmd struct{}
 
 // Run runs the appliance until SIGINT or SIGTERM.
 func (serveCmd) Run(c *cli) error {
+	if err := forget.Demand(); err != nil {
+		return err
+	}
 	machine, policy, err := c.load()
 	if err != nil {
 		return err
 	}
-	if err := process.WithoutCoreDumps(); err != nil {
+	if err := forget.NoDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -77,23 +84,22 @@ type appliance struct {
 	token *worker.Client
 	db    *store.DB
 
-	issuer    *saml.Issuer
-	metadata  []byte // signed once, at start
-	passwords *authcore.Passwords
-	pool      *modem.Pool
-	forward   *webhook.Forwarder
-	outbox    sealer // wraps message texts
-	sps       replica
-	watched   watched
-	sessions  *session.Sessions
-	logouts   *logout.Reader
-	web       *web.Server
-	admin     *admin.Server
-	registers *certified.Registers
+	issuer      *saml.Issuer
+	metadata    []byte // signed once, at start
+	passwords   *passhash.Hasher
+	pool        *modem.Pool
+	forward     *webhook.Forwarder
+	outbox      sealer // wraps message texts
+	sps         replica
+	watched     watched
+	sessions    *session.Sessions
+	logouts     *logout.Reader
+	web         *web.Server
+	admin       *admin.Server
+	registers   *certified.Registers
+	forgetLogin func()
+	apps        factor.Apps
 }
-
-// databaseFile is the database's name in the state directory.
-const databaseFile = "custode.db"
 
 // open acquires the state directory, the token and the database. What can be
 // refused without touching the token is refused first.
@@ -101,13 +107,17 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err := checkTLSKey(a.machine.TLS.KeyFile); err != nil {
 		return err
 	}
-	if a.lock, err = lockState(a.machine.StateDirectory); err != nil {
+	if a.lock, err = process.LockState(a.machine.StateDirectory); err != nil {
 		return err
 	}
 	if err := a.openToken(ctx); err != nil {
 		return err
 	}
-	a.db, err = store.Open(ctx, store.Config{Path: filepath.Join(a.machine.StateDirectory, databaseFile), Issuer: a.policy.EntityID, Alone: true, Log: a.log})
+	cfg, err := a.database()
+	if err != nil {
+		return err
+	}
+	a.db, err = store.Open(ctx, cfg)
 	return err
 }
 
@@ -169,8 +179,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	}
 	a.outbox = outbox
 	random := a.token.Random()
-	cost := authcore.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
-	a.passwords, err = authcore.NewPasswords(authcore.PasswordsConfig{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
+	cost := passhash.Cost{Memory: a.policy.Passwords.MemoryKiB, Time: a.policy.Passwords.Iterations, Threads: 1}
+	a.passwords, err = passhash.New(passhash.Config{Pepper: pepper, Random: random, Cost: cost, Queue: a.policy.Passwords.Queue})
 	if err != nil {
 		return err
 	}
@@ -196,8 +206,12 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSessions(random); err != nil {
 		return err
 	}
+	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: outbox, DB: a.db, Random: random, Log: a.log})
+	if err != nil {
+		return err
+	}
 	login, err := authcore.New(authcore.Config{
-		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Responses: a.issuer, Passwords: a.passwords,
+		Flows: a.db, Identities: a.db, Tallies: a.db, Deliveries: a.db, Codes: codes, Devices: devices, Responses: a.issuer, Passwords: a.passwords,
 		Sessions: a.loginSessions(), Register: a.registers.Transactions, Watch: a.registers.Security,
 		Random: random, Now: time.Now, Log: a.log,
 		Policy: authcore.Policy{FlowLife: a.policy.Flow.Lifetime, WrongPasswords: a.policy.Flow.WrongPasswords, WrongCodes: a.policy.Flow.WrongCodes,
@@ -206,7 +220,11 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.admin = admin.NewServer(a.machine.AdminSocket, a.registers.Methods(hsmcmd.Methods(a.token, a.registryMethods(a.methods(random)))), a.log)
+	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
+	methods := a.registers.Methods(hsmcmd.Methods(a.token, a.registryMethods(a.methods(random))))
+	methods = tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, methods) // after: it keeps its acts itself
+	a.admin = admin.NewServer(a.machine.AdminSocket, methods, a.log)
+	a.forgetLogin = login.Forget
 	return a.newWeb(login, random)
 }
 
@@ -251,7 +269,7 @@ func (a *appliance) newWeb(login *authcore.Login, random io.Reader) error {
 		CertFile: a.machine.TLS.CertificateFile, KeyFile: a.machine.TLS.KeyFile, DevelopmentHTTP: a.machine.InsecureHTTPForDevelopment,
 		Watch: a.registers.Security, Logins: login, Requests: gated{verifier, a.sps.Usable}, Metadata: func() []byte { return a.metadata }, Health: a.health(),
 		Random: random, Now: time.Now, Log: a.log, FlowLife: a.policy.Flow.Lifetime,
-		Sessions: a.sessions, LogoutMessages: a.logouts, SessionLife: a.policy.Session.Absolute,
+		Sessions: a.sessions, LogoutMessages: a.logouts, Apps: a.apps, SessionLife: a.policy.Session.Absolute,
 		Name: a.policy.Organization.DisplayName, Links: web.Links(a.policy.Pages),
 	})
 	return err
@@ -299,6 +317,7 @@ func (a *appliance) run(ctx context.Context) error {
 		g.Go(func() error { return metrics.NewServer(addr, a.metricsPage, a.log).Run(ctx) })
 	}
 	g.Go(func() error { return a.sweep(ctx) })
+	g.Go(func() error { return forget.Run(ctx, forget.Every, a.forgetLogin) })
 	g.Go(func() error { return a.sps.Run(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -323,4 +342,21 @@ func (a *appliance) sweep(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// checkTLSKey refuses a key that any user of the machine may read. A group may:
+// Debian keeps such keys readable by ssl-cert.
+func checkTLSKey(path string) error {
+	if path == "" {
+		return nil // development
+	}
+	op := "check TLS key " + path
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fault.New(fault.Fatal, op, err)
+	case !info.Mode().IsRegular() || info.Mode().Perm()&0o007 != 0:
+		return fault.Newf(fault.Fatal, op, "must be a regular file that others may not read (mode is %v)", info.Mode())
+	}
+	return nil
 }

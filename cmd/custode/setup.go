@@ -15,7 +15,6 @@ import (
 	"custode/hsm/pkcs11/ceremony"
 	"custode/internal/config"
 	"custode/internal/fault"
-	"custode/internal/store"
 	"custode/otpvault"
 )
 
@@ -92,27 +91,6 @@ func (checkCmd) Run(c *cli) error {
 		return err
 	}
 	fmt.Printf("ok: %s on %s, %d modem(s)\n", policy.EntityID, machine.Listen, len(machine.Modems))
-	return nil
-}
-
-type migrateCmd struct{}
-
-// Run creates or updates the database schema.
-func (migrateCmd) Run(c *cli) error {
-	machine, _, err := c.load()
-	if err != nil {
-		return err
-	}
-	lock, err := lockState(machine.StateDirectory)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	path := filepath.Join(machine.StateDirectory, databaseFile)
-	if err := store.Migrate(context.Background(), path, newLog(os.Stderr, machine.Log)); err != nil {
-		return err
-	}
-	fmt.Println("ok:", path)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ type appCmd struct {
 	Code    appCodeCmd    `cmd:"" help:"Show a code."`
 	Key     appKeyCmd     `cmd:"" help:"Show the app's public key, base64, for an encrypted delivery."`
 	Receive appReceiveCmd `cmd:"" help:"Take the account from a delivery: activation code and parcel (base64) as two lines on standard input."`
+	Enrol   appEnrolCmd   `cmd:"" help:"Activate the app at an identity provider: activation code on standard input."`
 	Push    appPushCmd    `cmd:"" help:"Open a pushed message, base64 on standard input."`
 }
 
@@ -31,6 +33,10 @@ type (
 	appKeyCmd     struct{}
 	appReceiveCmd struct {
 		Serial string `required:"" help:"Serial number of the device."`
+	}
+	appEnrolCmd struct {
+		Base   string `arg:"" help:"Address of the identity provider, https://host[:port]."`
+		Serial string `arg:"" help:"Serial number that came with the activation code."`
 	}
 	appPushCmd struct{}
 )
@@ -111,6 +117,29 @@ func (r appReceiveCmd) Run(c *cli) error {
 		return errors.New("the parcel is not base64")
 	}
 	return c.App.use(func(app *appsim.App) error { return app.Receive(parcel, r.Serial, in[0]) })
+}
+
+// Run activates the app.
+func (r appEnrolCmd) Run(c *cli) error {
+	in, err := input(1)
+	if err != nil {
+		return err
+	}
+	return c.App.use(func(app *appsim.App) error {
+		ctx := context.Background()
+		if err := app.Activate(ctx, r.Base, r.Serial, in[0]); err != nil {
+			return err
+		}
+		code, err := app.Code(time.Now())
+		if err != nil {
+			return err
+		}
+		emergency, err := app.Confirm(ctx, r.Base, code)
+		if emergency != "" {
+			fmt.Println("emergency code:", emergency)
+		}
+		return err
+	})
 }
 
 // Run shows a push.

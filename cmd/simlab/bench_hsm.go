@@ -32,6 +32,9 @@ keys:
   - label: custode/seed/2026-1
     role: seed
     bits: 256
+  - label: custode/records/2026-1
+    role: wrap
+    bits: 256
   - label: custode/bind/2026-1
     role: mac
     bits: 256

@@ -78,6 +78,7 @@ func (j *Jobs) State(_ context.Context, arg []byte) (any, error) {
 	case one.err != nil:
 		return nil, one.err
 	}
+	delete(j.byNo, in.Job) // told once, it is forgotten
 	text, err := json.Marshal(one.result)
 	return jobState{Done: true, Result: text}, err
 }

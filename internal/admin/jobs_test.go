@@ -27,6 +27,9 @@ func TestJobs(t *testing.T) {
 	if got, err := Await(path, "quick", "state", nil); err != nil || !strings.Contains(string(got), `"n":7`) {
 		t.Errorf("%s, %v", got, err)
 	}
+	if err := Call(path, "state", jobArgument{1}, nil); !fault.Is(err, fault.NotFound) || jobs.byNo[1] != nil {
+		t.Errorf("a result that was told is still there: %v", err)
+	}
 	if _, err := Await(path, "bad", "state", nil); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a job that failed: %v", err)
 	}

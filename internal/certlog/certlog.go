@@ -224,6 +224,7 @@ func (l *Log) Run(ctx context.Context) error {
 			l.closeOpen(ctx)
 			close(done)
 		case <-tick.C:
+			l.packer = pack.Packer{} // what it compressed last is still in it
 			l.look()
 			if l.mend(ctx) || l.closeAged(ctx) {
 				notify(kick)

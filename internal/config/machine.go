@@ -24,7 +24,8 @@ type Machine struct {
 	ModemProfiles              string       `yaml:"modem_profiles"`         // absolute; a YAML file that adds or replaces modem profiles; empty: none
 	AllowSimulatedModems       bool         `yaml:"allow_simulated_modems"` // accept a modem that calls itself SIMULATOR
 	ForwardReceived            string       `yaml:"forward_received"`       // address that received messages are posted to; empty: none
-	MetricsListen              string       `yaml:"metrics_listen"`         // loopback host:port of GET /metrics; empty: none
+	Push                       Push         `yaml:"push"`
+	MetricsListen              string       `yaml:"metrics_listen"` // loopback host:port of GET /metrics; empty: none
 	CertifiedLog               CertifiedLog `yaml:"certified_log"`
 	Log                        Log          `yaml:"log"`
 }
@@ -110,6 +111,7 @@ func (m *Machine) Validate() error {
 		p.check(ok, "forward_received: must be an https URL (http for a loopback host only)")
 	}
 	validateMetrics(&p, m.MetricsListen)
+	m.Push.validate(&p)
 	if m.Log.Level == "" {
 		m.Log.Level = "info"
 	}

@@ -43,8 +43,10 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 	Seal   id.KeyLabel `yaml:"seal"`   // RSA key and certificate that seal the certified log
 	Log    id.KeyLabel `yaml:"log"`    // AES key that wraps the certified log's segment keys
-	Seed   id.KeyLabel `yaml:"seed"`   // AES key that wraps the secrets of OATH devices; of role wrap with hsm.seeds: decrypt
-	Bind   id.KeyLabel `yaml:"bind"`   // HMAC key that binds those secrets to their subjects
+	// AES key that wraps the keys under which the database hides personal data; never another one
+	Records id.KeyLabel `yaml:"records"`
+	Seed    id.KeyLabel `yaml:"seed"` // AES key that wraps the secrets of OATH devices; of role wrap with hsm.seeds: decrypt
+	Bind    id.KeyLabel `yaml:"bind"` // HMAC key that binds those secrets to their subjects
 	// Earlier keys that wrapped secrets of devices still in use
 	EarlierSeed []id.KeyLabel `yaml:"earlier_seed"`
 	// Earlier keys under which the segment keys of a log that is kept were wrapped
@@ -104,7 +106,7 @@ func (c *Policy) Validate() error {
 	_, ok = webURL(c.Organization.URL)
 	p.check(ok, "organization.url: must be an https URL (http for a loopback host only)")
 	labels := map[id.KeyLabel]bool{}
-	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log, "seed": c.Keys.Seed, "bind": c.Keys.Bind} {
+	for key, l := range map[string]id.KeyLabel{"sign": c.Keys.Sign, "pepper": c.Keys.Pepper, "codes": c.Keys.Codes, "outbox": c.Keys.Outbox, "seal": c.Keys.Seal, "log": c.Keys.Log, "records": c.Keys.Records, "seed": c.Keys.Seed, "bind": c.Keys.Bind} {
 		p.check(!l.IsZero(), "keys."+key+": required")
 		p.check(!labels[l], "keys."+key+": one key serves one purpose")
 		labels[l] = true

@@ -8,20 +8,6 @@ import (
 	"custode/internal/fault"
 )
 
-// WithoutCoreDumps keeps passwords, PINs and codes in memory out of files and of
-// other processes' reach (no ptrace by the same user). A crash in the HSM's
-// C library would dump core whatever Go does.
-func WithoutCoreDumps() error {
-	const op = "forbid core dumps"
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fault.New(fault.Fatal, op, err)
-	}
-	return nil
-}
-
 // LockMemory keeps this process's memory out of swap, pages as they come into use. With a limit on
 // locked memory nothing is locked, and the error says so: a runtime that meets the limit later ends.
 func LockMemory() error {

@@ -1,5 +1,5 @@
 // Package process is the one home of processes: it starts this binary in another role and
-// watches it, and it hardens the process that it is in. What the roles are is cmd/custode's
+// watches it, locks memory, and sees to it that one process owns the state directory. What the roles are is cmd/custode's
 // business; there is no shell, no other program and no argument from outside.
 //
 // A child is this very file (/proc/self/exe, also after an upgrade replaced it), with its own

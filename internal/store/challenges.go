@@ -43,7 +43,7 @@ func (db *DB) IssueChallenge(ctx context.Context, c otpvault.Challenge, m otpvau
 		if err := cancelMessages(ctx, q, retired, c.Created); err != nil {
 			return err
 		}
-		if err := insertCodeMessage(ctx, q, m); err != nil {
+		if err := db.insertCodeMessage(ctx, q, m); err != nil {
 			return err
 		}
 		return q.InsertChallenge(ctx, sqlite.InsertChallengeParams{

@@ -6,19 +6,20 @@ import (
 	"strings"
 
 	"custode/internal/fault"
+	"custode/internal/store/veil"
 )
 
 // decode reads a JSON document of this program into v and checks its version,
-// which *version (inside v) holds afterwards. Unknown keys are errors: a document
+// which *version (inside v) holds afterwards: it must be want. Unknown keys are errors: a document
 // of a newer program must not be read by halves.
-func decode(document string, v any, version *int) error {
+func decode(document string, v any, version *int, want int) error {
 	d := json.NewDecoder(strings.NewReader(document))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return fault.New(fault.Internal, "decode document", err)
 	}
-	if *version != documentVersion {
-		return fault.Newf(fault.Internal, "decode document", "version %d, not %d", *version, documentVersion)
+	if *version != want {
+		return fault.Newf(fault.Internal, "decode document", "version %d, not %d", *version, want)
 	}
 	return nil
 }
@@ -38,4 +39,39 @@ func parseAll(fields ...field) error {
 		}
 	}
 	return nil
+}
+
+// hideText puts a text in a box.
+func (db *DB) hideText(c veil.Column, row, text string) []byte {
+	return db.ring.Hide(c, row, []byte(text))
+}
+
+// blind names a text.
+func (db *DB) blind(c veil.Column, text string) []byte { return db.ring.Blind(c, []byte(text)) }
+
+// shown is a box and where its content goes.
+type shown struct {
+	into   *string
+	column veil.Column
+	box    []byte
+}
+
+// showAll opens boxes of one row.
+func (db *DB) showAll(row string, boxes ...shown) error {
+	for _, b := range boxes {
+		plain, err := db.ring.Show(b.column, row, b.box)
+		if err != nil {
+			return err
+		}
+		*b.into = string(plain)
+		clear(plain)
+	}
+	return nil
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -3,7 +3,11 @@ package store_test
 import (
 	"bufio"
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"sync"
@@ -13,10 +17,70 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/internal/store/storetest"
 	"custode/otpvault/device"
 	"custode/otpvault/oath"
+	"custode/otpvault/proof"
+	"custode/otpvault/seed"
 )
+
+// tokenFake stands for the token: it compares codes of the seed of RFC 4226, and MACs are
+// those of a key in memory.
+type tokenFake struct{}
+
+func (tokenFake) Match(ctx context.Context, q seed.Question) ([]int, error) {
+	return storetest.DeviceMAC{}.Match(ctx, q.Counters, q.Digits, q.Code)
+}
+
+func (tokenFake) MAC(_ context.Context, data []byte) ([]byte, error) {
+	m := hmac.New(sha256.New, []byte("key"))
+	m.Write(data)
+	return m.Sum(nil), nil
+}
+
+func (tokenFake) Unwrap(_ context.Context, blob, _ []byte) ([]byte, error) { return blob, nil }
+
+// prepared opens a login's challenge for each of 500 submissions of a code.
+func prepared(ctx context.Context, db *store.DB, d device.Device) (func(code string) (accepted, repeated int), error) {
+	devices := otpstore.New(db)
+	desk, err := proof.New(proof.Config{Devices: devices, Store: devices, Matcher: tokenFake{}, MAC: tokenFake{}, Wrapper: tokenFake{}, Random: rand.Reader,
+		Now: func() time.Time { return d.Created }, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	const n = 500
+	flows, challenges := make([]id.FlowID, n), make([]id.ChallengeID, n)
+	for i := range n {
+		if flows[i], err = id.NewFlowID(rand.Reader); err != nil {
+			return nil, err
+		}
+		if challenges[i], err = desk.Open(ctx, flows[i], d.Subject, d.Serial, d.Created.Add(time.Minute)); err != nil {
+			return nil, err
+		}
+	}
+	return func(code string) (accepted, repeated int) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				v, _, err := desk.Verify(ctx, challenges[i], flows[i], d.Subject, code)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err != nil:
+					fmt.Println("failed:", err)
+				case v == oath.Accepted:
+					accepted++
+				case v == oath.Repeated:
+					repeated++
+				}
+			})
+		}
+		wg.Wait()
+		return accepted, repeated
+	}, nil
+}
 
 // submitAsChild says that it is ready, waits for a line, submits the code 500
 // times at once and prints how often it was accepted and repeated.
@@ -25,7 +89,11 @@ func submitAsChild(ctx context.Context, db *store.DB, serial, code string) error
 	if err != nil {
 		return err
 	}
-	d, err := db.Device(ctx, s)
+	d, err := otpstore.New(db).Device(ctx, s)
+	if err != nil {
+		return err
+	}
+	submit, err := prepared(ctx, db, d)
 	if err != nil {
 		return err
 	}
@@ -33,34 +101,12 @@ func submitAsChild(ctx context.Context, db *store.DB, serial, code string) error
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	accepted, repeated := submit500(ctx, db, d, code)
+	accepted, repeated := submit(code)
 	fmt.Println("verdicts", accepted, repeated)
 	return nil
 }
 
-func submit500(ctx context.Context, db *store.DB, d device.Device, code string) (accepted, repeated int) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for range 500 {
-		wg.Go(func() {
-			v, err := oath.NewRules().Verify(ctx, device.CellOf(db, d.Serial, device.Active, d.Created), storetest.DeviceMAC{}, d.Parameters, code, d.Created)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err != nil:
-				fmt.Println("failed:", err)
-			case v == oath.Accepted:
-				accepted++
-			case v == oath.Repeated:
-				repeated++
-			}
-		})
-	}
-	wg.Wait()
-	return accepted, repeated
-}
-
-// TestTwoProcessesOneCode submits one code 1 000 times from two processes on one
+// TestTwoProcessesOneCode submits one code 1 000 times, each in a login of its own, from two processes on one
 // file: exactly one success, at the expected counter and within the look-ahead.
 func TestTwoProcessesOneCode(t *testing.T) {
 	path := migrated(t)
@@ -70,10 +116,14 @@ func TestTwoProcessesOneCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := storetest.NewActiveDevice(t, 1, subject, time.Now())
-	if err := db.AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
+	if err := otpstore.New(db).AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
 		t.Fatal(err)
 	}
 	for _, code := range []string{"755224", "399871"} { // RFC 4226, appendix D: counters 0 and 8
+		submit, err := prepared(t.Context(), db, d)
+		if err != nil {
+			t.Fatal(err)
+		}
 		exe, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +150,7 @@ func TestTwoProcessesOneCode(t *testing.T) {
 		if _, err := fmt.Fprintln(stdin, "go"); err != nil {
 			t.Fatal(err)
 		}
-		accepted, repeated := submit500(t.Context(), db, d, code)
+		accepted, repeated := submit(code)
 		var a, r int
 		if !lines.Scan() {
 			t.Fatal("the child said no more")
@@ -129,11 +179,11 @@ func TestForeignDeviceRow(t *testing.T) {
 	}
 	for i, change := range []string{"digits = 5", "kind = 257", "subject = 'nobody'", "blocked = 1", "state = 4", "hash = 0", "subject = ''"} {
 		d := storetest.NewActiveDevice(t, i, subject, time.Now())
-		if err := db.AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
+		if err := otpstore.New(db).AddDevices(t.Context(), []device.Device{d}, device.Change{Actor: "op", Reason: "x", At: d.Created}); err != nil {
 			t.Fatal(err)
 		}
 		execRaw(t, path, "UPDATE otp_device SET "+change+" WHERE serial = '"+d.Serial.String()+"'")
-		_, err := db.Device(t.Context(), d.Serial)
+		_, err := otpstore.New(db).Device(t.Context(), d.Serial)
 		wantKind(t, change, err, fault.Internal)
 	}
 }

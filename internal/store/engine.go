@@ -13,11 +13,8 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"custode/internal/fault"
+	"custode/internal/store/sqlite"
 )
-
-// minSQLite is the first release without the race that resets a WAL under a
-// checkpoint and damages the database (present up to 3.51.2).
-var minSQLite = [3]int{3, 51, 3}
 
 // connector opens connections with all settings of the house.
 type connector struct {
@@ -60,16 +57,16 @@ func verifyConn(c *sqlite3.SQLiteConn) error {
 	if err != nil {
 		return err
 	}
-	if err := checkSQLiteVersion(version); err != nil {
+	if err := sqlite.CheckVersion(version); err != nil {
 		return err
 	}
-	// Nothing of ours in temporary files, and no functions run by a schema that
+	// Nothing of ours in temporary files, nothing deleted left in pages, and no functions run by a schema that
 	// somebody else wrote.
-	if _, err := c.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", nil); err != nil {
+	if _, err := c.Exec("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON", nil); err != nil {
 		return err
 	}
 	for pragma, want := range map[string]string{
-		"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal", "temp_store": "2", "trusted_schema": "0",
+		"synchronous": "2", "foreign_keys": "1", "journal_mode": "wal", "temp_store": "2", "trusted_schema": "0", "secure_delete": "1",
 	} {
 		got, err := scalar(c, "PRAGMA "+pragma)
 		if err != nil {
@@ -77,23 +74,6 @@ func verifyConn(c *sqlite3.SQLiteConn) error {
 		}
 		if got != want {
 			return fault.Newf(fault.Fatal, "set up connection", "pragma %s is %s, want %s", pragma, got, want)
-		}
-	}
-	return nil
-}
-
-func checkSQLiteVersion(version string) error {
-	const op = "check SQLite"
-	var got [3]int
-	if _, err := fmt.Sscanf(version, "%d.%d.%d", &got[0], &got[1], &got[2]); err != nil {
-		return fault.Newf(fault.Fatal, op, "version %q not understood", version)
-	}
-	for i, want := range minSQLite {
-		if got[i] > want {
-			return nil
-		}
-		if got[i] < want {
-			return fault.Newf(fault.Fatal, op, "version %s can damage the database; want 3.51.3 or later", version)
 		}
 	}
 	return nil

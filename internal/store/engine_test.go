@@ -173,7 +173,7 @@ func TestQueuedByClass(t *testing.T) {
 }
 
 func TestFinishFlowNeedsIssuer(t *testing.T) {
-	db, err := store.Open(t.Context(), store.Config{Path: migrated(t)})
+	db, err := store.Open(t.Context(), store.Config{Path: migrated(t), Keys: storetest.Keys("records")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,15 +2,13 @@ package store
 
 import (
 	"custode/internal/id"
+	"custode/internal/store/sqlite"
 	"custode/modem"
 )
 
 // Names for the tests, which are in package store_test because storetest
 // imports this package.
-var (
-	CheckSQLiteVersion = checkSQLiteVersion
-	KindOf             = kindOf
-)
+var CheckSQLiteVersion = sqlite.CheckVersion
 
 // Settings returns pragmas as every connection of the pools has them.
 func (db *DB) Settings(pragma string) ([]string, error) {

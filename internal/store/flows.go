@@ -9,6 +9,7 @@ import (
 	"custode/authcore/saml"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -89,7 +90,9 @@ func (db *DB) CreateFlow(ctx context.Context, f authcore.Flow) error {
 		}); err != nil {
 			return err
 		}
-		return q.InsertFlowRequest(ctx, sqlite.InsertFlowRequestParams{FlowID: f.ID.String(), Document: request, Raw: blob(f.Request.Raw)})
+		return q.InsertFlowRequest(ctx, sqlite.InsertFlowRequestParams{FlowID: f.ID.String(),
+			Document: db.hideText(hide.FlowDocument, f.ID.String(), request), Raw: db.ring.Hide(hide.FlowRaw, f.ID.String(), f.Request.Raw),
+		})
 	})
 }
 
@@ -100,11 +103,22 @@ func (db *DB) Flow(ctx context.Context, flow id.FlowID) (authcore.Flow, error) {
 	if err != nil {
 		return authcore.Flow{}, mapError(op, err)
 	}
-	f, err := decodeFlow(flow, row)
+	f, err := db.showFlow(flow, row)
 	if err != nil {
 		return authcore.Flow{}, fault.New(fault.Internal, op, err)
 	}
 	return f, nil
+}
+
+// showFlow opens the boxes of a row and decodes it.
+func (db *DB) showFlow(flow id.FlowID, row sqlite.GetFlowRow) (f authcore.Flow, err error) {
+	if row.Document, err = db.ring.Show(hide.FlowDocument, flow.String(), row.Document); err != nil {
+		return authcore.Flow{}, err
+	}
+	if row.Raw, err = db.ring.Show(hide.FlowRaw, flow.String(), row.Raw); err != nil {
+		return authcore.Flow{}, err
+	}
+	return decodeFlow(flow, row)
 }
 
 // SaveFlow implements authcore.Flows. The request is what CreateFlow stored: of
@@ -148,9 +162,9 @@ func (db *DB) FinishFlow(ctx context.Context, f authcore.Flow, a authcore.Answer
 			return err
 		}
 		if err := q.InsertAnswer(ctx, sqlite.InsertAnswerParams{
-			FlowID: f.ID.String(), RequestIssued: nanos(f.Request.IssueInstant), SpidCode: a.SPIDCode.String(), Code: int64(a.Response.Code),
+			FlowID: f.ID.String(), RequestIssued: nanos(f.Request.IssueInstant), Code: int64(a.Response.Code),
 			ResponseID: a.Response.ID, ResponseIssued: nanos(a.Response.IssueInstant), ResponseIssuer: db.issuer.String(),
-			AssertionID: a.Response.AssertionID, NameID: a.Response.NameID, Answered: nanos(a.At), ResponseXml: a.Response.XML,
+			AssertionID: a.Response.AssertionID, Answered: nanos(a.At),
 		}); err != nil {
 			return err
 		}
@@ -178,25 +192,19 @@ func (db *DB) FinishFlow(ctx context.Context, f authcore.Flow, a authcore.Answer
 	})
 }
 
-// Answer is an entry of the transaction register: the triple spidCode,
-// AuthnRequest, Response and its index (technical rules, register of
-// transactions). The issuer of the Response is also the NameQualifier of the
-// assertion's subject.
+// Answer is the claim of a request: that it was answered, when and by which Response. Who was logged in,
+// and both documents, are in the certified log only.
 type Answer struct {
-	Flow            id.FlowID
-	SP              id.EntityID // issuer of the request
-	RequestID       string
-	RequestIssued   time.Time
-	SPIDCode        id.SPIDCode // zero when no subject was identified
-	Code            saml.Code
-	ResponseID      string
-	ResponseIssued  time.Time
-	ResponseIssuer  id.EntityID
-	AssertionID     string // "" in an error Response
-	NameID          string // "" in an error Response
-	Answered        time.Time
-	RequestDocument []byte // XML
-	Response        []byte // XML
+	Flow           id.FlowID
+	SP             id.EntityID // issuer of the request
+	RequestID      string
+	RequestIssued  time.Time
+	Code           saml.Code
+	ResponseID     string
+	ResponseIssued time.Time
+	ResponseIssuer id.EntityID
+	AssertionID    string // "" in an error Response
+	Answered       time.Time
 }
 
 // Answer returns how a request was answered; fault.NotFound when it was not.
@@ -208,10 +216,10 @@ func (db *DB) Answer(ctx context.Context, sp id.EntityID, requestID string) (Ans
 	}
 	a := Answer{
 		SP: sp, RequestID: requestID, RequestIssued: instant(row.RequestIssued), Code: saml.Code(row.Code),
-		ResponseID: row.ResponseID, ResponseIssued: instant(row.ResponseIssued), AssertionID: row.AssertionID, NameID: row.NameID,
-		Answered: instant(row.Answered), RequestDocument: row.RequestXml, Response: row.ResponseXml,
+		ResponseID: row.ResponseID, ResponseIssued: instant(row.ResponseIssued), AssertionID: row.AssertionID,
+		Answered: instant(row.Answered),
 	}
-	if err := parseAll(field{&a.Flow, row.FlowID}, field{&a.SPIDCode, row.SpidCode}, field{&a.ResponseIssuer, row.ResponseIssuer}); err != nil {
+	if err := parseAll(field{&a.Flow, row.FlowID}, field{&a.ResponseIssuer, row.ResponseIssuer}); err != nil {
 		return Answer{}, fault.New(fault.Internal, op, err)
 	}
 	return a, nil
@@ -237,10 +245,10 @@ func encodeRequest(f authcore.Flow) (string, error) {
 func decodeFlow(flow id.FlowID, row sqlite.GetFlowRow) (authcore.Flow, error) {
 	var p progressDocument
 	var r requestDocument
-	if err := decode(row.Progress, &p, &p.V); err != nil {
+	if err := decode(row.Progress, &p, &p.V, documentVersion); err != nil {
 		return authcore.Flow{}, err
 	}
-	if err := decode(row.Document, &r, &r.V); err != nil {
+	if err := decode(string(row.Document), &r, &r.V, documentVersion); err != nil {
 		return authcore.Flow{}, err
 	}
 	f := authcore.Flow{

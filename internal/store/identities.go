@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 	"unicode/utf8"
 
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -49,11 +49,11 @@ type IdentityEvent struct {
 func (db *DB) IdentityByUsername(ctx context.Context, u id.Username) (authcore.Identity, error) {
 	// The name is not repeated in errors: people type passwords into its field.
 	const op = "find identity by username"
-	row, err := db.read().GetIdentityByUsername(ctx, u.String())
+	row, err := db.read().GetIdentityByUsername(ctx, db.blind(hide.IdentityUsername, u.String()))
 	if err != nil {
 		return authcore.Identity{}, mapError(op, err)
 	}
-	return decodeIdentity(op, row)
+	return db.decodeIdentity(op, sqlite.GetIdentityRow(row))
 }
 
 // Identity implements authcore.Identities.
@@ -63,29 +63,7 @@ func (db *DB) Identity(ctx context.Context, s id.Subject) (authcore.Identity, er
 	if err != nil {
 		return authcore.Identity{}, mapError(op, err)
 	}
-	return decodeIdentity(op, row)
-}
-
-// ListIdentities returns at most limit identities in the order of usernames,
-// beginning after the given one (zero: from the start).
-func (db *DB) ListIdentities(ctx context.Context, after id.Username, limit int) ([]authcore.Identity, error) {
-	const op = "list identities"
-	if limit < 1 { // SQL takes a negative limit for none
-		return nil, fault.Newf(fault.Invalid, op, "limit %d", limit)
-	}
-	rows, err := db.read().ListIdentities(ctx, sqlite.ListIdentitiesParams{After: after.String(), Most: int64(limit)})
-	if err != nil {
-		return nil, mapError(op, err)
-	}
-	list := make([]authcore.Identity, 0, len(rows))
-	for _, row := range rows {
-		i, err := decodeIdentity(op, row)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, i)
-	}
-	return list, nil
+	return db.decodeIdentity(op, row)
 }
 
 // AddIdentity stores a new identity; fault.Conflict when its subject, username
@@ -104,19 +82,21 @@ func (db *DB) AddIdentity(ctx context.Context, i authcore.Identity, c Change) er
 			return fault.Newf(fault.Invalid, op, "an attribute is not UTF-8")
 		}
 	}
-	attributes, err := encode(op, i.Attributes)
+	document, err := encode(op, hide.IdentityDocument{V: hide.IdentityVersion, Username: i.Username, SPIDCode: i.SPIDCode, Phone: i.Phone, Attributes: i.Attributes})
 	if err != nil {
 		return err
 	}
+	subject := i.Subject.String()
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		if err := q.InsertIdentity(ctx, sqlite.InsertIdentityParams{
-			Subject: i.Subject.String(), Username: i.Username.String(), SpidCode: i.SPIDCode.String(), IdentityType: int64(i.Type), State: int64(i.State),
-			Reason: i.Reason, Phone: i.Phone.String(), Attributes: attributes, Password: i.Password,
+			Subject: subject, Username: db.blind(hide.IdentityUsername, i.Username.String()), SpidCode: db.blind(hide.IdentitySPIDCode, i.SPIDCode.String()),
+			IdentityType: int64(i.Type), State: int64(i.State), Reason: db.hideText(hide.IdentityReason, subject, i.Reason),
+			Attributes: db.hideText(hide.IdentityAttributes, subject, document), Password: i.Password,
 			Created: nanos(i.Created), LastLogin: nanos(i.LastLogin),
 		}); err != nil {
 			return err
 		}
-		return insertEvent(ctx, q, i.Subject.String(), IdentityEvent{What: IdentityAdded, To: i.State, Change: c})
+		return db.insertEvent(ctx, q, subject, IdentityEvent{What: IdentityAdded, To: i.State, Change: c})
 	})
 }
 
@@ -140,12 +120,12 @@ func (db *DB) SetIdentityState(ctx context.Context, u id.Username, from, to auth
 		reason = ""
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
-		row, err := q.GetIdentityByUsername(ctx, u.String())
+		row, err := q.GetIdentityByUsername(ctx, db.blind(hide.IdentityUsername, u.String()))
 		if err != nil {
 			return err
 		}
 		n, err := q.UpdateIdentityState(ctx, sqlite.UpdateIdentityStateParams{
-			ToState: int64(to), Reason: reason, Subject: row.Subject, FromState: int64(from),
+			ToState: int64(to), Reason: db.hideText(hide.IdentityReason, row.Subject, reason), Subject: row.Subject, FromState: int64(from),
 		})
 		if err != nil {
 			return err
@@ -153,7 +133,7 @@ func (db *DB) SetIdentityState(ctx context.Context, u id.Username, from, to auth
 		if n != 1 {
 			return fault.Newf(fault.Conflict, op, "identity %s is in state %d, not %d", row.Subject, row.State, from)
 		}
-		return insertEvent(ctx, q, row.Subject, IdentityEvent{What: StateChanged, From: from, To: to, Change: c})
+		return db.insertEvent(ctx, q, row.Subject, IdentityEvent{What: StateChanged, From: from, To: to, Change: c})
 	})
 }
 
@@ -167,14 +147,14 @@ func (db *DB) SetPassword(ctx context.Context, u id.Username, encoded string, c 
 		return fault.Newf(fault.Invalid, op, "empty encoding")
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
-		row, err := q.GetIdentityByUsername(ctx, u.String())
+		row, err := q.GetIdentityByUsername(ctx, db.blind(hide.IdentityUsername, u.String()))
 		if err != nil {
 			return err
 		}
 		if _, err := q.UpdateIdentityPassword(ctx, sqlite.UpdateIdentityPasswordParams{Password: encoded, Subject: row.Subject}); err != nil {
 			return err
 		}
-		return insertEvent(ctx, q, row.Subject, IdentityEvent{What: PasswordChanged, Change: c})
+		return db.insertEvent(ctx, q, row.Subject, IdentityEvent{What: PasswordChanged, Change: c})
 	})
 }
 
@@ -187,30 +167,37 @@ func (db *DB) IdentityEvents(ctx context.Context, s id.Subject) ([]IdentityEvent
 	}
 	events := make([]IdentityEvent, 0, len(rows))
 	for _, r := range rows {
-		events = append(events, IdentityEvent{
-			What: What(r.What), From: authcore.State(r.FromState), To: authcore.State(r.ToState),
-			Change: Change{Actor: r.Actor, Reason: r.Reason, At: instant(r.At)},
-		})
+		e := IdentityEvent{What: What(r.What), From: authcore.State(r.FromState), To: authcore.State(r.ToState), Change: Change{At: instant(r.At)}}
+		if err := db.showAll(s.String(), shown{&e.Actor, hide.EventActor, r.Actor}, shown{&e.Reason, hide.EventReason, r.Reason}); err != nil {
+			return nil, err
+		}
+		events = append(events, e)
 	}
 	return events, nil
 }
 
-func insertEvent(ctx context.Context, q *sqlite.Queries, subject string, e IdentityEvent) error {
+func (db *DB) insertEvent(ctx context.Context, q *sqlite.Queries, subject string, e IdentityEvent) error {
 	return q.InsertIdentityEvent(ctx, sqlite.InsertIdentityEventParams{
-		Subject: subject, What: int64(e.What), FromState: int64(e.From), ToState: int64(e.To), Actor: e.Actor, Reason: e.Reason, At: nanos(e.At),
+		Subject: subject, What: int64(e.What), FromState: int64(e.From), ToState: int64(e.To), Actor: db.hideText(hide.EventActor, subject, e.Actor), Reason: db.hideText(hide.EventReason, subject, e.Reason), At: nanos(e.At),
 	})
 }
 
-func decodeIdentity(op string, row sqlite.Identity) (authcore.Identity, error) {
+func (db *DB) decodeIdentity(op string, row sqlite.GetIdentityRow) (authcore.Identity, error) {
 	i := authcore.Identity{
-		Type: authcore.IdentityType(row.IdentityType), State: authcore.State(row.State), Reason: row.Reason, Password: row.Password, Created: instant(row.Created), LastLogin: instant(row.LastLogin),
+		Type: authcore.IdentityType(row.IdentityType), State: authcore.State(row.State), Password: row.Password, Created: instant(row.Created), LastLogin: instant(row.LastLogin),
 	}
-	err := parseAll(field{&i.Subject, row.Subject}, field{&i.Username, row.Username}, field{&i.SPIDCode, row.SpidCode}, field{&i.Phone, row.Phone})
+	var document string
+	err := parseAll(field{&i.Subject, row.Subject})
 	if err == nil {
-		err = json.Unmarshal([]byte(row.Attributes), &i.Attributes)
+		err = db.showAll(row.Subject, shown{&i.Reason, hide.IdentityReason, row.Reason}, shown{&document, hide.IdentityAttributes, row.Attributes})
+	}
+	var d hide.IdentityDocument
+	if err == nil {
+		err = decode(document, &d, &d.V, hide.IdentityVersion)
 	}
 	if err != nil {
 		return authcore.Identity{}, fault.New(fault.Internal, op, err)
 	}
+	i.Username, i.SPIDCode, i.Phone, i.Attributes = d.Username, d.SPIDCode, d.Phone, d.Attributes
 	return i, nil
 }

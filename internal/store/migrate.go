@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"embed"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -14,19 +13,23 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"custode/internal/fault"
+	"custode/internal/store/hide"
 )
 
 //go:embed schema/*.sql
 var schemaFiles embed.FS
 
-// Migrate brings the database at path to the schema of this program, creating
-// the file with mode 0600 when there is none. Each step is one transaction. It is
-// an explicit command of an operator: back up first. fault.Fatal when the file
-// is of a newer program.
-func Migrate(ctx context.Context, path string, log *slog.Logger) error {
+// Migrate brings the database at cfg.Path to the schema of this program, creating
+// the file with mode 0600 when there is none, and its data key; what an earlier schema kept
+// readable is hidden. Each step is one transaction, and what was interrupted goes on when it is called again.
+// It is an explicit command of an operator: back up first, and destroy that copy when it is from before
+// schema 9. fault.Fatal when the file is of a newer program or of another records key.
+func Migrate(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	path, log := cfg.Path, cfg.Log
 	op := "migrate database " + path
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if cfg.Keys == nil {
+		return fault.Newf(fault.Fatal, op, "no records key was given")
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -57,6 +60,9 @@ func Migrate(ctx context.Context, path string, log *slog.Logger) error {
 		return fault.Newf(fault.Fatal, op, "schema %d is newer than this program's %d", have, latestSchema())
 	}
 	if _, err := steps.Up(ctx); err != nil {
+		return mapError(op, err)
+	}
+	if err := hide.All(ctx, db, hide.First{Keys: cfg.Keys, Random: cfg.Random, Now: cfg.Now()}); err != nil {
 		return mapError(op, err)
 	}
 	return nil

@@ -19,7 +19,7 @@ func TestStoredNumbers(t *testing.T) {
 		from int
 	}{
 		{"authcore.Step", []int{int(authcore.StepCredentials), int(authcore.StepMethod), int(authcore.StepCode), int(authcore.StepConsent), int(authcore.StepDone)}, 1},
-		{"authcore.Method", []int{int(authcore.MethodNone), int(authcore.MethodSMS)}, 0},
+		{"authcore.Method", []int{int(authcore.MethodNone), int(authcore.MethodSMS), int(authcore.MethodToken), int(authcore.MethodApp), int(authcore.MethodPush)}, 0},
 		{"authcore.State", []int{int(authcore.Active), int(authcore.Suspended), int(authcore.Revoked)}, 1},
 		{"saml.Level", []int{int(saml.L1), int(saml.L2), int(saml.L3)}, 1},
 		{"saml.Binding", []int{int(saml.Redirect), int(saml.Post), int(saml.SOAP)}, 1},

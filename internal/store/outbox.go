@@ -8,6 +8,7 @@ import (
 	"custode/authcore"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 	"custode/modem"
 	"custode/otpvault"
@@ -69,9 +70,9 @@ func delivery(s modem.State) authcore.Delivery {
 }
 
 // insertCodeMessage queues the message of a code, within IssueChallenge.
-func insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Message) error {
+func (db *DB) insertCodeMessage(ctx context.Context, q *sqlite.Queries, m otpvault.Message) error {
 	return q.InsertMessage(ctx, sqlite.InsertMessageParams{
-		ID: m.ID.String(), Recipient: m.To.String(), Wrapped: m.Wrapped, Class: int64(modem.OneTime), State: int64(modem.Queued),
+		ID: m.ID.String(), Recipient: db.blind(hide.OutboxRecipient, m.To.String()), Number: db.hideText(hide.OutboxNumber, m.ID.String(), m.To.String()), Wrapped: m.Wrapped, Class: int64(modem.OneTime), State: int64(modem.Queued),
 		Created: nanos(m.Created), Expires: nanos(m.Expires),
 	})
 }
@@ -101,7 +102,11 @@ func (db *DB) Queued(ctx context.Context, limit int) ([]modem.Message, error) {
 	for _, r := range rows {
 		m := modem.Message{Wrapped: r.Wrapped, Class: modem.Class(r.Class), Created: instant(r.Created), Expires: instant(r.Expires), Attempts: int(r.Attempts),
 			InDoubt: r.Recovered != 0, OnlyBay: r.OnlyBay}
-		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, r.Recipient}); err != nil {
+		var to string
+		if err := db.showAll(r.ID, shown{&to, hide.OutboxNumber, r.Number}); err != nil {
+			return nil, err
+		}
+		if err := parseAll(field{&m.ID, r.ID}, field{&m.To, to}); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
 		list = append(list, m)

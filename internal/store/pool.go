@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 	"custode/modem"
 )
@@ -21,7 +23,7 @@ func (db *DB) Enqueue(ctx context.Context, m modem.Message) error {
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		return q.InsertMessage(ctx, sqlite.InsertMessageParams{
-			ID: m.ID.String(), Recipient: m.To.String(), Wrapped: m.Wrapped, Class: int64(m.Class), State: int64(modem.Queued),
+			ID: m.ID.String(), Recipient: db.blind(hide.OutboxRecipient, m.To.String()), Number: db.hideText(hide.OutboxNumber, m.ID.String(), m.To.String()), Wrapped: m.Wrapped, Class: int64(m.Class), State: int64(modem.Queued),
 			Created: nanos(m.Created), Expires: nanos(m.Expires), OnlyBay: m.OnlyBay,
 		})
 	})
@@ -45,23 +47,34 @@ func (db *DB) Spent(ctx context.Context, card string, since time.Time) (all, bul
 func (db *DB) Accepted(ctx context.Context, number string, prefix bool, since time.Time) (int, error) {
 	const op = "count accepted messages"
 	if !prefix {
-		n, err := db.read().CountAccepted(ctx, sqlite.CountAcceptedParams{Recipient: number, Since: nanos(since)})
+		n, err := db.read().CountAccepted(ctx, sqlite.CountAcceptedParams{Recipient: db.blind(hide.OutboxRecipient, number), Since: nanos(since)})
 		if err != nil {
 			return 0, mapError(op, err)
 		}
 		return int(n), nil
 	}
-	// Numbers are + and digits: ':' follows '9'.
-	n, err := db.read().CountAcceptedPrefix(ctx, sqlite.CountAcceptedPrefixParams{Since: nanos(since), Prefix: number, Past: number + ":"})
+	// Blind names have no order: the numbers are looked at.
+	rows, err := db.read().ListAccepted(ctx, nanos(since))
 	if err != nil {
 		return 0, mapError(op, err)
 	}
-	return int(n), nil
+	count := 0
+	for _, r := range rows {
+		to, err := db.ring.Show(hide.OutboxNumber, r.ID, r.Number)
+		if err != nil {
+			return 0, err
+		}
+		if bytes.HasPrefix(to, []byte(number)) {
+			count++
+		}
+		clear(to)
+	}
+	return count, nil
 }
 
 // OptedOut implements modem.Accounts.
 func (db *DB) OptedOut(ctx context.Context, to id.Phone) (bool, error) {
-	n, err := db.read().CountOptOut(ctx, to.String())
+	n, err := db.read().CountOptOut(ctx, db.blind(hide.OptOutRecipient, to.String()))
 	if err != nil {
 		return false, mapError("look for an opt-out", err)
 	}
@@ -75,11 +88,12 @@ func (db *DB) OptOut(ctx context.Context, number string, out bool, at time.Time)
 	if err != nil {
 		return fault.New(fault.Invalid, op, err)
 	}
+	blind := db.blind(hide.OptOutRecipient, to.String())
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		if out {
-			return q.AddOptOut(ctx, sqlite.AddOptOutParams{Recipient: to.String(), Since: nanos(at)})
+			return q.AddOptOut(ctx, sqlite.AddOptOutParams{Recipient: blind, Number: db.hideText(hide.OptOutNumber, string(blind), to.String()), Since: nanos(at)})
 		}
-		_, err := q.DropOptOut(ctx, to.String())
+		_, err := q.DropOptOut(ctx, blind)
 		return err
 	})
 }
@@ -96,7 +110,8 @@ func (db *DB) Receive(ctx context.Context, m modem.Received) (fresh bool, err er
 	}
 	err = db.write(ctx, op, func(q *sqlite.Queries) error {
 		n, err := q.InsertIncoming(ctx, sqlite.InsertIncomingParams{
-			Mark: m.Mark, Sender: m.From, Text: strings.ToValidUTF8(m.Text[:min(len(m.Text), maxIncoming)], ""), Bay: m.Bay, Card: m.Card, Received: nanos(m.At),
+			Mark: m.Mark, Sender: db.hideText(hide.IncomingSender, m.Mark, m.From),
+			Text: db.hideText(hide.IncomingText, m.Mark, strings.ToValidUTF8(m.Text[:min(len(m.Text), maxIncoming)], "")), Bay: m.Bay, Card: m.Card, Received: nanos(m.At),
 		})
 		fresh = n == 1
 		return err
@@ -112,7 +127,11 @@ func (db *DB) Incoming(ctx context.Context, since time.Time, limit int) ([]modem
 	}
 	list := make([]modem.Received, 0, len(rows))
 	for _, r := range rows {
-		list = append(list, modem.Received{Mark: r.Mark, From: r.Sender, Text: r.Text, Bay: r.Bay, Card: r.Card, At: instant(r.Received)})
+		m := modem.Received{Mark: r.Mark, Bay: r.Bay, Card: r.Card, At: instant(r.Received)}
+		if err := db.showAll(r.Mark, shown{&m.From, hide.IncomingSender, r.Sender}, shown{&m.Text, hide.IncomingText, r.Text}); err != nil {
+			return nil, err
+		}
+		list = append(list, m)
 	}
 	return list, nil
 }
@@ -130,16 +149,20 @@ type TrailEntry struct {
 // that number (0: from the first), limit at most.
 func (db *DB) Trail(ctx context.Context, since time.Time, after int64, limit int) ([]TrailEntry, error) {
 	rows, err := db.read().ListMessageEvents(ctx, sqlite.ListMessageEventsParams{Since: nanos(since), Past: after, Most: int64(limit)})
-	return trail(rows, err)
+	return db.trail(rows, err)
 }
 
 // TrailOf returns the audit trail of one message.
 func (db *DB) TrailOf(ctx context.Context, m id.MessageID) ([]TrailEntry, error) {
 	rows, err := db.read().ListEventsOfMessage(ctx, m.String())
-	return trail(rows, err)
+	all := make([]sqlite.ListMessageEventsRow, 0, len(rows))
+	for _, r := range rows {
+		all = append(all, sqlite.ListMessageEventsRow(r))
+	}
+	return db.trail(all, err)
 }
 
-func trail(rows []sqlite.OutboxEvent, err error) ([]TrailEntry, error) {
+func (db *DB) trail(rows []sqlite.ListMessageEventsRow, err error) ([]TrailEntry, error) {
 	const op = "read message trail"
 	if err != nil {
 		return nil, mapError(op, err)
@@ -150,7 +173,11 @@ func trail(rows []sqlite.OutboxEvent, err error) ([]TrailEntry, error) {
 			State: modem.State(r.State), Bay: r.Bay, Card: r.Card, Detail: r.Detail, Parts: int(r.Parts),
 			Handoff: time.Duration(r.Handoff), Submit: time.Duration(r.Submit), At: instant(r.At),
 		}}
-		if err := parseAll(field{&t.ID, r.Message}, field{&t.Recipient, r.Recipient}); err != nil {
+		var to string
+		if err := db.showAll(r.Message, shown{&to, hide.OutboxNumber, r.NumberBox}); err != nil {
+			return nil, err
+		}
+		if err := parseAll(field{&t.ID, r.Message}, field{&t.Recipient, to}); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
 		list = append(list, t)

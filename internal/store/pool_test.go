@@ -14,6 +14,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
+	"custode/internal/store/storetest"
 	"custode/modem"
 	"custode/modem/at"
 	"custode/modem/budget"
@@ -165,7 +166,7 @@ func TestKilledWhileSending(t *testing.T) {
 	if err := other.Record(t.Context(), modem.Event{ID: m, State: modem.Sending, At: time.Now()}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("sent beside the claim: %v", err)
 	}
-	alone, err := store.Open(t.Context(), store.Config{Path: path, Alone: true})
+	alone, err := store.Open(t.Context(), store.Config{Path: path, Alone: true, Keys: storetest.Keys("records")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func FuzzDecodeFlow(f *testing.F) {
 	f.Add(`{"V":3}`, `[]`, "")
 	f.Add(`{"V":3,"Flow":1}`, `{"V":3,"Level":256}`, "x")
 	f.Fuzz(func(t *testing.T, progress, document, sp string) {
-		row := sqlite.GetFlowRow{Version: 1, Step: 1, Browser: make([]byte, 32), Sp: sp, RequestID: "_1", Progress: progress, Document: document}
+		row := sqlite.GetFlowRow{Version: 1, Step: 1, Browser: make([]byte, 32), Sp: sp, RequestID: "_1", Progress: progress, Document: []byte(document)}
 		flow, err := decodeFlow(idOfFlow(t), row)
 		if err != nil {
 			return
@@ -76,9 +76,11 @@ func FuzzDecodeFlow(f *testing.F) {
 		if row.Progress, err = encodeProgress(flow); err != nil {
 			t.Fatal(err)
 		}
-		if row.Document, err = encodeRequest(flow); err != nil {
+		encoded, err := encodeRequest(flow)
+		if err != nil {
 			t.Fatal(err)
 		}
+		row.Document = []byte(encoded)
 		again, err := decodeFlow(idOfFlow(t), row)
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"custode/authcore/session"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -148,7 +149,7 @@ func (db *DB) EndSession(ctx context.Context, index string, at time.Time, l sess
 			return nil
 		}
 		if err := q.InsertLogout(ctx, sqlite.InsertLogoutParams{
-			ID: l.ID.String(), Session: index, Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document, Over: bit(l.Over()),
+			ID: l.ID.String(), Session: index, Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: db.hideText(hide.LogoutDocument, l.ID.String(), document), Over: bit(l.Over()),
 		}); err != nil {
 			return err
 		}
@@ -170,7 +171,7 @@ func (db *DB) SaveLogout(ctx context.Context, l session.Logout) error {
 	}
 	return db.write(ctx, op, func(q *sqlite.Queries) error {
 		n, err := q.UpdateLogout(ctx, sqlite.UpdateLogoutParams{
-			Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: document, Over: bit(l.Over()), ID: l.ID.String(), Version: l.Version,
+			Browser: l.Browser[:], Deadline: nanos(l.Deadline), Document: db.hideText(hide.LogoutDocument, l.ID.String(), document), Over: bit(l.Over()), ID: l.ID.String(), Version: l.Version,
 		})
 		if err == nil && n != 1 {
 			err = fault.Newf(fault.Conflict, op, "the stored row is not version %d", l.Version)
@@ -181,17 +182,17 @@ func (db *DB) SaveLogout(ctx context.Context, l session.Logout) error {
 
 // Logout implements session.Logouts.
 func (db *DB) Logout(ctx context.Context, l id.LogoutID) (session.Logout, error) {
-	return decodeLogout(db.read().GetLogout(ctx, l.String()))
+	return db.decodeLogout(db.read().GetLogout(ctx, l.String()))
 }
 
 // LogoutOfSession implements session.Logouts.
 func (db *DB) LogoutOfSession(ctx context.Context, index string) (session.Logout, error) {
-	return decodeLogout(db.read().GetLogoutOfSession(ctx, index))
+	return db.decodeLogout(db.read().GetLogoutOfSession(ctx, index))
 }
 
 // LogoutOfRequest implements session.Logouts.
 func (db *DB) LogoutOfRequest(ctx context.Context, request string) (session.Logout, error) {
-	return decodeLogout(db.read().GetLogoutOfRequest(ctx, request))
+	return db.decodeLogout(db.read().GetLogoutOfRequest(ctx, request))
 }
 
 func encodeLogout(l session.Logout) (string, error) {
@@ -200,13 +201,17 @@ func encodeLogout(l session.Logout) (string, error) {
 		SP: by.SP, Request: by.Request, Binding: by.Binding, Silent: by.Silent, RelayState: []byte(by.RelayState), HasRelayState: by.HasRelayState}})
 }
 
-func decodeLogout(row sqlite.Logout, err error) (session.Logout, error) {
+func (db *DB) decodeLogout(row sqlite.Logout, err error) (session.Logout, error) {
 	const op = "read logout"
 	if err != nil {
 		return session.Logout{}, mapError(op, err)
 	}
+	var document string
+	if err := db.showAll(row.ID, shown{&document, hide.LogoutDocument, row.Document}); err != nil {
+		return session.Logout{}, err
+	}
 	var d logoutDocument
-	if err := decode(row.Document, &d, &d.V); err != nil {
+	if err := decode(document, &d, &d.V, documentVersion); err != nil {
 		return session.Logout{}, err
 	}
 	by := d.Initiator
@@ -264,7 +269,7 @@ func (db *DB) OverdueLogouts(ctx context.Context, before time.Time, most int) ([
 	}
 	var out []session.Logout
 	for _, row := range rows {
-		l, err := decodeLogout(row, nil)
+		l, err := db.decodeLogout(row, nil)
 		if err != nil {
 			return nil, err
 		}

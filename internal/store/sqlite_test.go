@@ -34,10 +34,15 @@ func TestSQLite(t *testing.T) {
 func migrated(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "cust ode?#%41.db")
-	if err := store.Migrate(t.Context(), path, nil); err != nil {
+	if err := migrate(t, path); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// migrate migrates with the key that open gives.
+func migrate(t testing.TB, path string) error {
+	return store.Migrate(t.Context(), store.Config{Path: path, Keys: storetest.Keys("records")})
 }
 
 func open(ctx context.Context, path string) (*store.DB, error) {
@@ -45,7 +50,7 @@ func open(ctx context.Context, path string) (*store.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, store.Config{Path: path, Issuer: issuer})
+	return store.Open(ctx, store.Config{Path: path, Issuer: issuer, Keys: storetest.Keys("records")})
 }
 
 func mustOpen(t testing.TB, path string) *store.DB {
@@ -111,19 +116,19 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	openFails(t, "not a database", junk, fault.Fatal)
-	wantKind(t, "migrate what is not a database", store.Migrate(t.Context(), junk, nil), fault.Fatal)
+	wantKind(t, "migrate what is not a database", migrate(t, junk), fault.Fatal)
 
 	path := migrated(t)
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	openFails(t, "readable by the group", path, fault.Fatal)
-	wantKind(t, "migrate, readable by the group", store.Migrate(t.Context(), path, nil), fault.Fatal)
+	wantKind(t, "migrate, readable by the group", migrate(t, path), fault.Fatal)
 
 	path = migrated(t)
 	execRaw(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)")
 	openFails(t, "schema of a newer program", path, fault.Fatal)
-	wantKind(t, "migrate downwards", store.Migrate(t.Context(), path, nil), fault.Fatal)
+	wantKind(t, "migrate downwards", migrate(t, path), fault.Fatal)
 
 	path = migrated(t)
 	execRaw(t, path, "DELETE FROM goose_db_version WHERE version_id > 0")
@@ -137,7 +142,7 @@ func TestMigrateTwiceIsHarmless(t *testing.T) {
 	if err := db.CreateFlow(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Migrate(t.Context(), path, nil); err != nil {
+	if err := migrate(t, path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Flow(t.Context(), f.ID); err != nil {
@@ -202,7 +207,7 @@ func TestBusy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), store.Config{Path: path, Issuer: issuer, BusyTimeout: 50 * time.Millisecond})
+	db, err := store.Open(t.Context(), store.Config{Path: path, Issuer: issuer, Keys: storetest.Keys("records"), BusyTimeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,9 +262,19 @@ func TestForeignDocument(t *testing.T) {
 	if err := db.AddIdentity(t.Context(), i, store.Change{Actor: "a", Reason: "b", At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	execRaw(t, path, `UPDATE identity SET phone = '+39340123456' || char(13) || 'AT'`)
-	_, err := db.Identity(t.Context(), i.Subject)
-	wantKind(t, "phone with a command in it", err, fault.Internal)
+	j := storetest.NewIdentity(t, 2, time.Now())
+	if err := db.AddIdentity(t.Context(), j, store.Change{Actor: "a", Reason: "b", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		`UPDATE identity SET attributes = '{"V":1}'`,
+		`UPDATE identity SET attributes = (SELECT j.attributes FROM identity j WHERE j.subject <> identity.subject)`,
+		`UPDATE identity SET attributes = reason`,
+	} {
+		execRaw(t, path, statement)
+		_, err := db.Identity(t.Context(), i.Subject)
+		wantKind(t, statement, err, fault.Internal)
+	}
 }
 
 // TestDamagedFile overwrites pages of a closed database.

@@ -15,7 +15,8 @@
 // The schema (schema/NNN_*.sql) is migrated only by [Migrate]; [Open] refuses a
 // file of another version. No secret is readable in it: codes are MACs, message
 // texts are wrapped by the HSM, passwords are opaque encodings. Personal data is
-// readable: the file has mode 0600 and belongs on an encrypted disk.
+// hidden (package veil) under data keys that are in the file too, wrapped by a
+// [hide.Wrapper]; what each column holds is in docs/design/internal-store.md.
 //
 // It is not a cache, not a queue server, and it decides nothing: limits and
 // policy come in as parameters. Only cmd may import it.
@@ -26,6 +27,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -36,16 +38,23 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
+	"custode/internal/store/veil"
 )
 
-// Config is what Open needs. Path is required.
+// Config is what Open and Migrate need. Path and Keys are required.
 type Config struct {
 	// Path of the database file; its folder must be writable (WAL).
 	Path string
 	// Issuer is the entityID of this identity provider, kept with every answer in
 	// the transaction register. FinishFlow fails without it.
 	Issuer id.EntityID
+	// Keys wraps the data keys. Another one than the file was migrated with is refused.
+	Keys hide.Wrapper
+	// Random makes a data key, in Migrate only; nil: crypto/rand.
+	Random io.Reader
+	Now    func() time.Time // of Migrate; nil: time.Now
 	// Readers is the number of reading connections; 0 means 4.
 	Readers int
 	// BusyTimeout is how long a statement waits for another process's write
@@ -62,6 +71,7 @@ type DB struct {
 	writer *sql.DB // exactly one connection
 	reader *sql.DB // query_only connections
 	path   string
+	ring   *veil.Ring
 	issuer id.EntityID
 	owner  string // names this DB in leases
 	alone  bool
@@ -91,6 +101,11 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		_ = db.Close()
 		return nil, fault.New(fault.KindOf(err), op, err)
 	}
+	var err error
+	if db.ring, err = hide.Open(ctx, db.read(), cfg.Keys); err != nil {
+		_ = db.Close()
+		return nil, mapError(op, err)
+	}
 	db.log.InfoContext(ctx, "database open", "path", cfg.Path, "schema", latestSchema())
 	return db, nil
 }
@@ -101,6 +116,12 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.BusyTimeout <= 0 {
 		cfg.BusyTimeout = 5 * time.Second
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -199,8 +220,14 @@ func (db *DB) noteRefusal(err error) error {
 // Backup writes a consistent copy of the database to path, which must not
 // exist, with mode 0600, while the database is in use. Nothing is left at path
 // when it fails.
-func (db *DB) Backup(ctx context.Context, path string) error {
+func (db *DB) Backup(ctx context.Context, path string) error { return Backup(ctx, db.path, path) }
+
+// Backup is DB.Backup of the database at from, which need not be open anywhere: copying takes no key.
+func Backup(ctx context.Context, from, path string) error {
 	op := "back up database to " + path
+	if err := checkFile(from); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fault.New(fault.Unavailable, op, err)
@@ -208,7 +235,7 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 	defer f.Close()
 	// A connection of its own: the readers may not write even elsewhere, and the
 	// writer must stay free. The statement holds no lock that writers wait for.
-	copier := sql.OpenDB(newConnector(db.path, time.Second, false))
+	copier := sql.OpenDB(newConnector(from, 5*time.Second, false))
 	defer copier.Close()
 	_, err = copier.ExecContext(ctx, "VACUUM INTO ?", path)
 	if err != nil {

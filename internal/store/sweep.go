@@ -54,6 +54,12 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) (Swept, error) {
 		{"sweep messages", &s.Messages, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepMessages(ctx, sqlite.SweepMessagesParams{Before: nanos(now.Add(-keepMessages)), Most: sweepBatch})
 		}},
+		{"sweep challenges of devices", &s.Challenges, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepDeviceChallenges(ctx, sqlite.SweepDeviceChallengesParams{Before: nanos(now.Add(-keepChallenges)), Most: sweepBatch})
+		}},
+		{"sweep activations", &s.Challenges, func(q *sqlite.Queries) (int64, error) {
+			return q.SweepActivations(ctx, sqlite.SweepActivationsParams{Before: nanos(now.Add(-keepChallenges)), Most: sweepBatch})
+		}},
 		{"sweep tallies", &s.Tallies, func(q *sqlite.Queries) (int64, error) {
 			return q.SweepTallies(ctx, sqlite.SweepTalliesParams{Before: nanos(now.Add(-keepTallies)), Most: sweepBatch})
 		}},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"custode/authcore"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -14,7 +15,7 @@ var _ authcore.Tallies = (*DB)(nil)
 
 // Tally implements authcore.Tallies.
 func (db *DB) Tally(ctx context.Context, key [32]byte) (authcore.Tally, error) {
-	row, err := db.read().GetTally(ctx, key[:])
+	row, err := db.read().GetTally(ctx, db.ring.Blind(hide.TallyKey, key[:]))
 	if errors.Is(err, sql.ErrNoRows) {
 		return authcore.Tally{}, nil
 	}
@@ -28,7 +29,7 @@ func (db *DB) Tally(ctx context.Context, key [32]byte) (authcore.Tally, error) {
 // failure in it.
 func (db *DB) CountFailure(ctx context.Context, key [32]byte, now time.Time) (t authcore.Tally, err error) {
 	err = db.write(ctx, "count failure", func(q *sqlite.Queries) error {
-		row, err := q.CountFailure(ctx, sqlite.CountFailureParams{TallyKey: key[:], LastAt: nanos(now)})
+		row, err := q.CountFailure(ctx, sqlite.CountFailureParams{TallyKey: db.ring.Blind(hide.TallyKey, key[:]), LastAt: nanos(now)})
 		t = authcore.Tally{Failures: int(row.Failures), Last: instant(row.LastAt)}
 		return err
 	})
@@ -40,5 +41,5 @@ func (db *DB) CountFailure(ctx context.Context, key [32]byte, now time.Time) (t 
 
 // ClearTally implements authcore.Tallies. Clearing an unknown key is no error.
 func (db *DB) ClearTally(ctx context.Context, key [32]byte) error {
-	return db.write(ctx, "clear tally", func(q *sqlite.Queries) error { return q.DeleteTally(ctx, key[:]) })
+	return db.write(ctx, "clear tally", func(q *sqlite.Queries) error { return q.DeleteTally(ctx, db.ring.Blind(hide.TallyKey, key[:])) })
 }

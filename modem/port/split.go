@@ -44,6 +44,7 @@ func (s *splitter) feed(b []byte, emit func(Token) bool) bool {
 func (s *splitter) end(emit func(Token) bool) bool {
 	text, long := s.line, s.long
 	s.line, s.long = s.line[:0], false
+	defer clear(text) // numbers are in it
 	if long {
 		s.longLines++
 		return true

@@ -5,6 +5,7 @@
 package report
 
 import (
+	"hash/maphash"
 	"math"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 // entry is a submitted part that may get a report.
 type entry struct {
 	id    id.MessageID
-	to    id.Phone
+	to    uint64    // hash of the number's tail: a number need not lie in memory for a day
 	until time.Time // validity of the message and a day
 }
 
@@ -39,7 +40,7 @@ const (
 
 // Put remembers that ref stands for a part of m.
 func (r *Ring) Put(ref byte, m id.MessageID, to id.Phone, validity time.Duration, now time.Time) {
-	r.place[ref] = entry{m, to, now.Add(validity + grace)}
+	r.place[ref] = entry{m, tailHash(to.String()), now.Add(validity + grace)}
 }
 
 // PutUnnamed remembers a part accepted without a reference.
@@ -47,7 +48,7 @@ func (r *Ring) PutUnnamed(m id.MessageID, to id.Phone, validity time.Duration, n
 	if len(r.unnamed) >= unnamedRoom {
 		r.unnamed = r.unnamed[:copy(r.unnamed, r.unnamed[1:])]
 	}
-	r.unnamed = append(r.unnamed, entry{m, to, now.Add(validity + grace)})
+	r.unnamed = append(r.unnamed, entry{m, tailHash(to.String()), now.Add(validity + grace)})
 }
 
 // Expect sets how many parts of m must be delivered.
@@ -78,7 +79,7 @@ func (r *Ring) Whole(m id.MessageID) bool {
 // TakeEarly removes and returns a report that came before its receipt.
 func (r *Ring) TakeEarly(ref byte) (pdu.Report, bool) {
 	for i, e := range r.early {
-		if e.Ref == ref && sameNumber(e.To.Digits, r.place[ref].to.String()) {
+		if e.Ref == ref && sameNumber(e.To.Digits, r.place[ref].to) {
 			r.early = append(r.early[:i], r.early[i+1:]...)
 			return e, true
 		}
@@ -91,7 +92,7 @@ func (r *Ring) TakeEarly(ref byte) (pdu.Report, bool) {
 // without one, if there is exactly one to that number.
 func (r *Ring) Find(rep pdu.Report, now time.Time, final bool) id.MessageID {
 	p := &r.place[rep.Ref]
-	if !p.id.IsZero() && now.Before(p.until) && sameNumber(rep.To.Digits, p.to.String()) {
+	if !p.id.IsZero() && now.Before(p.until) && sameNumber(rep.To.Digits, p.to) {
 		m := p.id
 		if final {
 			*p = entry{}
@@ -100,7 +101,7 @@ func (r *Ring) Find(rep pdu.Report, now time.Time, final bool) id.MessageID {
 	}
 	found := -1
 	for i, e := range r.unnamed {
-		if now.Before(e.until) && sameNumber(rep.To.Digits, e.to.String()) {
+		if now.Before(e.until) && sameNumber(rep.To.Digits, e.to) {
 			if found >= 0 {
 				return id.MessageID{}
 			}
@@ -123,9 +124,20 @@ func Tail(number string) string {
 	return digits[max(0, len(digits)-8):]
 }
 
+// seed makes the hashes of this process.
+var seed = maphash.MakeSeed()
+
+// tailHash is 0 for what is too short to be a number.
+func tailHash(number string) uint64 {
+	if t := Tail(number); len(t) >= 6 {
+		return max(1, maphash.String(seed, t))
+	}
+	return 0
+}
+
 // sameNumber compares the last eight digits: reports often carry the number in
 // national form.
-func sameNumber(a, b string) bool { return Tail(a) == Tail(b) && len(Tail(a)) >= 6 }
+func sameNumber(number string, hash uint64) bool { return hash != 0 && tailHash(number) == hash }
 
 // Early keeps a report that came before its receipt; false when there is no room.
 func (r *Ring) Early(rep pdu.Report) bool {

@@ -83,6 +83,7 @@ type Device struct {
 	Blob       []byte // the encoded seed.Sealed
 	MAC        []byte // binds Blob to Serial, Subject and Parameters
 	Counter    oath.State
+	Escrow     []byte // copy of the seed for the recovery key, if any: kept when the device is added, not read back
 
 	Created   time.Time
 	Delivered time.Time

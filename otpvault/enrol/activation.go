@@ -61,27 +61,12 @@ func Issue(ctx context.Context, by MAC, random io.Reader, serial id.Serial, subj
 	if a.MAC, err = a.mac(ctx, by, code); err != nil {
 		return Activation{}, "", err
 	}
-	return a, code[:4] + "-" + code[4:8] + "-" + code[8:12] + "-" + code[12:], nil
+	return a, grouped(code), nil
 }
 
-// mac is over the purpose, serial, subject and code, each preceded by its length
-// in 4 octets, big endian.
+// mac is over the purpose, serial, subject and code.
 func (a Activation) mac(ctx context.Context, by MAC, code string) ([]byte, error) {
-	const op = "compute MAC of activation code"
-	data := make([]byte, 0, 256)
-	defer func() { clear(data[:cap(data)]) }()
-	for _, f := range []string{macPurpose, a.Serial.String(), a.Subject.String(), code} {
-		data = binary.BigEndian.AppendUint32(data, uint32(len(f)))
-		data = append(data, f...)
-	}
-	mac, err := by.MAC(ctx, data)
-	if err != nil {
-		return nil, fault.New(trouble(err), op, err)
-	}
-	if len(mac) < 32 {
-		return nil, fault.Newf(fault.Fatal, op, "the MAC has %d octets", len(mac))
-	}
-	return mac, nil
+	return codeMAC(ctx, by, macPurpose, a.Serial.String(), a.Subject.String(), code)
 }
 
 // Redeem judges a typed activation code. With a nil error it was right and the
@@ -118,13 +103,49 @@ func (a Activation) Redeem(ctx context.Context, by MAC, typed string, now time.T
 // CanonicalCode returns the 16 characters of an activation code without blanks
 // and hyphens, in upper case, with 0, 1 and 8 read as O, I and B; else fault.Invalid.
 func CanonicalCode(typed string) (string, error) {
+	return canonical(typed, codeOctets*8/5, "activation code")
+}
+
+// canonical reads so many characters of the alphabet of base32.
+func canonical(typed string, length int, what string) (string, error) {
 	if len(typed) <= 64 {
 		s := strings.NewReplacer(" ", "", "-", "", "0", "O", "1", "I", "8", "B").Replace(strings.ToUpper(typed))
-		if b, err := base32.StdEncoding.DecodeString(s); err == nil && len(b) == codeOctets && len(s) == 16 {
+		if len(s) == length && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == "" {
 			return s, nil
 		}
 	}
-	return "", fault.Newf(fault.Invalid, "read activation code", "not 16 letters and digits")
+	return "", fault.Newf(fault.Invalid, "read "+what, "not %d letters and digits", length)
+}
+
+// grouped writes a code in groups of four.
+func grouped(code string) string {
+	var out strings.Builder
+	for i := range len(code) {
+		if i > 0 && i%4 == 0 {
+			out.WriteByte('-')
+		}
+		out.WriteByte(code[i])
+	}
+	return out.String()
+}
+
+// codeMAC is over the fields, each preceded by its length in 4 octets, big endian.
+func codeMAC(ctx context.Context, by MAC, fields ...string) ([]byte, error) {
+	const op = "compute MAC of a code"
+	data := make([]byte, 0, 256)
+	defer func() { clear(data[:cap(data)]) }()
+	for _, f := range fields {
+		data = binary.BigEndian.AppendUint32(data, uint32(len(f)))
+		data = append(data, f...)
+	}
+	mac, err := by.MAC(ctx, data)
+	if err != nil {
+		return nil, fault.New(trouble(err), op, err)
+	}
+	if len(mac) < 32 {
+		return nil, fault.Newf(fault.Fatal, op, "the MAC has %d octets", len(mac))
+	}
+	return mac, nil
 }
 
 // trouble is the kind of a failed call below; its refusals say nothing of a code.

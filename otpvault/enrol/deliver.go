@@ -78,6 +78,9 @@ func Deliver(random io.Reader, appKey []byte, code string, serial id.Serial, uri
 	return parcel, append([]byte(nil), keys[KeyLen:]...), nil
 }
 
+// KeyContext is the additional data under which the HSM wraps the key of a device's app.
+func KeyContext(s id.Serial) []byte { return []byte("custode push key 1 " + s.String()) }
+
 func newGCM(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {

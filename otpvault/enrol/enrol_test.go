@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"image/png"
 	"net/url"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -314,4 +316,39 @@ func FuzzCanonicalCode(f *testing.F) {
 			t.Fatalf("%q, %q, %v", c, again, err)
 		}
 	})
+}
+
+// TestQRText: the terminal's picture has the modules of the PNG's.
+func TestQRText(t *testing.T) {
+	uri := []byte("otpauth://totp/A:b?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=A&algorithm=SHA1&digits=6&period=30")
+	text, err := Text(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	side := utf8.RuneCountInString(lines[0])
+	var light [][]bool
+	for _, l := range lines {
+		top, bottom := make([]bool, 0, side), make([]bool, 0, side)
+		for _, r := range l {
+			top, bottom = append(top, r == '█' || r == '▀'), append(bottom, r == '█' || r == '▄')
+		}
+		light = append(light, top, bottom)
+	}
+	b, err := PNG(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture, err := png.Decode(bytes.NewReader(b))
+	if err != nil || picture.Bounds().Dx() != side*modulePixels {
+		t.Fatalf("%v, %d modules and %d pixels", err, side, picture.Bounds().Dx())
+	}
+	for y := range side {
+		for x := range side {
+			r, _, _, _ := picture.At(x*modulePixels+1, y*modulePixels+1).RGBA()
+			if (r > 0x7fff) != light[y][x] {
+				t.Fatalf("module %d, %d differs", x, y)
+			}
+		}
+	}
 }

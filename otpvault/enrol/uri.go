@@ -107,6 +107,40 @@ const (
 	quiet        = 4
 )
 
+// Text returns the QR code of uri for a terminal with dark ground: two modules a character,
+// with the quiet zone.
+func Text(uri []byte) (string, error) {
+	code, err := qr.Encode(string(uri), qr.M, qr.Unicode)
+	if err != nil {
+		return "", fault.Newf(fault.Internal, "draw QR code", "the encoder refused %d octets", len(uri))
+	}
+	side := code.Bounds().Dx()
+	light := func(x, y int) bool {
+		if x < 0 || y < 0 || x >= side || y >= side {
+			return true
+		}
+		r, _, _, _ := code.At(x, y).RGBA()
+		return r > 0x7fff
+	}
+	var out strings.Builder
+	for y := -quiet; y < side+quiet; y += 2 {
+		for x := -quiet; x < side+quiet; x++ {
+			switch top, bottom := light(x, y), light(x, y+1); {
+			case top && bottom:
+				out.WriteRune('█')
+			case top:
+				out.WriteRune('▀')
+			case bottom:
+				out.WriteRune('▄')
+			default:
+				out.WriteByte(' ')
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return out.String(), nil
+}
+
 // PNG returns the QR code of uri as a PNG picture, error correction level M. The
 // encoder takes a string: a copy of the URI stays in memory until it is collected.
 func PNG(uri []byte) ([]byte, error) {

@@ -3,7 +3,6 @@ package oath
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/binary"
 	"time"
 
 	"custode/internal/fault"
@@ -41,21 +40,20 @@ func (v Verdict) String() string {
 // Check judges code, which must be exactly as many ASCII digits as the device
 // shows, else fault.Invalid; such a code is not counted. It returns the state
 // that must replace s, durably and only if s is still there, before the verdict
-// is told; the states are equal when there is nothing to store. An error of mac, or a MAC of the
-// wrong length (fault.Fatal), leaves the state as it is.
-func (r Rules) Check(ctx context.Context, mac MAC, p Parameters, s State, code string, now time.Time) (Verdict, State, error) {
+// is told; the states are equal when there is nothing to store. An error of m, or an answer
+// that cannot be one (fault.Fatal), leaves the state as it is.
+func (r Rules) Check(ctx context.Context, m Matcher, p Parameters, s State, code string, now time.Time) (Verdict, State, error) {
 	window, err := r.window(p, s, now, false)
 	if err != nil {
 		return Wrong, s, err
 	}
-	typed, err := parseCode(code, p.Digits)
-	if err != nil {
+	if err := checkCode(code, p.Digits); err != nil {
 		return Wrong, s, err
 	}
 	if s.Blocked {
 		return Blocked, s, nil
 	}
-	codes, err := window.codes(ctx, mac, p)
+	hits, err := window.matches(ctx, m, p, code)
 	if err != nil {
 		return Wrong, s, err
 	}
@@ -63,12 +61,12 @@ func (r Rules) Check(ctx context.Context, mac MAC, p Parameters, s State, code s
 	// earlier one is taken. The later one is not thereby open to a repetition, since
 	// the code of the last accepted counter is Repeated whatever else it fits.
 	found, at := 0, 0
-	for i := len(codes) - 1; i > 0; i-- {
-		hit := subtle.ConstantTimeEq(codes[i], typed) & window.open(i)
+	for i := len(hits) - 1; i > 0; i-- {
+		hit := hits[i] & window.open(i)
 		at = subtle.ConstantTimeSelect(hit, i, at)
 		found |= hit
 	}
-	repeated := subtle.ConstantTimeEq(codes[0], typed) & window.spent
+	repeated := hits[0] & window.spent
 	switch {
 	case repeated == 1:
 		return Repeated, s, nil
@@ -86,29 +84,31 @@ func (r Rules) Check(ctx context.Context, mac MAC, p Parameters, s State, code s
 // it showed one after the other (RFC 4226, 7.4 and E.4). Both are void
 // afterwards. A wrong pair counts as one wrong code; a blocked device stays blocked. The states and
 // errors are those of Check; Repeated is never returned.
-func (r Rules) Realign(ctx context.Context, mac MAC, p Parameters, s State, first, second string, now time.Time) (Verdict, State, error) {
+func (r Rules) Realign(ctx context.Context, m Matcher, p Parameters, s State, first, second string, now time.Time) (Verdict, State, error) {
 	window, err := r.window(p, s, now, true)
 	if err != nil {
 		return Wrong, s, err
 	}
-	typed1, err := parseCode(first, p.Digits)
-	if err != nil {
+	if err := checkCode(first, p.Digits); err != nil {
 		return Wrong, s, err
 	}
-	typed2, err := parseCode(second, p.Digits)
-	if err != nil {
+	if err := checkCode(second, p.Digits); err != nil {
 		return Wrong, s, err
 	}
 	if s.Blocked {
 		return Blocked, s, nil
 	}
-	codes, err := window.codes(ctx, mac, p)
+	hits, err := window.matches(ctx, m, p, first)
+	if err != nil {
+		return Wrong, s, err
+	}
+	next, err := window.matches(ctx, m, p, second)
 	if err != nil {
 		return Wrong, s, err
 	}
 	found, at := 0, 0
-	for i := len(codes) - 2; i > 0; i-- {
-		hit := subtle.ConstantTimeEq(codes[i], typed1) & subtle.ConstantTimeEq(codes[i+1], typed2) & window.open(i)
+	for i := len(hits) - 2; i > 0; i-- {
+		hit := hits[i] & next[i+1] & window.open(i)
 		at = subtle.ConstantTimeSelect(hit, i+1, at)
 		found |= hit
 	}
@@ -129,6 +129,19 @@ func (s State) accepted(p Parameters, w window, counter uint64) State {
 		s.Drift = int(int64(counter) - int64(w.clock))
 	}
 	return s
+}
+
+// Count is the state after a code that was not made from the counter (one that was
+// pushed to the app) was right or wrong. A blocked state stays as it is.
+func (r Rules) Count(s State, right bool) State {
+	switch {
+	case s.Blocked || right && s.Failures == 0:
+		return s
+	case right:
+		s.Version, s.Failures = s.Version+1, 0
+		return s
+	}
+	return r.failed(s)
 }
 
 func (r Rules) failed(s State) State {
@@ -193,57 +206,31 @@ func (r Rules) window(p Parameters, s State, now time.Time, resync bool) (window
 	return w, nil
 }
 
-// codes returns the code of each counter of the window as a number.
-func (w window) codes(ctx context.Context, mac MAC, p Parameters) ([]int32, error) {
-	const op = "compute one-time codes"
-	macs, err := mac.MACs(ctx, w.counters)
+// matches returns, for each counter of the window, 1 when code is its code, else 0.
+func (w window) matches(ctx context.Context, m Matcher, p Parameters, code string) ([]int, error) {
+	const op = "compare one-time code"
+	found, err := m.Match(ctx, w.counters, p.Digits, code)
 	if err != nil {
 		return nil, fault.New(trouble(err), op, err)
 	}
-	defer func() {
-		for _, m := range macs {
-			clear(m)
+	hits := make([]int, len(w.counters))
+	for i, at := range found {
+		if at < 0 || at >= len(hits) || i > 0 && at <= found[i-1] {
+			return nil, fault.Newf(fault.Fatal, op, "the answer names no candidates in rising order")
 		}
-	}()
-	if len(macs) != len(w.counters) {
-		return nil, fault.Newf(fault.Fatal, op, "%d MACs for %d counters", len(macs), len(w.counters))
+		hits[at] = 1
 	}
-	codes := make([]int32, len(macs))
-	for i, m := range macs {
-		if len(m) != p.Hash.Size() {
-			return nil, fault.Newf(fault.Fatal, op, "a MAC has %d octets, not %d", len(m), p.Hash.Size())
-		}
-		codes[i] = truncate(m, p.Digits)
-	}
-	return codes, nil
+	return hits, nil
 }
 
-// truncate is the dynamic truncation of RFC 4226, 5.3.
-func truncate(mac []byte, digits int) int32 {
-	at := mac[len(mac)-1] & 0x0f
-	v := binary.BigEndian.Uint32(mac[at:]) & 0x7fffffff
-	switch digits {
-	case 6:
-		return int32(v % 1_000_000)
-	case 7:
-		return int32(v % 10_000_000)
-	default:
-		return int32(v % 100_000_000)
+// checkCode wants exactly digits ASCII digits.
+func checkCode(code string, digits int) error {
+	ok := len(code) == digits
+	for _, c := range []byte(code) {
+		ok = ok && c >= '0' && c <= '9'
 	}
-}
-
-// parseCode reads exactly digits ASCII digits.
-func parseCode(code string, digits int) (int32, error) {
-	if len(code) != digits {
-		return 0, fault.Newf(fault.Invalid, "read one-time code", "not %d digits", digits)
+	if !ok {
+		return fault.Newf(fault.Invalid, "read one-time code", "not %d digits", digits)
 	}
-	v := int32(0)
-	for i := range len(code) {
-		c := code[i]
-		if c < '0' || c > '9' {
-			return 0, fault.Newf(fault.Invalid, "read one-time code", "not %d digits", digits)
-		}
-		v = v*10 + int32(c-'0')
-	}
-	return v, nil
+	return nil
 }

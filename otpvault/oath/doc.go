@@ -9,11 +9,11 @@
 // one is void afterwards, so that each is accepted once whatever the order of
 // the submissions and however many processes there are.
 //
-// The seed is never here: the HMAC values come from a [MAC], which is the HSM in
-// the product. All candidates of a window are asked for in one call (one unwrap
-// of the seed, one message to the process that owns the HSM), always the same
-// number of them, and compared without an early exit, so that neither the time
-// nor the calls tell which one fitted.
+// Neither the seed nor a code of the device is ever here: a [Matcher], which is the HSM
+// in the product, is asked which of the candidates has the code that was typed. All
+// candidates of a window are in one question (one unwrap of the seed, one message to
+// the process that owns the HSM), always the same number of them, and the answer is looked
+// at without an early exit, so that neither the time nor the calls tell which one fitted.
 //
 // Attempt limits are here too: wrong codes in a row block a device (State), and
 // wrong codes per challenge end the challenge ([Attempts]).
@@ -124,9 +124,11 @@ func (p Parameters) Check() error {
 	return nil
 }
 
-// MAC computes, with a device's seed, the HMAC of each counter, written in 8 octets, big
-// endian. The answers are in the order of the counters; each has the length of
-// the hash. It is asked for 4 096 counters at most.
-type MAC interface {
-	MACs(ctx context.Context, counters []uint64) ([][]byte, error)
+// Matcher tells at which counters a device has a code. Seed, HMACs and codes stay where it
+// computes them.
+type Matcher interface {
+	// Match returns the indices into counters at which the code of that many digits
+	// (RFC 4226, 5.3) is code, in rising order. All are compared, in constant time. It is
+	// asked about 4 096 counters at most.
+	Match(ctx context.Context, counters []uint64, digits int, code string) ([]int, error)
 }

@@ -31,37 +31,32 @@ type soft struct {
 	hash  Hash
 	seed  []byte
 	err   error
-	bad   bool
+	bad   []int // given as an answer
 	calls atomic.Int64
 	asked atomic.Int64
 }
 
-func (s *soft) MACs(_ context.Context, counters []uint64) ([][]byte, error) {
+func (s *soft) Match(_ context.Context, counters []uint64, digits int, code string) ([]int, error) {
 	s.calls.Add(1)
 	s.asked.Store(int64(len(counters)))
 	if s.err != nil {
 		return nil, s.err
 	}
-	var out [][]byte
-	for _, c := range counters {
-		m := hmac.New(map[Hash]func() hash.Hash{SHA1: sha1.New, SHA256: sha256.New, SHA512: sha512.New}[s.hash], s.seed)
-		_ = binary.Write(m, binary.BigEndian, c)
-		out = append(out, m.Sum(nil))
+	if s.bad != nil {
+		return s.bad, nil
 	}
-	if s.bad {
-		out[len(out)-1] = out[len(out)-1][1:]
+	var out []int
+	for i, c := range counters {
+		if codeOf(s, c, digits) == code {
+			out = append(out, i)
+		}
 	}
 	return out, nil
 }
 
 // code is what the device shows at counter.
-func (s *soft) code(t testing.TB, counter uint64, digits int) string {
-	t.Helper()
-	macs, err := s.MACs(context.Background(), []uint64{counter})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("%0*d", digits, truncate(macs[0], digits))
+func (s *soft) code(_ testing.TB, counter uint64, digits int) string {
+	return codeOf(s, counter, digits)
 }
 
 var (
@@ -74,7 +69,7 @@ var (
 // exact looks at one counter or step only.
 func exact() Rules { return Rules{PerChallenge: 3, InARow: 10} }
 
-func mustCheck(t testing.TB, r Rules, m MAC, p Parameters, s State, code string, now time.Time, want Verdict) State {
+func mustCheck(t testing.TB, r Rules, m Matcher, p Parameters, s State, code string, now time.Time, want Verdict) State {
 	t.Helper()
 	v, after, err := r.Check(t.Context(), m, p, s, code, now)
 	if err != nil {
@@ -266,7 +261,7 @@ func TestLimits(t *testing.T) {
 	if after := mustCheck(t, r, m, byTurn, s, m.code(t, 0, 6), noon, Blocked); after != s {
 		t.Errorf("a blocked state changed: %+v", after)
 	}
-	if m.calls.Load() != calls+1 { // the test's own
+	if m.calls.Load() != calls {
 		t.Error("the MAC was asked for a blocked device")
 	}
 	s, err := Unblock(s)
@@ -286,6 +281,25 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err = a.Take(); !fault.Is(err, fault.Exhausted) {
 		t.Errorf("fourth attempt: %v", err)
+	}
+}
+
+// TestCount: codes that were pushed are counted with the counter's own.
+func TestCount(t *testing.T) {
+	r := NewRules()
+	s := Begin(7)
+	if r.Count(s, true) != s {
+		t.Error("a right code without failures before it changed the state")
+	}
+	for range 9 {
+		s = r.Count(s, false)
+	}
+	if right := r.Count(s, true); right != (State{Version: s.Version + 1, Next: 7}) || s.Blocked {
+		t.Errorf("%+v after %+v", right, s)
+	}
+	s = r.Count(s, false)
+	if !s.Blocked || s.Failures != 10 || r.Count(s, true) != s || r.Count(s, false) != s {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -330,14 +344,15 @@ func TestSameCodeTwice(t *testing.T) {
 // twins has the code 42 at the counters 12 and 15, else a code outside six digits' small numbers.
 type twins struct{}
 
-func (*twins) MACs(_ context.Context, counters []uint64) (out [][]byte, _ error) {
-	for _, c := range counters {
-		mac := make([]byte, 20)
-		binary.BigEndian.PutUint32(mac, uint32(500_000+c))
+func (*twins) Match(_ context.Context, counters []uint64, digits int, code string) (out []int, _ error) {
+	for i, c := range counters {
+		shown := 500_000 + c
 		if c == 12 || c == 15 {
-			binary.BigEndian.PutUint32(mac, 42)
+			shown = 42
 		}
-		out = append(out, mac)
+		if fmt.Sprintf("%0*d", digits, shown) == code {
+			out = append(out, i)
+		}
 	}
 	return out, nil
 }
@@ -354,7 +369,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		m    MAC
+		m    Matcher
 		r    Rules
 		p    Parameters
 		s    State
@@ -365,8 +380,10 @@ func TestRefusals(t *testing.T) {
 		"HSM refuses":     {&soft{err: fault.New(fault.Denied, "x", nil)}, r, byTurn, State{}, noon, fault.Internal},
 		"cancelled":       {&soft{err: context.Canceled}, r, byTurn, State{}, noon, fault.Retry},
 		"unknown":         {&soft{err: errors.New("x")}, r, byTurn, State{}, noon, fault.Internal},
-		"short MAC":       {&soft{hash: SHA1, bad: true}, r, byTurn, State{}, noon, fault.Fatal},
-		"other hash":      {&soft{hash: SHA256}, r, byTurn, State{}, noon, fault.Fatal},
+		"index below":     {&soft{bad: []int{-1}}, r, byTurn, State{}, noon, fault.Fatal},
+		"index above":     {&soft{bad: []int{r.Ahead + 2}}, r, byTurn, State{}, noon, fault.Fatal},
+		"index twice":     {&soft{bad: []int{1, 1}}, r, byTurn, State{}, noon, fault.Fatal},
+		"falling indices": {&soft{bad: []int{2, 1}}, r, byTurn, State{}, noon, fault.Fatal},
 		"before 1970":     {m, r, byTime, State{}, time.Unix(-1, 0), fault.Internal},
 		"in 1970":         {m, r, byTime, State{}, time.Unix(1, 0), fault.Internal},
 		"counter":         {m, r, byTurn, State{Next: 1 << 63}, noon, fault.Internal},
@@ -440,11 +457,12 @@ func TestEachOnce(t *testing.T) {
 }
 
 func codeOf(m *soft, counter uint64, digits int) string {
-	macs, err := m.MACs(context.Background(), []uint64{counter})
-	if err != nil {
-		panic(err)
-	}
-	return fmt.Sprintf("%0*d", digits, truncate(macs[0], digits))
+	mac := hmac.New(map[Hash]func() hash.Hash{SHA1: sha1.New, SHA256: sha256.New, SHA512: sha512.New}[m.hash], m.seed)
+	_ = binary.Write(mac, binary.BigEndian, counter)
+	sum := mac.Sum(nil)
+	v := uint64(binary.BigEndian.Uint32(sum[sum[len(sum)-1]&15:]) & 0x7fffffff) // RFC 4226, 5.3
+	text := fmt.Sprintf("%010d", v)
+	return text[len(text)-digits:]
 }
 
 // cell is the contract of Cell over memory.
@@ -559,7 +577,7 @@ func (l late) Swap(context.Context, State, State) error { return l.err }
 
 // TestErrorsHoldNoCode looks for the typed code in every error text.
 func TestErrorsHoldNoCode(t *testing.T) {
-	for _, m := range []MAC{&soft{hash: SHA1, seed: rfc, err: errors.New("x")}, &soft{hash: SHA1, seed: rfc, bad: true}} {
+	for _, m := range []Matcher{&soft{hash: SHA1, seed: rfc, err: errors.New("x")}, &soft{bad: []int{99}}} {
 		for _, code := range []string{"731904", "7319041", "73190x"} {
 			_, _, err := NewRules().Check(t.Context(), m, byTurn, State{}, code, noon)
 			if err == nil || bytes.Contains([]byte(err.Error()), []byte("7319")) {

@@ -26,13 +26,28 @@ const maxSwaps = 256
 // one, went in, and only then returns the verdict. The errors are those of Check
 // and of cell; fault.Busy when others were always faster. On any error nothing is
 // known about the code.
-func (r Rules) Verify(ctx context.Context, cell Cell, mac MAC, p Parameters, code string, now time.Time) (Verdict, error) {
-	return settle(ctx, cell, func(s State) (Verdict, State, error) { return r.Check(ctx, mac, p, s, code, now) })
+func (r Rules) Verify(ctx context.Context, cell Cell, m Matcher, p Parameters, code string, now time.Time) (Verdict, error) {
+	return settle(ctx, cell, func(s State) (Verdict, State, error) { return r.Check(ctx, m, p, s, code, now) })
 }
 
 // VerifyPair is Verify for Realign.
-func (r Rules) VerifyPair(ctx context.Context, cell Cell, mac MAC, p Parameters, first, second string, now time.Time) (Verdict, error) {
-	return settle(ctx, cell, func(s State) (Verdict, State, error) { return r.Realign(ctx, mac, p, s, first, second, now) })
+func (r Rules) VerifyPair(ctx context.Context, cell Cell, m Matcher, p Parameters, first, second string, now time.Time) (Verdict, error) {
+	return settle(ctx, cell, func(s State) (Verdict, State, error) { return r.Realign(ctx, m, p, s, first, second, now) })
+}
+
+// Tally is Verify for a code that was not made from the counter and was found right or
+// wrong: it is counted in cell. Accepted, Wrong or Blocked.
+func (r Rules) Tally(ctx context.Context, cell Cell, right bool) (Verdict, error) {
+	return settle(ctx, cell, func(s State) (Verdict, State, error) {
+		after := r.Count(s, right)
+		switch {
+		case s.Blocked || after.Blocked:
+			return Blocked, after, nil
+		case right:
+			return Accepted, after, nil
+		}
+		return Wrong, after, nil
+	})
 }
 
 func settle(ctx context.Context, cell Cell, judge func(State) (Verdict, State, error)) (Verdict, error) {

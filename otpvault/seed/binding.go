@@ -115,75 +115,84 @@ func Seal(ctx context.Context, w Wrapper, by Binder, r Recipe, b Binding, secret
 	return s, mac, nil
 }
 
-// Bound is a sealed seed whose binding was verified. Its zero value computes
-// nothing.
-type Bound struct {
+// Stored is a sealed seed as a row claims it: what it belongs to, and the MAC that must
+// prove it. Its zero value answers nothing.
+type Stored struct {
 	sealed  Sealed
 	binding Binding
+	mac     []byte
 }
 
-// Open verifies that mac binds blob to b. fault.Denied when it does not: somebody
-// changed the row, and an operator must look at it. fault.Invalid for a blob that
-// is none.
-func Open(ctx context.Context, by Binder, b Binding, blob, mac []byte) (Bound, error) {
-	const op = "open sealed seed"
+// Read parses a row. Whether mac binds blob to b is not known yet: what uses
+// the result asks. fault.Invalid for a blob that is none, or that does not go with b.
+func Read(b Binding, blob, mac []byte) (Stored, error) {
 	s, err := Decode(blob)
 	if err != nil {
-		return Bound{}, err
+		return Stored{}, err
 	}
-	want, err := b.mac(ctx, by, s)
-	if err != nil {
-		return Bound{}, err
+	if _, err := b.input(s); err != nil {
+		return Stored{}, err
 	}
-	if subtle.ConstantTimeCompare(want, mac) != 1 {
-		return Bound{}, fault.Newf(fault.Denied, op, "device %s: the binding does not fit", b.Serial)
+	if len(mac) < minBindingMAC {
+		return Stored{}, fault.Newf(fault.Invalid, "read sealed seed", "device %s: a binding MAC of %d octets", b.Serial, len(mac))
 	}
-	return Bound{sealed: s, binding: b}, nil
+	return Stored{sealed: s, binding: b, mac: append([]byte(nil), mac...)}, nil
 }
 
 // Rebind returns the MAC that binds the same blob to another subject: when a
-// device is assigned, or taken back. Serial number and parameters stay.
-func (o Bound) Rebind(ctx context.Context, by Binder, to id.Subject) ([]byte, error) {
-	if o.sealed.KEK.IsZero() {
-		return nil, fault.Newf(fault.Internal, "rebind sealed seed", "nothing was opened")
+// device is assigned, or taken back. Serial number and parameters stay. fault.Denied when
+// the row's own MAC does not fit: somebody changed the row, and an operator must look at it.
+func (s Stored) Rebind(ctx context.Context, by Binder, to id.Subject) ([]byte, error) {
+	const op = "rebind sealed seed"
+	if s.sealed.KEK.IsZero() {
+		return nil, fault.Newf(fault.Internal, op, "nothing was read")
 	}
-	b := o.binding
-	b.Subject = to
-	return b.mac(ctx, by, o.sealed)
-}
-
-// Parameters returns the verified parameters.
-func (o Bound) Parameters() oath.Parameters { return o.binding.Parameters }
-
-// With returns what computes the device's HMACs in the HSM.
-func (o Bound) With(u Unwrapper) oath.MAC { return computer{o, u} }
-
-type computer struct {
-	bound Bound
-	hsm   Unwrapper
-}
-
-// maxMessages bounds one call: the widest window and its companions.
-const maxMessages = 4096
-
-// MACs implements oath.MAC.
-func (c computer) MACs(ctx context.Context, counters []uint64) ([][]byte, error) {
-	const op = "compute HMACs by sealed seed"
-	s := c.bound.sealed
-	if s.KEK.IsZero() || len(counters) == 0 || len(counters) > maxMessages {
-		return nil, fault.Newf(fault.Internal, op, "nothing was opened, or %d counters", len(counters))
-	}
-	all := make([]byte, 8*len(counters))
-	messages := make([][]byte, len(counters))
-	for i, n := range counters {
-		messages[i] = all[8*i : 8*i+8 : 8*i+8]
-		binary.BigEndian.PutUint64(messages[i], n)
-	}
-	macs, err := c.hsm.UnwrapHMACs(ctx, s.KEK, s.Mechanism, s.KeyType, hmacOf(s.Hash), s.Wrapped, messages)
+	want, err := s.binding.mac(ctx, by, s.sealed)
 	if err != nil {
-		return nil, fault.Newf(trouble(err), op, "device %s: %w", c.bound.binding.Serial, err)
+		return nil, err
 	}
-	return macs, nil
+	if subtle.ConstantTimeCompare(want, s.mac) != 1 {
+		return nil, fault.Newf(fault.Denied, op, "device %s: the binding does not fit", s.binding.Serial)
+	}
+	b := s.binding
+	b.Subject = to
+	return b.mac(ctx, by, s.sealed)
+}
+
+// With returns what asks the HSM about the device's codes. Its Match fails with fault.Denied
+// when the row's MAC does not fit.
+func (s Stored) With(m Matcher) oath.Matcher { return asker{s, m} }
+
+type asker struct {
+	stored Stored
+	hsm    Matcher
+}
+
+// maxCounters bounds one question: the widest window and its companions.
+const maxCounters = 4096
+
+// Match implements oath.Matcher.
+func (a asker) Match(ctx context.Context, counters []uint64, digits int, code string) ([]int, error) {
+	const op = "compare code by sealed seed"
+	s, b := a.stored.sealed, a.stored.binding
+	if s.KEK.IsZero() || len(counters) == 0 || len(counters) > maxCounters || digits != b.Parameters.Digits {
+		return nil, fault.Newf(fault.Internal, op, "nothing was read, %d counters, or not the device's digits", len(counters))
+	}
+	binding, err := b.input(s)
+	if err != nil {
+		return nil, fault.New(fault.Internal, op, err)
+	}
+	found, err := a.hsm.Match(ctx, Question{
+		KEK: s.KEK, Wrap: s.Mechanism, KeyType: s.KeyType, MAC: hmacOf(s.Hash), Wrapped: s.Wrapped, Binding: binding, BindingMAC: a.stored.mac,
+		Digits: digits, Counters: counters, Code: code,
+	})
+	if fault.Is(err, fault.Denied) {
+		return nil, fault.Newf(fault.Denied, op, "device %s: the binding does not fit: %w", b.Serial, err)
+	}
+	if err != nil {
+		return nil, fault.Newf(trouble(err), op, "device %s: %w", b.Serial, err)
+	}
+	return found, nil
 }
 
 // trouble is the kind of a failed HSM call. A row that the HSM cannot unwrap is

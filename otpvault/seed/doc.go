@@ -10,9 +10,10 @@
 //   - [Escrow]: a copy for a recovery key that is kept off line, made at enrolment.
 //
 // The wrapping knows no additional data, so without the binding whoever can
-// write the database could give one subject's device to another. [Open] checks
-// the binding first and is the only way to a [Bound], the only thing that can
-// compute codes: the HSM never unwraps what nobody vouches for.
+// write the database could give one subject's device to another. Every [Question]
+// carries binding and MAC, and the HSM verifies them before it unwraps: it never
+// unwraps what nobody vouches for. HMACs and codes stay there, too; the answer is which
+// counters have the code that was typed.
 //
 // Before it is wrapped, a seed is padded with zeros to the block of its hash
 // ([Pad]). HMAC does the same, so the codes do not change; and tokens that refuse
@@ -37,13 +38,28 @@ type Wrapper interface {
 	WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType uint32, secret []byte) ([]byte, error)
 }
 
-// Unwrapper computes HMACs by a wrapped secret, which stays in the HSM.
-type Unwrapper interface {
-	// UnwrapHMACs unwraps the secret to a session object of keyType that is sensitive,
-	// not extractable and can only sign, computes the HMAC of each message by
-	// mechanism mac (CKM) and destroys the object. A blob that cannot be unwrapped by a
-	// sound token is fault.Invalid.
-	UnwrapHMACs(ctx context.Context, kek id.KeyLabel, wrap, keyType, mac uint32, wrapped []byte, messages [][]byte) ([][]byte, error)
+// Question asks which of the counters have the code, by a wrapped secret.
+type Question struct {
+	KEK        id.KeyLabel // the key that wrapped the secret
+	Wrap       uint32      // CKM it was wrapped by
+	KeyType    uint32      // CKK of the secret
+	MAC        uint32      // CKM of the HMAC
+	Wrapped    []byte
+	Binding    []byte // octets the binding MAC is over, which end with Wrapped
+	BindingMAC []byte
+	Digits     int
+	Counters   []uint64
+	Code       string
+}
+
+// Matcher answers questions in the HSM.
+type Matcher interface {
+	// Match returns the indices into q.Counters at which the code is q.Code, in rising
+	// order, comparing all in constant time. It verifies BindingMAC by the Binder's key
+	// first, and unwraps nothing when it is wrong (fault.Denied). fault.Invalid when a sound
+	// token cannot unwrap the secret, which is a session object that is sensitive, not
+	// extractable, can only sign, and is destroyed before the answer.
+	Match(ctx context.Context, q Question) ([]int, error)
 }
 
 // Binder computes a MAC of at least 32 octets by a key that stays in the HSM, is

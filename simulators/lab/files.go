@@ -50,6 +50,9 @@ keys:
   - label: custode/log/2026-1
     role: wrap
     bits: 256
+  - label: custode/records/2026-1
+    role: wrap
+    bits: 256
   - label: custode/seed/2026-1
     role: seed
     bits: 256
@@ -115,11 +118,13 @@ certified_log:
   witness_directories: [%s]
   clock: none
 metrics_listen: %s
+push:
+  url: %s
 log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.hsmLines(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.hsmLines(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), l.Pushes.URL, level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 		if l.cfg.SIMPIN != "" {
@@ -135,7 +140,7 @@ func (l *Lab) policyFile() string {
 		"keys": {
 			"sign": "custode/sign/2026-1", "pepper": "custode/pepper/2026-1",
 			"codes": "custode/codes/2026-1", "outbox": "custode/outbox/2026-1",
-			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1",
+			"seal": "custode/seal/2026-1", "log": "custode/log/2026-1", "records": "custode/records/2026-1",
 			"seed": "custode/seed/2026-1", "bind": "custode/bind/2026-1",
 		},
 		"certified_log": {"time_stamps": l.timeStamps()},

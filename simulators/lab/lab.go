@@ -70,6 +70,7 @@ type Lab struct {
 	Second    *hsmsim.Shim // before Standby
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
+	Pushes    *Pushes          // where codes for apps arrive
 	TSA       []*tsasim.TSA    // two time-stamping authorities
 
 	cfg    Config
@@ -101,7 +102,7 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.prepare, l.StartDaemon, l.awaitRegistry}
+	steps := []func(context.Context) error{l.startPhones, l.startPushes, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.prepare, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err
@@ -189,7 +190,13 @@ func (l *Lab) RegisterSP(name string, metadata []byte) error {
 // Run runs a custode subcommand with the lab's configuration and returns its
 // standard output.
 func (l *Lab) Run(ctx context.Context, args ...string) (string, error) {
+	return l.Feed(ctx, "", args...)
+}
+
+// Feed is Run with text on the subcommand's standard input.
+func (l *Lab) Feed(ctx context.Context, text string, args ...string) (string, error) {
 	cmd := l.command(ctx, args...)
+	cmd.Stdin = strings.NewReader(text)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -47,7 +47,7 @@ type logView struct {
 // looks are the methods that change nothing. Every other one, also one that is
 // added later and not named anywhere here, is kept in the security log first.
 var looks = map[string]bool{
-	"identity/show": true, "metadata/show": true, "modem/log": true, "modem/inbox": true, "watch/modems": true, "watch/message": true,
+	"identity/show": true, "metadata/show": true, "backup/job": true, "modem/log": true, "modem/inbox": true, "watch/modems": true, "watch/message": true,
 	"registry/status": true, "registry/show": true, "hsm/status": true, "hsm/keys": true,
 }
 
@@ -94,8 +94,8 @@ func (r *Registers) Methods(methods map[string]admin.Method) map[string]admin.Me
 func (r *Registers) acted(name string, method admin.Method) admin.Method {
 	return func(ctx context.Context, arg []byte) (any, error) {
 		var in struct { // what may be kept of any argument
-			Username, Actor, Reason, Bay, What, Class, Label, Serial string
-			Shrink, Rollback                                         bool
+			Username, Actor, Reason, Bay, What, Class, Label, Serial, File string
+			Shrink, Rollback                                               bool
 		}
 		if err := json.Unmarshal(arg, &in); len(arg) > 0 && err != nil {
 			return nil, fault.Newf(fault.Invalid, "read the argument", "%w", err)
@@ -111,6 +111,8 @@ func (r *Registers) acted(name string, method admin.Method) admin.Method {
 			detail = fmt.Sprintf("bay %q, %q", in.Bay, in.What)
 		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":
 			detail = fmt.Sprintf("bay %q, class %q", in.Bay, in.Class)
+		case "backup/start":
+			detail = fmt.Sprintf("file %q", in.File)
 		case "registry/refresh":
 			detail = fmt.Sprintf("accept shrink %t, accept rollback %t", in.Shrink, in.Rollback)
 		}

@@ -32,6 +32,7 @@ type Command struct {
 	Sign    string        `default:"custode/sign/2026-1" help:"Label of a sign key."`
 	Seed    string        `default:"custode/seed/2026-1" help:"Label of a seed key."`
 	Bind    string        `default:"custode/bind/2026-1" help:"Label of a mac key."`
+	Records string        `default:"custode/records/2026-1" help:"otp: label of a wrap key."`
 	Suite   string        `default:"hsm" enum:"hsm,otp" help:"hsm: rates beside the bare module. otp: codes verified with many devices."`
 	Wait    bool          `default:"true" negatable:"" help:"Callers wait for the module whatever their deadline, as in the worker process."`
 	Rounds  int           `default:"40" help:"hsm: bursts of each kind."`
@@ -53,6 +54,7 @@ type token struct {
 	*pkcs11.Token
 	uri              string
 	sign, seed, bind id.KeyLabel
+	records          id.KeyLabel
 	signer           hsm.ContextSigner
 	mac              hsm.MAC
 }
@@ -61,7 +63,7 @@ type token struct {
 func (c *Command) Run() (err error) {
 	ctx := context.Background()
 	t := token{uri: c.URI}
-	for to, text := range map[*id.KeyLabel]string{&t.sign: c.Sign, &t.seed: c.Seed, &t.bind: c.Bind} {
+	for to, text := range map[*id.KeyLabel]string{&t.sign: c.Sign, &t.seed: c.Seed, &t.bind: c.Bind, &t.records: c.Records} {
 		if *to, err = id.ParseKeyLabel(text); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,6 +22,7 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/otpvault/device"
 	"custode/otpvault/oath"
 	"custode/otpvault/seed"
@@ -139,11 +139,15 @@ func bindingOf(serial id.Serial, subject id.Subject, blob []byte) []byte {
 
 // enrol makes the database.
 func (f *fleet) enrol(ctx context.Context) (err error) {
-	quiet := slog.New(slog.DiscardHandler)
-	if err := store.Migrate(ctx, f.path, quiet); err != nil {
+	keys, err := f.t.Wrapper(f.t.records)
+	if err != nil {
 		return err
 	}
-	if f.db, err = store.Open(ctx, store.Config{Path: f.path, Log: quiet}); err != nil {
+	cfg := store.Config{Path: f.path, Keys: keys}
+	if err := store.Migrate(ctx, cfg); err != nil {
+		return err
+	}
+	if f.db, err = store.Open(ctx, cfg); err != nil {
 		return err
 	}
 	made := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -162,7 +166,7 @@ func (f *fleet) enrol(ctx context.Context) (err error) {
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		if err := f.db.AddDevices(ctx, list, device.Change{Actor: "bench", Reason: "bench", At: made}); err != nil {
+		if err := otpstore.New(f.db).AddDevices(ctx, list, device.Change{Actor: "bench", Reason: "bench", At: made}); err != nil {
 			return err
 		}
 	}
@@ -214,7 +218,7 @@ func (f *fleet) once(ctx context.Context, i int) error {
 		return err
 	}
 	for range 16 {
-		found, err := f.db.DevicesOf(ctx, subject)
+		found, err := otpstore.New(f.db).DevicesOf(ctx, subject)
 		if err != nil {
 			return err
 		}
@@ -240,7 +244,7 @@ func (f *fleet) once(ctx context.Context, i int) error {
 		}
 		after := d.Counter
 		after.Version, after.Next = after.Version+1, next+2
-		err = f.db.SwapCounter(ctx, d.Serial, d.Counter, after, d.Created)
+		err = otpstore.New(f.db).SwapCounter(ctx, d.Serial, d.Counter, after, d.Created)
 		if !fault.Is(err, fault.Conflict) { // another worker had the same device
 			return err
 		}

@@ -165,7 +165,7 @@ func damage(t *testing.T, a asked) {
 // TestAllowed: each key of the policy has its uses and no other.
 func TestAllowed(t *testing.T) {
 	keys := &config.Keys{Sign: label("a/sign"), Pepper: label("a/pepper"), Codes: label("a/codes"), Outbox: label("a/outbox"), Seal: label("a/seal"), Log: label("a/log"),
-		Seed: label("a/seed"), Bind: label("a/bind"), EarlierSeed: []id.KeyLabel{label("a/seed-0")},
+		Seed: label("a/seed"), Bind: label("a/bind"), Records: label("a/records"), EarlierSeed: []id.KeyLabel{label("a/seed-0")},
 		EarlierLog: []id.KeyLabel{label("a/log-0")}, AlsoPublished: []id.KeyLabel{label("a/sign-0")}}
 	all := allowed(keys)
 	for name, l := range map[string]id.KeyLabel{"SAML": keys.Sign, "old": keys.AlsoPublished[0]} {
@@ -173,7 +173,7 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("the %s key may sign a seal", name)
 		}
 	}
-	if all[keys.Seal] != worker.Signs(judge.CMS) || all[keys.AlsoPublished[0]] != worker.UsePublic || len(all) != 11 {
+	if all[keys.Seal] != worker.Signs(judge.CMS) || all[keys.AlsoPublished[0]] != worker.UsePublic || len(all) != 12 {
 		t.Errorf("%+v", all)
 	}
 	for _, k := range []judge.Kind{judge.Assertion, judge.Response, judge.Logout, judge.Metadata, judge.Query} {

@@ -19,6 +19,7 @@ import (
 	"custode/hsm/worker/socket"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/forget"
 	"custode/internal/id"
 	"custode/internal/process"
 )
@@ -76,7 +77,7 @@ const openLimit = 50 * time.Second
 
 // Run serves one token until its parent is gone, SIGTERM, or a reason to be replaced.
 func (w *Worker) Run(h Host) error {
-	if err := process.WithoutCoreDumps(); err != nil {
+	if err := forget.NoDumps(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -246,6 +247,8 @@ func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
 		keys.Log:    worker.UseWrap,
 		keys.Seed:   worker.UseSeed,
 		keys.Bind:   worker.UseMAC | worker.UseBind,
+
+		keys.Records: worker.UseWrap,
 	}
 	for _, label := range keys.EarlierSeed {
 		all[label] = worker.UseSeed

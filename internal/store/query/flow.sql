@@ -23,15 +23,13 @@ WHERE id = sqlc.arg(id) AND version = sqlc.arg(version) AND sp = sqlc.arg(sp) AN
 -- name: InsertAnswer :exec
 INSERT INTO answer (sp, request_id, request_issued, flow_id, spid_code, code, response_id, response_issued, response_issuer,
     assertion_id, name_id, answered, request_xml, response_xml)
-SELECT f.sp, f.request_id, sqlc.arg(request_issued), f.id, sqlc.arg(spid_code), sqlc.arg(code), sqlc.arg(response_id),
-    sqlc.arg(response_issued), sqlc.arg(response_issuer), sqlc.arg(assertion_id), sqlc.arg(name_id), sqlc.arg(answered),
-    r.raw, sqlc.arg(response_xml)
-FROM flow f JOIN flow_request r ON r.flow_id = f.id
+SELECT f.sp, f.request_id, sqlc.arg(request_issued), f.id, '', sqlc.arg(code), sqlc.arg(response_id),
+    sqlc.arg(response_issued), sqlc.arg(response_issuer), sqlc.arg(assertion_id), '', sqlc.arg(answered), x'', x''
+FROM flow f
 WHERE f.id = sqlc.arg(flow_id);
 
 -- name: GetAnswer :one
-SELECT flow_id, request_issued, spid_code, code, response_id, response_issued, response_issuer, assertion_id, name_id, answered,
-    request_xml, response_xml
+SELECT flow_id, request_issued, code, response_id, response_issued, response_issuer, assertion_id, answered
 FROM answer
 WHERE sp = sqlc.arg(sp) AND request_id = sqlc.arg(request_id);
 

@@ -1,24 +1,17 @@
 -- name: InsertIdentity :exec
 INSERT INTO identity (subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type)
-VALUES (sqlc.arg(subject), sqlc.arg(username), sqlc.arg(spid_code), sqlc.arg(state), sqlc.arg(reason), sqlc.arg(phone),
+VALUES (sqlc.arg(subject), sqlc.arg(username), sqlc.arg(spid_code), sqlc.arg(state), sqlc.arg(reason), '',
     sqlc.arg(attributes), sqlc.arg(password), sqlc.arg(created), sqlc.arg(last_login), sqlc.arg(identity_type));
 
 -- name: GetIdentity :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
+SELECT subject, state, reason, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE subject = sqlc.arg(subject);
 
 -- name: GetIdentityByUsername :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
+SELECT subject, state, reason, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE username = sqlc.arg(username);
-
--- name: ListIdentities :many
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
-FROM identity
-WHERE username > sqlc.arg(after)
-ORDER BY username
-LIMIT sqlc.arg(most);
 
 -- name: UpdateIdentityState :execrows
 UPDATE identity SET state = sqlc.arg(to_state), reason = sqlc.arg(reason)

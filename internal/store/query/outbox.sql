@@ -1,10 +1,10 @@
 -- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed, owner, only_bay)
+INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed, owner, only_bay, number)
 VALUES (sqlc.arg(id), sqlc.arg(recipient), sqlc.arg(wrapped), sqlc.arg(class), sqlc.arg(state), sqlc.arg(created), sqlc.arg(expires),
-    0, 0, '', '', sqlc.arg(created), '', sqlc.arg(only_bay));
+    0, 0, '', '', sqlc.arg(created), '', sqlc.arg(only_bay), sqlc.arg(number));
 
 -- name: ListMessages :many
-SELECT id, recipient, wrapped, class, created, expires, attempts, recovered, only_bay
+SELECT id, number, wrapped, class, created, expires, attempts, recovered, only_bay
 FROM outbox
 WHERE state = sqlc.arg(state) AND recovered = sqlc.arg(recovered)
 ORDER BY class, expires
@@ -40,9 +40,8 @@ SELECT id, bay FROM outbox WHERE state = sqlc.arg(state) AND expires <= sqlc.arg
 -- name: CountAccepted :one
 SELECT COUNT(*) FROM outbox WHERE recipient = sqlc.arg(recipient) AND created >= sqlc.arg(since);
 
--- name: CountAcceptedPrefix :one
-SELECT COUNT(*) FROM outbox
-WHERE created >= sqlc.arg(since) AND +recipient >= sqlc.arg(prefix) AND +recipient < sqlc.arg(past);
+-- name: ListAccepted :many
+SELECT id, number FROM outbox WHERE created >= sqlc.arg(since);
 
 -- name: SweepMessages :execrows
 DELETE FROM outbox

@@ -15,8 +15,8 @@ DELETE FROM outbox_lease WHERE expires < sqlc.arg(moment);
 DELETE FROM outbox_lease WHERE owner <> sqlc.arg(owner);
 
 -- name: InsertMessageEvent :exec
-INSERT INTO outbox_event (message, recipient, class, state, bay, card, detail, parts, handoff, submit, at)
-SELECT o.id, o.recipient, o.class, CAST(sqlc.arg(state) AS BIGINT), CAST(sqlc.arg(bay) AS TEXT), CAST(sqlc.arg(card) AS TEXT),
+INSERT INTO outbox_event (message, recipient, number_box, class, state, bay, card, detail, parts, handoff, submit, at)
+SELECT o.id, o.recipient, o.number, o.class, CAST(sqlc.arg(state) AS BIGINT), CAST(sqlc.arg(bay) AS TEXT), CAST(sqlc.arg(card) AS TEXT),
     CAST(sqlc.arg(detail) AS TEXT), CAST(sqlc.arg(parts) AS BIGINT), CAST(sqlc.arg(handoff) AS BIGINT), CAST(sqlc.arg(submit) AS BIGINT),
     CAST(sqlc.arg(at) AS BIGINT)
 FROM outbox o WHERE o.id = sqlc.arg(message);
@@ -30,13 +30,13 @@ SELECT CAST(COALESCE(SUM(parts), 0) AS BIGINT) FROM outbox_event
 WHERE state = 1 AND card = sqlc.arg(card) AND at >= sqlc.arg(since) AND class = sqlc.arg(class);
 
 -- name: ListMessageEvents :many
-SELECT number, message, recipient, class, state, bay, card, detail, parts, handoff, submit, at
+SELECT number, message, number_box, class, state, bay, card, detail, parts, handoff, submit, at
 FROM outbox_event
 WHERE at >= sqlc.arg(since) AND number > sqlc.arg(past)
 ORDER BY number LIMIT sqlc.arg(most);
 
 -- name: ListEventsOfMessage :many
-SELECT number, message, recipient, class, state, bay, card, detail, parts, handoff, submit, at
+SELECT number, message, number_box, class, state, bay, card, detail, parts, handoff, submit, at
 FROM outbox_event
 WHERE message = sqlc.arg(message)
 ORDER BY number;
@@ -59,7 +59,7 @@ DELETE FROM incoming
 WHERE mark IN (SELECT i.mark FROM incoming i WHERE i.received < sqlc.arg(before) ORDER BY i.received LIMIT sqlc.arg(most));
 
 -- name: AddOptOut :exec
-INSERT INTO opt_out (recipient, since) VALUES (sqlc.arg(recipient), sqlc.arg(since))
+INSERT INTO opt_out (recipient, since, number) VALUES (sqlc.arg(recipient), sqlc.arg(since), sqlc.arg(number))
 ON CONFLICT (recipient) DO NOTHING;
 
 -- name: DropOptOut :execrows
@@ -67,6 +67,3 @@ DELETE FROM opt_out WHERE recipient = sqlc.arg(recipient);
 
 -- name: CountOptOut :one
 SELECT COUNT(*) FROM opt_out WHERE recipient = sqlc.arg(recipient);
-
--- name: ListOptOuts :many
-SELECT recipient, since FROM opt_out ORDER BY recipient;

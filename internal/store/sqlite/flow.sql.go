@@ -32,8 +32,7 @@ func (q *Queries) CountRequest(ctx context.Context, arg CountRequestParams) (Cou
 }
 
 const getAnswer = `-- name: GetAnswer :one
-SELECT flow_id, request_issued, spid_code, code, response_id, response_issued, response_issuer, assertion_id, name_id, answered,
-    request_xml, response_xml
+SELECT flow_id, request_issued, code, response_id, response_issued, response_issuer, assertion_id, answered
 FROM answer
 WHERE sp = ?1 AND request_id = ?2
 `
@@ -46,16 +45,12 @@ type GetAnswerParams struct {
 type GetAnswerRow struct {
 	FlowID         string
 	RequestIssued  int64
-	SpidCode       string
 	Code           int64
 	ResponseID     string
 	ResponseIssued int64
 	ResponseIssuer string
 	AssertionID    string
-	NameID         string
 	Answered       int64
-	RequestXml     []byte
-	ResponseXml    []byte
 }
 
 func (q *Queries) GetAnswer(ctx context.Context, arg GetAnswerParams) (GetAnswerRow, error) {
@@ -64,16 +59,12 @@ func (q *Queries) GetAnswer(ctx context.Context, arg GetAnswerParams) (GetAnswer
 	err := row.Scan(
 		&i.FlowID,
 		&i.RequestIssued,
-		&i.SpidCode,
 		&i.Code,
 		&i.ResponseID,
 		&i.ResponseIssued,
 		&i.ResponseIssuer,
 		&i.AssertionID,
-		&i.NameID,
 		&i.Answered,
-		&i.RequestXml,
-		&i.ResponseXml,
 	)
 	return i, err
 }
@@ -92,7 +83,7 @@ type GetFlowRow struct {
 	Sp        string
 	RequestID string
 	Progress  string
-	Document  string
+	Document  []byte
 	Raw       []byte
 }
 
@@ -116,39 +107,32 @@ func (q *Queries) GetFlow(ctx context.Context, id string) (GetFlowRow, error) {
 const insertAnswer = `-- name: InsertAnswer :exec
 INSERT INTO answer (sp, request_id, request_issued, flow_id, spid_code, code, response_id, response_issued, response_issuer,
     assertion_id, name_id, answered, request_xml, response_xml)
-SELECT f.sp, f.request_id, ?1, f.id, ?2, ?3, ?4,
-    ?5, ?6, ?7, ?8, ?9,
-    r.raw, ?10
-FROM flow f JOIN flow_request r ON r.flow_id = f.id
-WHERE f.id = ?11
+SELECT f.sp, f.request_id, ?1, f.id, '', ?2, ?3,
+    ?4, ?5, ?6, '', ?7, x'', x''
+FROM flow f
+WHERE f.id = ?8
 `
 
 type InsertAnswerParams struct {
 	RequestIssued  int64
-	SpidCode       string
 	Code           int64
 	ResponseID     string
 	ResponseIssued int64
 	ResponseIssuer string
 	AssertionID    string
-	NameID         string
 	Answered       int64
-	ResponseXml    []byte
 	FlowID         string
 }
 
 func (q *Queries) InsertAnswer(ctx context.Context, arg InsertAnswerParams) error {
 	_, err := q.db.ExecContext(ctx, insertAnswer,
 		arg.RequestIssued,
-		arg.SpidCode,
 		arg.Code,
 		arg.ResponseID,
 		arg.ResponseIssued,
 		arg.ResponseIssuer,
 		arg.AssertionID,
-		arg.NameID,
 		arg.Answered,
-		arg.ResponseXml,
 		arg.FlowID,
 	)
 	return err
@@ -189,7 +173,7 @@ VALUES (?1, ?2, ?3)
 
 type InsertFlowRequestParams struct {
 	FlowID   string
-	Document string
+	Document []byte
 	Raw      []byte
 }
 

@@ -10,21 +10,29 @@ import (
 )
 
 const getIdentity = `-- name: GetIdentity :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
+SELECT subject, state, reason, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE subject = ?1
 `
 
-func (q *Queries) GetIdentity(ctx context.Context, subject string) (Identity, error) {
+type GetIdentityRow struct {
+	Subject      string
+	State        int64
+	Reason       []byte
+	Attributes   []byte
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
+}
+
+func (q *Queries) GetIdentity(ctx context.Context, subject string) (GetIdentityRow, error) {
 	row := q.db.QueryRowContext(ctx, getIdentity, subject)
-	var i Identity
+	var i GetIdentityRow
 	err := row.Scan(
 		&i.Subject,
-		&i.Username,
-		&i.SpidCode,
 		&i.State,
 		&i.Reason,
-		&i.Phone,
 		&i.Attributes,
 		&i.Password,
 		&i.Created,
@@ -35,21 +43,29 @@ func (q *Queries) GetIdentity(ctx context.Context, subject string) (Identity, er
 }
 
 const getIdentityByUsername = `-- name: GetIdentityByUsername :one
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
+SELECT subject, state, reason, attributes, password, created, last_login, identity_type
 FROM identity
 WHERE username = ?1
 `
 
-func (q *Queries) GetIdentityByUsername(ctx context.Context, username string) (Identity, error) {
+type GetIdentityByUsernameRow struct {
+	Subject      string
+	State        int64
+	Reason       []byte
+	Attributes   []byte
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
+}
+
+func (q *Queries) GetIdentityByUsername(ctx context.Context, username []byte) (GetIdentityByUsernameRow, error) {
 	row := q.db.QueryRowContext(ctx, getIdentityByUsername, username)
-	var i Identity
+	var i GetIdentityByUsernameRow
 	err := row.Scan(
 		&i.Subject,
-		&i.Username,
-		&i.SpidCode,
 		&i.State,
 		&i.Reason,
-		&i.Phone,
 		&i.Attributes,
 		&i.Password,
 		&i.Created,
@@ -61,18 +77,17 @@ func (q *Queries) GetIdentityByUsername(ctx context.Context, username string) (I
 
 const insertIdentity = `-- name: InsertIdentity :exec
 INSERT INTO identity (subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6,
-    ?7, ?8, ?9, ?10, ?11)
+VALUES (?1, ?2, ?3, ?4, ?5, '',
+    ?6, ?7, ?8, ?9, ?10)
 `
 
 type InsertIdentityParams struct {
 	Subject      string
-	Username     string
-	SpidCode     string
+	Username     []byte
+	SpidCode     []byte
 	State        int64
-	Reason       string
-	Phone        string
-	Attributes   string
+	Reason       []byte
+	Attributes   []byte
 	Password     string
 	Created      int64
 	LastLogin    int64
@@ -86,7 +101,6 @@ func (q *Queries) InsertIdentity(ctx context.Context, arg InsertIdentityParams) 
 		arg.SpidCode,
 		arg.State,
 		arg.Reason,
-		arg.Phone,
 		arg.Attributes,
 		arg.Password,
 		arg.Created,
@@ -107,8 +121,8 @@ type InsertIdentityEventParams struct {
 	What      int64
 	FromState int64
 	ToState   int64
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
 }
 
@@ -125,54 +139,6 @@ func (q *Queries) InsertIdentityEvent(ctx context.Context, arg InsertIdentityEve
 	return err
 }
 
-const listIdentities = `-- name: ListIdentities :many
-SELECT subject, username, spid_code, state, reason, phone, attributes, password, created, last_login, identity_type
-FROM identity
-WHERE username > ?1
-ORDER BY username
-LIMIT ?2
-`
-
-type ListIdentitiesParams struct {
-	After string
-	Most  int64
-}
-
-func (q *Queries) ListIdentities(ctx context.Context, arg ListIdentitiesParams) ([]Identity, error) {
-	rows, err := q.db.QueryContext(ctx, listIdentities, arg.After, arg.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Identity
-	for rows.Next() {
-		var i Identity
-		if err := rows.Scan(
-			&i.Subject,
-			&i.Username,
-			&i.SpidCode,
-			&i.State,
-			&i.Reason,
-			&i.Phone,
-			&i.Attributes,
-			&i.Password,
-			&i.Created,
-			&i.LastLogin,
-			&i.IdentityType,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listIdentityEvents = `-- name: ListIdentityEvents :many
 SELECT what, from_state, to_state, actor, reason, at
 FROM identity_event
@@ -184,8 +150,8 @@ type ListIdentityEventsRow struct {
 	What      int64
 	FromState int64
 	ToState   int64
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
 }
 
@@ -262,7 +228,7 @@ WHERE subject = ?3 AND state = ?4
 
 type UpdateIdentityStateParams struct {
 	ToState   int64
-	Reason    string
+	Reason    []byte
 	Subject   string
 	FromState int64
 }

@@ -4,24 +4,10 @@
 
 package sqlite
 
-type Identity struct {
-	Subject      string
-	Username     string
-	SpidCode     string
-	State        int64
-	Reason       string
-	Phone        string
-	Attributes   string
-	Password     string
-	Created      int64
-	LastLogin    int64
-	IdentityType int64
-}
-
 type Incoming struct {
 	Mark     string
-	Sender   string
-	Text     string
+	Sender   []byte
+	Text     []byte
 	Bay      string
 	Card     string
 	Received int64
@@ -33,13 +19,33 @@ type Logout struct {
 	Session  string
 	Browser  []byte
 	Deadline int64
-	Document string
+	Document []byte
 	Over     int64
 }
 
-type OptOut struct {
-	Recipient string
-	Since     int64
+type OtpActivation struct {
+	Serial  string
+	Subject string
+	Version int64
+	Mac     []byte
+	Tries   int64
+	Used    int64
+	Created int64
+	Expires int64
+}
+
+type OtpChallenge struct {
+	ID           string
+	FlowID       string
+	Subject      string
+	Serial       string
+	Number       string
+	Mac          []byte
+	AttemptsLeft int64
+	State        int64
+	Created      int64
+	Expires      int64
+	Closed       int64
 }
 
 type OtpDevice struct {
@@ -67,19 +73,13 @@ type OtpDevice struct {
 	Expires   int64
 }
 
-type OutboxEvent struct {
-	Number    int64
-	Message   string
-	Recipient string
-	Class     int64
-	State     int64
-	Bay       string
-	Card      string
-	Detail    string
-	Parts     int64
-	Handoff   int64
-	Submit    int64
-	At        int64
+type OtpEmergency struct {
+	Subject string
+	Version int64
+	Mac     []byte
+	Tries   int64
+	Used    int64
+	Created int64
 }
 
 type Session struct {

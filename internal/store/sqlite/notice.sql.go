@@ -9,13 +9,35 @@ import (
 	"context"
 )
 
-const getPhoneBySpidCode = `-- name: GetPhoneBySpidCode :one
-SELECT phone FROM identity WHERE spid_code = ?1
+const getIdentityBySpidCode = `-- name: GetIdentityBySpidCode :one
+SELECT subject, state, reason, attributes, password, created, last_login, identity_type
+FROM identity
+WHERE spid_code = ?1
 `
 
-func (q *Queries) GetPhoneBySpidCode(ctx context.Context, spidCode string) (string, error) {
-	row := q.db.QueryRowContext(ctx, getPhoneBySpidCode, spidCode)
-	var phone string
-	err := row.Scan(&phone)
-	return phone, err
+type GetIdentityBySpidCodeRow struct {
+	Subject      string
+	State        int64
+	Reason       []byte
+	Attributes   []byte
+	Password     string
+	Created      int64
+	LastLogin    int64
+	IdentityType int64
+}
+
+func (q *Queries) GetIdentityBySpidCode(ctx context.Context, spidCode []byte) (GetIdentityBySpidCodeRow, error) {
+	row := q.db.QueryRowContext(ctx, getIdentityBySpidCode, spidCode)
+	var i GetIdentityBySpidCodeRow
+	err := row.Scan(
+		&i.Subject,
+		&i.State,
+		&i.Reason,
+		&i.Attributes,
+		&i.Password,
+		&i.Created,
+		&i.LastLogin,
+		&i.IdentityType,
+	)
+	return i, err
 }

@@ -14,30 +14,12 @@ SELECT COUNT(*) FROM outbox WHERE recipient = ?1 AND created >= ?2
 `
 
 type CountAcceptedParams struct {
-	Recipient string
+	Recipient []byte
 	Since     int64
 }
 
 func (q *Queries) CountAccepted(ctx context.Context, arg CountAcceptedParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countAccepted, arg.Recipient, arg.Since)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
-}
-
-const countAcceptedPrefix = `-- name: CountAcceptedPrefix :one
-SELECT COUNT(*) FROM outbox
-WHERE created >= ?1 AND +recipient >= ?2 AND +recipient < ?3
-`
-
-type CountAcceptedPrefixParams struct {
-	Since  int64
-	Prefix string
-	Past   string
-}
-
-func (q *Queries) CountAcceptedPrefix(ctx context.Context, arg CountAcceptedPrefixParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countAcceptedPrefix, arg.Since, arg.Prefix, arg.Past)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -103,20 +85,21 @@ func (q *Queries) GetMessageState(ctx context.Context, id string) (GetMessageSta
 }
 
 const insertMessage = `-- name: InsertMessage :exec
-INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed, owner, only_bay)
+INSERT INTO outbox (id, recipient, wrapped, class, state, created, expires, attempts, recovered, bay, detail, changed, owner, only_bay, number)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
-    0, 0, '', '', ?6, '', ?8)
+    0, 0, '', '', ?6, '', ?8, ?9)
 `
 
 type InsertMessageParams struct {
 	ID        string
-	Recipient string
+	Recipient []byte
 	Wrapped   []byte
 	Class     int64
 	State     int64
 	Created   int64
 	Expires   int64
 	OnlyBay   string
+	Number    []byte
 }
 
 func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) error {
@@ -129,8 +112,41 @@ func (q *Queries) InsertMessage(ctx context.Context, arg InsertMessageParams) er
 		arg.Created,
 		arg.Expires,
 		arg.OnlyBay,
+		arg.Number,
 	)
 	return err
+}
+
+const listAccepted = `-- name: ListAccepted :many
+SELECT id, number FROM outbox WHERE created >= ?1
+`
+
+type ListAcceptedRow struct {
+	ID     string
+	Number []byte
+}
+
+func (q *Queries) ListAccepted(ctx context.Context, since int64) ([]ListAcceptedRow, error) {
+	rows, err := q.db.QueryContext(ctx, listAccepted, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListAcceptedRow
+	for rows.Next() {
+		var i ListAcceptedRow
+		if err := rows.Scan(&i.ID, &i.Number); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listExpiredInState = `-- name: ListExpiredInState :many
@@ -172,7 +188,7 @@ func (q *Queries) ListExpiredInState(ctx context.Context, arg ListExpiredInState
 }
 
 const listMessages = `-- name: ListMessages :many
-SELECT id, recipient, wrapped, class, created, expires, attempts, recovered, only_bay
+SELECT id, number, wrapped, class, created, expires, attempts, recovered, only_bay
 FROM outbox
 WHERE state = ?1 AND recovered = ?2
 ORDER BY class, expires
@@ -187,7 +203,7 @@ type ListMessagesParams struct {
 
 type ListMessagesRow struct {
 	ID        string
-	Recipient string
+	Number    []byte
 	Wrapped   []byte
 	Class     int64
 	Created   int64
@@ -208,7 +224,7 @@ func (q *Queries) ListMessages(ctx context.Context, arg ListMessagesParams) ([]L
 		var i ListMessagesRow
 		if err := rows.Scan(
 			&i.ID,
-			&i.Recipient,
+			&i.Number,
 			&i.Wrapped,
 			&i.Class,
 			&i.Created,

@@ -10,17 +10,18 @@ import (
 )
 
 const addOptOut = `-- name: AddOptOut :exec
-INSERT INTO opt_out (recipient, since) VALUES (?1, ?2)
+INSERT INTO opt_out (recipient, since, number) VALUES (?1, ?2, ?3)
 ON CONFLICT (recipient) DO NOTHING
 `
 
 type AddOptOutParams struct {
-	Recipient string
+	Recipient []byte
 	Since     int64
+	Number    []byte
 }
 
 func (q *Queries) AddOptOut(ctx context.Context, arg AddOptOutParams) error {
-	_, err := q.db.ExecContext(ctx, addOptOut, arg.Recipient, arg.Since)
+	_, err := q.db.ExecContext(ctx, addOptOut, arg.Recipient, arg.Since, arg.Number)
 	return err
 }
 
@@ -28,7 +29,7 @@ const countOptOut = `-- name: CountOptOut :one
 SELECT COUNT(*) FROM opt_out WHERE recipient = ?1
 `
 
-func (q *Queries) CountOptOut(ctx context.Context, recipient string) (int64, error) {
+func (q *Queries) CountOptOut(ctx context.Context, recipient []byte) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countOptOut, recipient)
 	var count int64
 	err := row.Scan(&count)
@@ -92,7 +93,7 @@ const dropOptOut = `-- name: DropOptOut :execrows
 DELETE FROM opt_out WHERE recipient = ?1
 `
 
-func (q *Queries) DropOptOut(ctx context.Context, recipient string) (int64, error) {
+func (q *Queries) DropOptOut(ctx context.Context, recipient []byte) (int64, error) {
 	result, err := q.db.ExecContext(ctx, dropOptOut, recipient)
 	if err != nil {
 		return 0, err
@@ -128,8 +129,8 @@ ON CONFLICT (mark) DO NOTHING
 
 type InsertIncomingParams struct {
 	Mark     string
-	Sender   string
-	Text     string
+	Sender   []byte
+	Text     []byte
 	Bay      string
 	Card     string
 	Received int64
@@ -151,8 +152,8 @@ func (q *Queries) InsertIncoming(ctx context.Context, arg InsertIncomingParams) 
 }
 
 const insertMessageEvent = `-- name: InsertMessageEvent :exec
-INSERT INTO outbox_event (message, recipient, class, state, bay, card, detail, parts, handoff, submit, at)
-SELECT o.id, o.recipient, o.class, CAST(?1 AS BIGINT), CAST(?2 AS TEXT), CAST(?3 AS TEXT),
+INSERT INTO outbox_event (message, recipient, number_box, class, state, bay, card, detail, parts, handoff, submit, at)
+SELECT o.id, o.recipient, o.number, o.class, CAST(?1 AS BIGINT), CAST(?2 AS TEXT), CAST(?3 AS TEXT),
     CAST(?4 AS TEXT), CAST(?5 AS BIGINT), CAST(?6 AS BIGINT), CAST(?7 AS BIGINT),
     CAST(?8 AS BIGINT)
 FROM outbox o WHERE o.id = ?9
@@ -186,25 +187,40 @@ func (q *Queries) InsertMessageEvent(ctx context.Context, arg InsertMessageEvent
 }
 
 const listEventsOfMessage = `-- name: ListEventsOfMessage :many
-SELECT number, message, recipient, class, state, bay, card, detail, parts, handoff, submit, at
+SELECT number, message, number_box, class, state, bay, card, detail, parts, handoff, submit, at
 FROM outbox_event
 WHERE message = ?1
 ORDER BY number
 `
 
-func (q *Queries) ListEventsOfMessage(ctx context.Context, message string) ([]OutboxEvent, error) {
+type ListEventsOfMessageRow struct {
+	Number    int64
+	Message   string
+	NumberBox []byte
+	Class     int64
+	State     int64
+	Bay       string
+	Card      string
+	Detail    string
+	Parts     int64
+	Handoff   int64
+	Submit    int64
+	At        int64
+}
+
+func (q *Queries) ListEventsOfMessage(ctx context.Context, message string) ([]ListEventsOfMessageRow, error) {
 	rows, err := q.db.QueryContext(ctx, listEventsOfMessage, message)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []OutboxEvent
+	var items []ListEventsOfMessageRow
 	for rows.Next() {
-		var i OutboxEvent
+		var i ListEventsOfMessageRow
 		if err := rows.Scan(
 			&i.Number,
 			&i.Message,
-			&i.Recipient,
+			&i.NumberBox,
 			&i.Class,
 			&i.State,
 			&i.Bay,
@@ -269,7 +285,7 @@ func (q *Queries) ListIncoming(ctx context.Context, arg ListIncomingParams) ([]I
 }
 
 const listMessageEvents = `-- name: ListMessageEvents :many
-SELECT number, message, recipient, class, state, bay, card, detail, parts, handoff, submit, at
+SELECT number, message, number_box, class, state, bay, card, detail, parts, handoff, submit, at
 FROM outbox_event
 WHERE at >= ?1 AND number > ?2
 ORDER BY number LIMIT ?3
@@ -281,19 +297,34 @@ type ListMessageEventsParams struct {
 	Most  int64
 }
 
-func (q *Queries) ListMessageEvents(ctx context.Context, arg ListMessageEventsParams) ([]OutboxEvent, error) {
+type ListMessageEventsRow struct {
+	Number    int64
+	Message   string
+	NumberBox []byte
+	Class     int64
+	State     int64
+	Bay       string
+	Card      string
+	Detail    string
+	Parts     int64
+	Handoff   int64
+	Submit    int64
+	At        int64
+}
+
+func (q *Queries) ListMessageEvents(ctx context.Context, arg ListMessageEventsParams) ([]ListMessageEventsRow, error) {
 	rows, err := q.db.QueryContext(ctx, listMessageEvents, arg.Since, arg.Past, arg.Most)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []OutboxEvent
+	var items []ListMessageEventsRow
 	for rows.Next() {
-		var i OutboxEvent
+		var i ListMessageEventsRow
 		if err := rows.Scan(
 			&i.Number,
 			&i.Message,
-			&i.Recipient,
+			&i.NumberBox,
 			&i.Class,
 			&i.State,
 			&i.Bay,
@@ -304,33 +335,6 @@ func (q *Queries) ListMessageEvents(ctx context.Context, arg ListMessageEventsPa
 			&i.Submit,
 			&i.At,
 		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listOptOuts = `-- name: ListOptOuts :many
-SELECT recipient, since FROM opt_out ORDER BY recipient
-`
-
-func (q *Queries) ListOptOuts(ctx context.Context) ([]OptOut, error) {
-	rows, err := q.db.QueryContext(ctx, listOptOuts)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []OptOut
-	for rows.Next() {
-		var i OptOut
-		if err := rows.Scan(&i.Recipient, &i.Since); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

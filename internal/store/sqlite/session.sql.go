@@ -142,7 +142,7 @@ type InsertLogoutParams struct {
 	Session  string
 	Browser  []byte
 	Deadline int64
-	Document string
+	Document []byte
 	Over     int64
 }
 
@@ -467,7 +467,7 @@ WHERE id = ?5 AND version = ?6
 type UpdateLogoutParams struct {
 	Browser  []byte
 	Deadline int64
-	Document string
+	Document []byte
 	Over     int64
 	ID       string
 	Version  int64

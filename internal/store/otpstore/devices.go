@@ -1,4 +1,4 @@
-package store
+package otpstore
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store"
 	"custode/internal/store/sqlite"
 	"custode/otpvault/device"
 	"custode/otpvault/oath"
@@ -26,19 +27,27 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	if c.Actor == "" || c.At.IsZero() {
 		return fault.Newf(fault.Invalid, op, "who or when is missing")
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		for _, d := range devices {
-			if err := q.InsertDevice(ctx, insertable(d)); err != nil {
-				return fault.New(kindOf(err), "add device "+d.Serial.String(), err)
-			}
-			err := q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-				Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
-			})
-			if err != nil {
+			if err := addDevice(ctx, q, d, c); err != nil {
 				return err
 			}
 		}
 		return nil
+	})
+}
+
+func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
+	if err := q.InsertDevice(ctx, insertable(d)); err != nil {
+		return fault.New(store.KindOf(err), "add device "+d.Serial.String(), err)
+	}
+	if len(d.Escrow) > 0 {
+		if err := q.InsertEscrow(ctx, sqlite.InsertEscrowParams{Serial: d.Serial.String(), Copy: d.Escrow, Created: nanos(c.At)}); err != nil {
+			return err
+		}
+	}
+	return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
+		Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
 	})
 }
 
@@ -52,19 +61,12 @@ func insertable(d device.Device) sqlite.InsertDeviceParams {
 	}
 }
 
-func bit(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // Device implements device.Register.
 func (db *DB) Device(ctx context.Context, s id.Serial) (device.Device, error) {
 	op := "read device " + s.String()
-	row, err := db.read().GetDevice(ctx, s.String())
+	row, err := db.store.Read().GetDevice(ctx, s.String())
 	if err != nil {
-		return device.Device{}, mapError(op, err)
+		return device.Device{}, store.MapError(op, err)
 	}
 	return decodeDevice(op, row)
 }
@@ -72,9 +74,9 @@ func (db *DB) Device(ctx context.Context, s id.Serial) (device.Device, error) {
 // DevicesOf implements device.Register.
 func (db *DB) DevicesOf(ctx context.Context, s id.Subject) ([]device.Device, error) {
 	op := "list devices of " + s.String()
-	rows, err := db.read().ListDevicesOf(ctx, s.String())
+	rows, err := db.store.Read().ListDevicesOf(ctx, s.String())
 	if err != nil {
-		return nil, mapError(op, err)
+		return nil, store.MapError(op, err)
 	}
 	list := make([]device.Device, 0, len(rows))
 	for _, row := range rows {
@@ -100,8 +102,8 @@ func decodeDevice(op string, r sqlite.OtpDevice) (device.Device, error) {
 	if r.Kind > 255 || r.Hash > 255 { // would be cut by the conversion
 		return device.Device{}, fault.Newf(fault.Internal, op, "kind or hash out of range")
 	}
-	if err := parseAll(field{&d.Serial, r.Serial}, field{&d.Subject, r.Subject}); err != nil {
-		return device.Device{}, fault.New(fault.Internal, op, err)
+	if err := parse(op, &d.Serial, r.Serial, &d.Subject, r.Subject); err != nil {
+		return device.Device{}, err
 	}
 	if err := d.Check(); err != nil {
 		return device.Device{}, fault.New(fault.Internal, op, err)
@@ -115,7 +117,7 @@ func (db *DB) SwapCounter(ctx context.Context, s id.Serial, before, after oath.S
 	if after.Version != before.Version+1 || before.Blocked || after.Next < before.Next {
 		return fault.Newf(fault.Invalid, op, "not the step after version %d", before.Version)
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		rows, err := q.SwapDeviceCounter(ctx, sqlite.SwapDeviceCounterParams{
 			Version: int64(after.Version), Next: int64(after.Next), Drift: int64(after.Drift), Failures: int64(after.Failures),
 			Blocked: bit(after.Blocked), Serial: s.String(), Seen: int64(before.Version), Least: int64(after.Next),
@@ -158,7 +160,7 @@ func (db *DB) MoveDevice(ctx context.Context, m device.Move) error {
 		m.Subject.IsZero() && m.To != device.Revoked || m.Counter.Blocked && (m.To == device.Active || m.To == device.Delivered) {
 		return fault.Newf(fault.Invalid, op, "from %v to %v is no move", m.From, m.To)
 	}
-	return db.write(ctx, op, func(q *sqlite.Queries) error {
+	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		n, err := q.MoveDevice(ctx, sqlite.MoveDeviceParams{
 			ToState: int64(m.To), Subject: m.Subject.String(), Mac: m.MAC, Version: int64(m.Counter.Version), Next: int64(m.Counter.Next),
 			Drift: int64(m.Counter.Drift), Failures: int64(m.Counter.Failures), Blocked: bit(m.Counter.Blocked), At: nanos(m.Change.At),
@@ -187,17 +189,26 @@ type DeviceEvent struct {
 // DeviceHistory returns what happened to a device, oldest first.
 func (db *DB) DeviceHistory(ctx context.Context, s id.Serial) ([]DeviceEvent, error) {
 	op := "read history of device " + s.String()
-	rows, err := db.read().ListDeviceEvents(ctx, s.String())
+	rows, err := db.store.Read().ListDeviceEvents(ctx, s.String())
 	if err != nil {
-		return nil, mapError(op, err)
+		return nil, store.MapError(op, err)
 	}
 	list := make([]DeviceEvent, 0, len(rows))
 	for _, r := range rows {
 		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{Actor: r.Actor, Reason: r.Reason, At: instant(r.At)}}
-		if err := parseAll(field{&e.Subject, r.Subject}); err != nil {
+		if err := e.Subject.UnmarshalText([]byte(r.Subject)); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}
 		list = append(list, e)
 	}
 	return list, nil
+}
+
+// Escrow returns the copy of a device's seed for the recovery key; fault.NotFound.
+func (db *DB) Escrow(ctx context.Context, s id.Serial) ([]byte, error) {
+	c, err := db.store.Read().GetEscrow(ctx, s.String())
+	if err != nil {
+		return nil, store.MapError("read escrow copy of device "+s.String(), err)
+	}
+	return c, nil
 }

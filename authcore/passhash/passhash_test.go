@@ -1,9 +1,11 @@
-package authcore
+package passhash
 
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"strings"
@@ -15,7 +17,35 @@ import (
 	"custode/internal/id"
 )
 
-func newPasswords(t testing.TB, c PasswordsConfig) *Passwords {
+// pepper is HMAC in software.
+type pepper struct {
+	calls atomic.Int64
+	fail  error
+}
+
+func (p *pepper) MAC(_ context.Context, data []byte) ([]byte, error) {
+	p.calls.Add(1)
+	if p.fail != nil {
+		return nil, p.fail
+	}
+	m := hmac.New(sha256.New, []byte("test pepper"))
+	m.Write(data)
+	return m.Sum(nil), nil
+}
+
+var cheap = Cost{Memory: 8, Time: 1, Threads: 1}
+
+const rightPassword = "Tr0ub4dor&zwölf"
+
+func must[T any](t testing.TB, v T, err error) T {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func newHasher(t testing.TB, c Config) *Hasher {
 	t.Helper()
 	if c.Pepper == nil {
 		c.Pepper = &pepper{}
@@ -26,7 +56,7 @@ func newPasswords(t testing.TB, c PasswordsConfig) *Passwords {
 	if c.Cost == (Cost{}) {
 		c.Cost = cheap
 	}
-	p, err := NewPasswords(c)
+	p, err := New(c)
 	return must(t, p, err)
 }
 
@@ -37,7 +67,7 @@ func newSubject(t testing.TB) id.Subject {
 }
 
 func TestPasswordRoundTrip(t *testing.T) {
-	p := newPasswords(t, PasswordsConfig{})
+	p := newHasher(t, Config{})
 	s := newSubject(t)
 	stored, err := p.Hash(t.Context(), s, "Perché#1è")
 	if err != nil {
@@ -78,10 +108,10 @@ func TestPasswordRoundTrip(t *testing.T) {
 
 func TestPepperIsNeeded(t *testing.T) {
 	s := newSubject(t)
-	p := newPasswords(t, PasswordsConfig{})
+	p := newHasher(t, Config{})
 	stored, err := p.Hash(t.Context(), s, rightPassword)
 	must(t, stored, err)
-	down := newPasswords(t, PasswordsConfig{Pepper: &pepper{fail: fault.Newf(fault.Unavailable, "mac", "token gone")}})
+	down := newHasher(t, Config{Pepper: &pepper{fail: fault.Newf(fault.Unavailable, "mac", "token gone")}})
 	for name, err := range map[string]error{
 		"check":         down.Check(t.Context(), s, stored, rightPassword),
 		"check unknown": down.Check(t.Context(), id.Subject{}, "", rightPassword),
@@ -93,7 +123,7 @@ func TestPepperIsNeeded(t *testing.T) {
 	if _, err := down.Hash(t.Context(), s, rightPassword); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("hash without a token: %v", err)
 	}
-	short := newPasswords(t, PasswordsConfig{Pepper: shortPepper{}})
+	short := newHasher(t, Config{Pepper: shortPepper{}})
 	if _, err := short.Hash(t.Context(), s, rightPassword); !fault.Is(err, fault.Internal) {
 		t.Errorf("hash with a short MAC: %v", err)
 	}
@@ -106,7 +136,7 @@ func (shortPepper) MAC(context.Context, []byte) ([]byte, error) { return make([]
 // TestHostileRow: a row cannot ask for work or memory beyond the bounds, and
 // only one text encodes a hash.
 func TestHostileRow(t *testing.T) {
-	p := newPasswords(t, PasswordsConfig{})
+	p := newHasher(t, Config{})
 	p.kdf = func([]byte, []byte, uint32, uint32, uint8, uint32) []byte {
 		t.Error("a hostile row was worked on")
 		return make([]byte, hashSize)
@@ -153,8 +183,8 @@ func FuzzParseEncoded(f *testing.F) {
 	})
 }
 
-func TestPasswordsConfig(t *testing.T) {
-	for name, c := range map[string]PasswordsConfig{
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]Config{
 		"no pepper": {Random: rand.Reader},
 		"no random": {Pepper: &pepper{}},
 		"memory":    {Pepper: &pepper{}, Random: rand.Reader, Cost: Cost{Memory: 1 << 20}},
@@ -162,18 +192,18 @@ func TestPasswordsConfig(t *testing.T) {
 		"parallel":  {Pepper: &pepper{}, Random: rand.Reader, Parallel: -1},
 		"queue":     {Pepper: &pepper{}, Random: rand.Reader, Queue: -1},
 	} {
-		if _, err := NewPasswords(c); !fault.Is(err, fault.Invalid) {
+		if _, err := New(c); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := NewPasswords(PasswordsConfig{Pepper: &pepper{}, Random: bytes.NewReader(nil)}); err == nil {
+	if _, err := New(Config{Pepper: &pepper{}, Random: bytes.NewReader(nil)}); err == nil {
 		t.Error("no error without randomness")
 	}
-	p := newPasswords(t, PasswordsConfig{Cost: Cost{Memory: 8}})
+	p := newHasher(t, Config{Cost: Cost{Memory: 8}})
 	if p.cost != (Cost{8, 2, 1}) {
 		t.Errorf("cost %+v", p.cost)
 	}
-	dry := newPasswords(t, PasswordsConfig{Random: io.LimitReader(rand.Reader, 16+16+32)})
+	dry := newHasher(t, Config{Random: io.LimitReader(rand.Reader, 16+16+32)})
 	if _, err := dry.Hash(t.Context(), newSubject(t), rightPassword); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("hash without randomness: %v", err)
 	}
@@ -183,7 +213,7 @@ func TestPasswordsConfig(t *testing.T) {
 // order they came, and beyond the queue an answer at once.
 func TestHashesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPasswords(t, PasswordsConfig{Parallel: 2, Queue: 3})
+		p := newHasher(t, Config{Parallel: 2, Queue: 3})
 		s := newSubject(t)
 		stored, err := p.Hash(t.Context(), s, rightPassword)
 		must(t, stored, err)
@@ -230,7 +260,7 @@ func TestHashesAreBounded(t *testing.T) {
 
 func TestHashRespectsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPasswords(t, PasswordsConfig{Parallel: 1, Queue: 1})
+		p := newHasher(t, Config{Parallel: 1, Queue: 1})
 		hold := make(chan struct{})
 		p.kdf = func([]byte, []byte, uint32, uint32, uint8, uint32) []byte { <-hold; return make([]byte, hashSize) }
 		first := make(chan error, 1)
@@ -251,21 +281,33 @@ func TestHashRespectsContext(t *testing.T) {
 	})
 }
 
-// TestBusyIsNotCounted: overload costs nobody an attempt.
-func TestBusyIsNotCounted(t *testing.T) {
-	b := newBench(t)
-	flow := b.started(1, 0)
-	for range cap(b.passwords.admit) {
-		b.passwords.admit <- struct{}{}
+// TestUnknownCostsTheSame: a check without a stored password hashes once and asks the
+// pepper once, as one with a password does.
+func TestUnknownCostsTheSame(t *testing.T) {
+	pep := &pepper{}
+	p := newHasher(t, Config{Pepper: pep})
+	s := newSubject(t)
+	stored, err := p.Hash(t.Context(), s, rightPassword)
+	must(t, stored, err)
+	var hashes atomic.Int64
+	kdf := p.kdf
+	p.kdf = func(pw, salt []byte, time, memory uint32, threads uint8, n uint32) []byte {
+		hashes.Add(1)
+		return kdf(pw, salt, time, memory, threads, n)
 	}
-	b.page(flow, StepCredentials, NoticeBusy, right)
-	if len(b.store.tally) != 0 || b.store.flows[flow].Version != 1 {
-		t.Error("a busy answer was counted")
+	for name, check := range map[string]func() error{
+		"known":   func() error { return p.Check(t.Context(), s, stored, "not it") },
+		"unknown": func() error { return p.Check(t.Context(), id.Subject{}, "", "not it") },
+	} {
+		h, m := hashes.Load(), pep.calls.Load()
+		if err := check(); !fault.Is(err, fault.Denied) || hashes.Load() != h+1 || pep.calls.Load() != m+1 {
+			t.Errorf("%s: %v, %d hashes and %d MACs", name, err, hashes.Load()-h, pep.calls.Load()-m)
+		}
 	}
 }
 
 func BenchmarkPasswordCheck(b *testing.B) {
-	p := newPasswords(b, PasswordsConfig{Cost: Cost{Memory: 19456, Time: 2, Threads: 1}})
+	p := newHasher(b, Config{Cost: Cost{Memory: 19456, Time: 2, Threads: 1}})
 	s := newSubject(b)
 	stored, err := p.Hash(b.Context(), s, rightPassword)
 	must(b, stored, err)
@@ -278,7 +320,7 @@ func BenchmarkPasswordCheck(b *testing.B) {
 }
 
 func BenchmarkPasswordCheckParallel(b *testing.B) {
-	p := newPasswords(b, PasswordsConfig{Cost: Cost{Memory: 19456, Time: 2, Threads: 1}})
+	p := newHasher(b, Config{Cost: Cost{Memory: 19456, Time: 2, Threads: 1}})
 	s := newSubject(b)
 	stored, err := p.Hash(b.Context(), s, rightPassword)
 	must(b, stored, err)

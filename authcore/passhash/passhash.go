@@ -1,4 +1,14 @@
-package authcore
+// Package passhash keeps passwords: it makes the text that is stored for one, and
+// says whether a typed password is the one it was made of.
+//
+// Argon2id bounds what guessing costs, and a MAC by a key of the HSM (the pepper)
+// makes guessing impossible for who has the database alone. An unknown username costs
+// the same hash and the same MAC. So many hashes run at once as there are cores; behind
+// them waits a bounded queue.
+//
+// It judges no new password (package passrule), keeps nothing (internal/store) and knows no
+// login: authcore declares what it needs of it. It may be imported by cmd.
+package passhash
 
 import (
 	"context"
@@ -65,8 +75,8 @@ func (c Cost) check() error {
 	return nil
 }
 
-// PasswordsConfig is what NewPasswords needs. Pepper and Random are required.
-type PasswordsConfig struct {
+// Config is what New needs. Pepper and Random are required.
+type Config struct {
 	Pepper Pepper
 	Random io.Reader
 	Cost   Cost // of new hashes, and of the work done for unknown usernames
@@ -81,7 +91,7 @@ type PasswordsConfig struct {
 
 const queuePerHash = 98
 
-// Passwords hashes and checks passwords. The encoding of a hash is
+// Hasher hashes and checks passwords. The encoding of a hash is
 //
 //	$custode$1$argon2id$m=19456,t=2,p=1$<salt>$<tag>
 //
@@ -93,7 +103,7 @@ const queuePerHash = 98
 // another subject's row does not open it.
 //
 // Safe for concurrent use.
-type Passwords struct {
+type Hasher struct {
 	pepper  Pepper
 	random  io.Reader
 	cost    Cost
@@ -112,9 +122,9 @@ const (
 	mostStored = 256 // bytes of an encoding
 )
 
-// NewPasswords checks the configuration and draws the dummy that stands in for
+// New checks the configuration and draws the dummy that stands in for
 // the hash of an unknown username. It does not use the pepper.
-func NewPasswords(c PasswordsConfig) (*Passwords, error) {
+func New(c Config) (*Hasher, error) {
 	const op = "configure passwords"
 	if c.Pepper == nil || c.Random == nil {
 		return nil, fault.Newf(fault.Invalid, op, "no pepper or no randomness")
@@ -136,7 +146,7 @@ func NewPasswords(c PasswordsConfig) (*Passwords, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Passwords{pepper: c.Pepper, random: c.Random, cost: cost, nobody: nobody,
+	p := &Hasher{pepper: c.Pepper, random: c.Random, cost: cost, nobody: nobody,
 		admit:   make(chan struct{}, c.Parallel+c.Queue),
 		running: semaphore.NewWeighted(int64(c.Parallel)), kdf: argon2.IDKey,
 		dummy: encoded{cost: cost, salt: make([]byte, saltSize), tag: make([]byte, leastTag)}}
@@ -152,7 +162,7 @@ func NewPasswords(c PasswordsConfig) (*Passwords, error) {
 // judge the password; see package passrule. fault.Invalid for a password that
 // cannot be one (empty, over MaxPassword bytes, not UTF-8), fault.Busy under
 // overload, and the pepper's and the randomness' errors.
-func (p *Passwords) Hash(ctx context.Context, subject id.Subject, password string) (string, error) {
+func (p *Hasher) Hash(ctx context.Context, subject id.Subject, password string) (string, error) {
 	const op = "hash password"
 	if subject.IsZero() {
 		return "", fault.Newf(fault.Invalid, op, "no subject")
@@ -178,7 +188,7 @@ func (p *Passwords) Hash(ctx context.Context, subject id.Subject, password strin
 // An empty stored text stands for an unknown username or a subject without a
 // password: the same work is done against a dummy and the answer is
 // fault.Denied.
-func (p *Passwords) Check(ctx context.Context, subject id.Subject, stored, password string) error {
+func (p *Hasher) Check(ctx context.Context, subject id.Subject, stored, password string) error {
 	const op = "check password"
 	e, known := p.dummy, false
 	if stored != "" && !subject.IsZero() {
@@ -207,7 +217,7 @@ func (p *Passwords) Check(ctx context.Context, subject id.Subject, stored, passw
 
 // tag does the work: Argon2id in turn, then the pepper, outside of the turn so
 // that waiting for the HSM does not idle a core.
-func (p *Passwords) tag(ctx context.Context, subject id.Subject, e encoded, plain []byte) ([]byte, error) {
+func (p *Hasher) tag(ctx context.Context, subject id.Subject, e encoded, plain []byte) ([]byte, error) {
 	const op = "hash password"
 	hash, err := p.hash(ctx, e, plain)
 	if err != nil {
@@ -224,7 +234,7 @@ func (p *Passwords) tag(ctx context.Context, subject id.Subject, e encoded, plai
 	return tag, nil
 }
 
-func (p *Passwords) hash(ctx context.Context, e encoded, plain []byte) ([]byte, error) {
+func (p *Hasher) hash(ctx context.Context, e encoded, plain []byte) ([]byte, error) {
 	const op = "wait to hash password"
 	select {
 	case p.admit <- struct{}{}:

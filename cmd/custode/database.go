@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"custode/cmd/custode/backup"
+	"custode/internal/fault"
+	"custode/internal/forget"
+	"custode/internal/process"
+	"custode/internal/store"
+)
+
+// database is what opens and migrates the database. The token must be open.
+func (a *appliance) database() (store.Config, error) {
+	keys, err := a.token.Wrapper(a.policy.Keys.Records)
+	if fault.Is(err, fault.NotFound) { // only an operator brings it
+		err = fault.New(fault.Fatal, "open the database's key", err)
+	}
+	return store.Config{Path: filepath.Join(a.machine.StateDirectory, backup.DatabaseFile), Issuer: a.policy.EntityID, Keys: keys, Random: a.token.Random(), Now: time.Now, Alone: true, Log: a.log}, err
+}
+
+type migrateCmd struct{}
+
+// Run creates or updates the database schema, and hides what an earlier one kept readable.
+func (migrateCmd) Run(c *cli) error {
+	if err := forget.NoDumps(); err != nil { // an earlier schema is read in clear
+		return err
+	}
+	machine, policy, err := c.load()
+	if err != nil {
+		return err
+	}
+	a := &appliance{machine: machine, policy: policy, files: [2]string{c.Machine, c.Policy}, log: newLog(os.Stderr, machine.Log)}
+	defer a.close()
+	if a.lock, err = process.LockState(machine.StateDirectory); err != nil {
+		return err
+	}
+	if err := a.openToken(context.Background()); err != nil {
+		return err
+	}
+	cfg, err := a.database()
+	if err != nil {
+		return err
+	}
+	if err := store.Migrate(context.Background(), cfg); err != nil {
+		return err
+	}
+	fmt.Println("ok:", cfg.Path)
+	return nil
+}
