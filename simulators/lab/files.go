@@ -93,6 +93,11 @@ func (l *Lab) configure(ctx context.Context) error {
 		{"ceremony", "run", plan, "--out", filepath.Join(l.Dir, "ceremony")},
 		{"migrate"},
 	} {
+		if args[0] == "migrate" && l.cfg.Prepare != nil {
+			if err := l.cfg.Prepare(l); err != nil {
+				return err
+			}
+		}
 		if _, err := l.Run(ctx, args...); err != nil {
 			return err
 		}

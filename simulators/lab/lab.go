@@ -50,7 +50,7 @@ type Config struct {
 	Standby bool              // there is a second token with the same keys, behind a Shim of its own
 	HSM     map[string]string // key -> YAML value, more of the machine file's section hsm
 
-	Prepare func(*Lab) error // runs before the daemon is first started; nil: nothing
+	Prepare func(*Lab) error // runs when the keys are made, before anything else uses the token; nil: nothing
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -102,20 +102,13 @@ func Start(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	steps := []func(context.Context) error{l.startPhones, l.startPushes, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.prepare, l.StartDaemon, l.awaitRegistry}
+	steps := []func(context.Context) error{l.startPhones, l.startPushes, l.startToken, l.startSP, l.startRegistry, l.startTSA, l.configure, l.StartDaemon, l.awaitRegistry}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return l, err
 		}
 	}
 	return l, nil
-}
-
-func (l *Lab) prepare(context.Context) error {
-	if l.cfg.Prepare == nil {
-		return nil
-	}
-	return l.cfg.Prepare(l)
 }
 
 func (l *Lab) startPhones(context.Context) error {
