@@ -10,6 +10,7 @@ import (
 	"custode/cmd/custode/backup"
 	"custode/internal/fault"
 	"custode/internal/forget"
+	"custode/internal/process"
 	"custode/internal/store"
 )
 
@@ -33,12 +34,12 @@ func (migrateCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, files: [2]string{c.Machine, c.Policy}, log: newLog(os.Stderr, machine.Log)}
 	defer a.close()
-	if a.lock, err = lockState(machine.StateDirectory); err != nil {
+	if a.lock, err = process.LockState(machine.StateDirectory); err != nil {
 		return err
 	}
-	if err := a.openToken(context.Background(), 1); err != nil {
+	if err := a.openToken(context.Background()); err != nil {
 		return err
 	}
 	cfg, err := a.database()

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -17,10 +18,12 @@ import (
 	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/hsmbench"
+	"custode/cmd/custode/hsmcmd"
 	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/forget"
+	"custode/internal/process"
 	"custode/internal/store"
 )
 
@@ -40,6 +43,8 @@ type cli struct {
 	Metadata    metadataCmd          `cmd:"" help:"Metadata of this identity provider."`
 	Modem       modemCmd             `cmd:"" help:"Modem bays (asks the running appliance)."`
 	Log         certified.Commands   `cmd:"" help:"The certified log."`
+	HSM         hsmcmd.Commands      `cmd:"" name:"hsm" help:"The token and its standby (asks the running appliance)."`
+	HSMWorker   hsmcmd.Worker        `cmd:"" name:"hsm-worker" help:"Serve a token to the appliance: the process that holds the PIN."`
 	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Token       tokencmd.Commands    `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd           `cmd:"" help:"Print the version."`
@@ -61,7 +66,7 @@ func (c *cli) Offline(use func(db *store.DB) error) error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockState(machine.StateDirectory)
+	lock, err := process.LockState(machine.StateDirectory)
 	if err != nil {
 		return err
 	}
@@ -79,6 +84,12 @@ func (c *cli) WithoutCoreDumps() error { return forget.NoDumps() }
 // Ask implements certified.Host.
 func (c *cli) Ask(method string, arg any) error { return c.ask(method, arg) }
 
+// Files implements hsmcmd.Host.
+func (c *cli) Files() (*config.Machine, *config.Policy, error) { return c.load() }
+
+// Log implements hsmcmd.Host.
+func (c *cli) DaemonLog(m *config.Machine) *slog.Logger { return newLog(os.Stderr, m.Log) }
+
 type versionCmd struct{}
 
 // Run prints the version.
@@ -89,7 +100,7 @@ func (versionCmd) Run() error {
 
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)))
+	k := kong.Parse(&c, kong.Name("custode"), kong.Description("Authentication node of a SPID identity provider."), kong.UsageOnError(), kong.BindTo(&c, (*certified.Host)(nil)), kong.BindTo(&c, (*backup.Host)(nil)), kong.BindTo(&c, (*ceremonycmd.Host)(nil)), kong.BindTo(&c, (*tokencmd.Host)(nil)), kong.BindTo(&c, (*hsmcmd.Host)(nil)))
 	if err := k.Run(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "custode:", err)
 		os.Exit(exitStatus(err))
@@ -98,6 +109,10 @@ func main() {
 
 // exitStatus is the one table from kinds to exit statuses (sysexits.h).
 func exitStatus(err error) int {
+	var own interface{ ExitStatus() int }
+	if errors.As(err, &own) {
+		return own.ExitStatus()
+	}
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return 1

@@ -50,15 +50,15 @@ func (c *cli) publishedMetadata() (doc []byte, err error) {
 	return doc, admin.Call(machine.AdminSocket, "metadata/show", nil, &doc)
 }
 
-// signedMetadata opens the token for one signature.
+// signedMetadata runs a worker for one signature.
 func (c *cli) signedMetadata() ([]byte, error) {
 	machine, policy, err := c.load()
 	if err != nil {
 		return nil, err
 	}
-	a := &appliance{machine: machine, policy: policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, files: [2]string{c.Machine, c.Policy}, log: newLog(os.Stderr, machine.Log)}
 	defer a.close()
-	if err := a.openToken(context.Background(), 2); err != nil {
+	if err := a.openToken(context.Background()); err != nil {
 		return nil, err
 	}
 	if err := a.openSigning(context.Background(), nil); err != nil {

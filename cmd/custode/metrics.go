@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 
+	"custode/cmd/custode/hsmcmd"
 	"custode/internal/metrics"
 	"custode/modem/alarm"
 	"custode/modem/meter"
@@ -73,6 +74,7 @@ func (a *appliance) metricsPage(p *metrics.Page) {
 			p.Gauge("custode_alarm", "1 while the alarm is raised.", 0, "alarm", string(n), "bay", "")
 		}
 	}
+	hsmcmd.Metrics(a.token, p)
 	a.registers.Metrics(p)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

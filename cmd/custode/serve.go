@@ -21,18 +21,19 @@ import (
 	"custode/authcore/web"
 	"custode/cmd/custode/certified"
 	"custode/cmd/custode/factor"
+	"custode/cmd/custode/hsmcmd"
 	"custode/cmd/custode/rotation"
 	"custode/cmd/custode/signing"
 	"custode/cmd/custode/tokencmd"
 	"custode/cmd/custode/webhook"
-	"custode/hsm"
-	"custode/hsm/pkcs11"
+	"custode/hsm/worker"
 	"custode/internal/admin"
 	"custode/internal/config"
 	"custode/internal/fault"
 	"custode/internal/forget"
 	"custode/internal/id"
 	"custode/internal/metrics"
+	"custode/internal/process"
 	"custode/internal/store"
 	"custode/internal/store/otpstore"
 	"custode/modem"
@@ -56,7 +57,7 @@ func (serveCmd) Run(c *cli) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &appliance{machine: machine, policy: policy, policyFile: c.Policy, log: newLog(os.Stderr, machine.Log)}
+	a := &appliance{machine: machine, policy: policy, files: [2]string{c.Machine, c.Policy}, log: newLog(os.Stderr, machine.Log)}
 	a.log.Info("custode starts", "version", version, "entity", policy.EntityID.String())
 	defer a.close()
 	if err := a.open(ctx); err != nil {
@@ -75,13 +76,13 @@ func (serveCmd) Run(c *cli) error {
 
 // appliance holds what `custode serve` opened and built.
 type appliance struct {
-	machine    *config.Machine
-	policy     *config.Policy
-	policyFile string
-	log        *slog.Logger
+	machine *config.Machine
+	policy  *config.Policy
+	files   [2]string // where machine and policy were read
+	log     *slog.Logger
 
 	lock  *os.File
-	token *pkcs11.Token
+	token *worker.Client
 	db    *store.DB
 
 	signing     *signing.Desk
@@ -107,14 +108,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	if err := checkTLSKey(a.machine.TLS.KeyFile); err != nil {
 		return err
 	}
-	if a.lock, err = lockState(a.machine.StateDirectory); err != nil {
+	if a.lock, err = process.LockState(a.machine.StateDirectory); err != nil {
 		return err
 	}
-	if err := a.openToken(ctx, a.machine.HSM.Sessions); err != nil {
+	if err := a.openToken(ctx); err != nil {
 		return err
-	}
-	if label := a.token.Info().Label; hsm.ForRehearsal(label) {
-		return fault.Newf(fault.Fatal, "open token", "token %q is for rehearsals of ceremonies: its keys are not for service", label)
 	}
 	cfg, err := a.database()
 	if err != nil {
@@ -124,14 +122,8 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	return err
 }
 
-func (a *appliance) openToken(ctx context.Context, sessions int) error {
-	lacks, err := hsm.ParseLacks(a.machine.HSM.Tolerate)
-	if err != nil {
-		return err
-	}
-	a.token, err = pkcs11.Open(ctx, pkcs11.Config{
-		URI: a.machine.HSM.URI, InitArgs: a.machine.HSM.InitArgs, Tolerate: lacks, Copied: a.machine.HSM.Copied, MaxSessions: sessions, DecryptSeeds: a.machine.HSM.Seeds == "decrypt", Log: a.log, Now: time.Now,
-	})
+func (a *appliance) openToken(ctx context.Context) (err error) {
+	a.token, err = hsmcmd.Open(ctx, hsmcmd.Config{Machine: a.machine, MachineFile: a.files[0], PolicyFile: a.files[1], Stderr: os.Stderr, Log: a.log})
 	return err
 }
 
@@ -232,7 +224,7 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.apps = factor.Apps{Office: office, Security: a.registers.Security, Watch: a.registers.Security, Log: a.log}
-	methods := a.registers.Methods(a.registryMethods(a.methods(random)))
+	methods := a.registers.Methods(hsmcmd.Methods(a.token, a.registryMethods(a.methods(random))))
 	methods = tokencmd.Methods(tokencmd.Config{Office: office, DB: a.db, Devices: otpstore.New(a.db), Security: a.registers.Security, Codes: login, Now: time.Now, Log: a.log}, methods) // after: it keeps its acts itself
 	a.admin = admin.NewServer(a.machine.AdminSocket, methods, a.log)
 	a.forgetLogin = login.Forget
@@ -335,4 +327,21 @@ func (a *appliance) sweep(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// checkTLSKey refuses a key that any user of the machine may read. A group may:
+// Debian keeps such keys readable by ssl-cert.
+func checkTLSKey(path string) error {
+	if path == "" {
+		return nil // development
+	}
+	op := "check TLS key " + path
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fault.New(fault.Fatal, op, err)
+	case !info.Mode().IsRegular() || info.Mode().Perm()&0o007 != 0:
+		return fault.Newf(fault.Fatal, op, "must be a regular file that others may not read (mode is %v)", info.Mode())
+	}
+	return nil
 }

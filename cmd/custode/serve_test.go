@@ -52,3 +52,24 @@ func TestNoPinnedCertificateIsAnError(t *testing.T) {
 		t.Error(certs, err)
 	}
 }
+
+func TestTLSKeyIsPrivate(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key.pem")
+	if err := checkTLSKey(key); !fault.Is(err, fault.Fatal) {
+		t.Errorf("missing: %v", err)
+	}
+	if err := os.WriteFile(key, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, fine := range map[os.FileMode]bool{0o600: true, 0o640: true, 0o644: false, 0o604: false} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkTLSKey(key); (err == nil) != fine {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	if err := checkTLSKey(""); err != nil {
+		t.Error(err)
+	}
+}

@@ -47,14 +47,21 @@ func agree(machine *config.Machine, policy *config.Policy) error {
 	if _, err := pkcs11.ParseLocation(machine.HSM.URI); err != nil {
 		return err
 	}
+	if s := machine.HSM.Standby; s.URI != "" {
+		if _, err := pkcs11.ParseLocation(s.URI); err != nil {
+			return fault.Newf(fault.Invalid, "compare the configuration files", "hsm.standby.uri: %w", err)
+		}
+	}
 	if !machine.InsecureHTTPForDevelopment && len(policy.CertifiedLog.TimeStamps) == 0 {
 		return fault.Newf(fault.Invalid, "compare the configuration files", "certified_log.time_stamps: none is for insecure_http_for_development only")
 	}
 	if len(policy.CertifiedLog.TimeStamps) > 0 && machine.CertifiedLog.TSACertificates == "" {
 		return fault.Newf(fault.Invalid, "compare the configuration files", "certified_log.tsa_certificates: required with certified_log.time_stamps")
 	}
-	if _, err := hsm.ParseLacks(machine.HSM.Tolerate); err != nil {
-		return err
+	for _, tolerated := range [][]string{machine.HSM.Tolerate, machine.HSM.Standby.Tolerate} {
+		if _, err := hsm.ParseLacks(tolerated); err != nil {
+			return err
+		}
 	}
 	if _, err := readProfiles(machine.ModemProfiles); err != nil {
 		return err

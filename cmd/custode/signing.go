@@ -40,5 +40,5 @@ func (a *appliance) openSigning(ctx context.Context, ledger signing.Ledger) (err
 
 // readSigningKeys is for a change without a restart.
 func (a *appliance) readSigningKeys() (signing.Keys, error) {
-	return signing.ReadKeys(a.policyFile, a.policy)
+	return signing.ReadKeys(a.files[1], a.policy)
 }

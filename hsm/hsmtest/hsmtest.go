@@ -36,6 +36,9 @@ type Backend struct {
 	Sign, MAC, Wrap id.KeyLabel
 	Seed            id.KeyLabel // of role seed, or of role wrap when Sealing is hsm.MechanismAESGCM
 	Sealing         uint32      // how OATH secrets are wrapped; 0: hsm.MechanismAESKeyWrap
+	// Octets returns new octets that the sign key may sign, for a token that judges them: its signer is
+	// a crypto.MessageSigner and refuses digests. nil: the signer takes digests.
+	Octets func() []byte
 	// Refused lists keys that break the policy and what the refusal must name.
 	Refused []Refused
 
@@ -69,10 +72,58 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 	RunSeeds(t, open)
 }
 
+// signed has s sign something new and verifies the signature.
+func (b Backend) signed(s crypto.Signer) error {
+	var octets []byte
+	if b.Octets == nil {
+		octets = []byte(rand.Text())
+	} else {
+		octets = b.Octets()
+	}
+	sig, err := crypto.SignMessage(s, nil, octets, crypto.SHA256)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(octets)
+	return rsa.VerifyPKCS1v15(s.Public().(*rsa.PublicKey), crypto.SHA256, digest[:], sig)
+}
+
+// judging is the part signer for tokens that judge what they sign.
+func judging(t *testing.T, b Backend, s crypto.MessageSigner) {
+	if err := b.signed(s); err != nil {
+		t.Error(err)
+	}
+	octets := b.Octets()
+	digest := sha512.Sum512(octets)
+	for name, bad := range map[string]func() ([]byte, error){
+		"a digest":       func() ([]byte, error) { return s.Sign(nil, digest[:32], crypto.SHA256) },
+		"other octets":   func() ([]byte, error) { return s.SignMessage(nil, []byte("other octets"), crypto.SHA256) },
+		"one octet less": func() ([]byte, error) { return s.SignMessage(nil, octets[:len(octets)-1], crypto.SHA256) },
+		"nothing":        func() ([]byte, error) { return s.SignMessage(nil, nil, crypto.SHA256) },
+	} {
+		if sig, err := bad(); !fault.Is(err, fault.Denied) || sig != nil {
+			t.Errorf("%s: %v, want denied", name, err)
+		}
+	}
+	for name, opts := range map[string]crypto.SignerOpts{"SHA-512": crypto.SHA512, "PSS": &rsa.PSSOptions{Hash: crypto.SHA256}} {
+		if sig, err := s.SignMessage(nil, octets, opts); !fault.Is(err, fault.Invalid) || sig != nil {
+			t.Errorf("%s: %v, want invalid", name, err)
+		}
+	}
+}
+
 func signer(t *testing.T, b Backend) {
 	s, err := b.Token.Signer(b.Sign)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if b.Octets != nil {
+		m, ok := s.(crypto.MessageSigner)
+		if !ok {
+			t.Fatalf("%T takes no octets", s)
+		}
+		judging(t, b, m)
+		return
 	}
 	public, ok := s.Public().(*rsa.PublicKey)
 	if !ok {
@@ -112,13 +163,11 @@ func certificate(t *testing.T, b Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := sha256.Sum256([]byte("y"))
-	sig, err := s.Sign(nil, digest[:], crypto.SHA256)
-	if err != nil {
+	if err := b.signed(s); err != nil {
 		t.Fatal(err)
 	}
-	if err := rsa.VerifyPKCS1v15(cert.PublicKey.(*rsa.PublicKey), crypto.SHA256, digest[:], sig); err != nil {
-		t.Errorf("signature does not verify with the certificate: %v", err)
+	if !s.Public().(*rsa.PublicKey).Equal(cert.PublicKey) {
+		t.Error("the certificate is for another key")
 	}
 }
 
@@ -293,6 +342,7 @@ func deadline(t *testing.T, b Backend) {
 
 // use does one operation of each kind and compares the results.
 type use struct {
+	b    Backend
 	s    crypto.Signer
 	m    hsm.MAC
 	w    hsm.Wrapper
@@ -305,7 +355,7 @@ type use struct {
 
 func prepare(t *testing.T, b Backend) use {
 	t.Helper()
-	var u use
+	u := use{b: b}
 	var err [5]error
 	u.s, err[0] = b.Token.Signer(b.Sign)
 	u.m, err[1] = b.Token.MAC(b.MAC)
@@ -325,12 +375,7 @@ func prepare(t *testing.T, b Backend) use {
 }
 
 func (u use) once(ctx context.Context) error {
-	digest := sha256.Sum256([]byte(rand.Text()))
-	sig, err := u.s.Sign(nil, digest[:], crypto.SHA256)
-	if err != nil {
-		return err
-	}
-	if err := rsa.VerifyPKCS1v15(u.s.Public().(*rsa.PublicKey), crypto.SHA256, digest[:], sig); err != nil {
+	if err := u.b.signed(u.s); err != nil {
 		return err
 	}
 	if sum, err := u.m.MAC(ctx, []byte("kept")); err != nil {
@@ -353,7 +398,7 @@ func (u use) once(ctx context.Context) error {
 	} else if len(wrapped) < 64 {
 		return errors.New("a secret was wrapped to nothing")
 	}
-	_, err = io.ReadFull(u.r, make([]byte, 16))
+	_, err := io.ReadFull(u.r, make([]byte, 16))
 	return err
 }
 

@@ -192,6 +192,10 @@ var errPIN = errors.New("the user PIN")
 
 func isPINRefusal(err error) bool { return errors.Is(err, errPIN) }
 
+// IsPINRefusal reports whether err says that the token refused the PIN, may have, or would lock at
+// the next refusal. Whoever starts processes must not start another one: it would try again.
+func IsPINRefusal(err error) bool { return isPINRefusal(err) }
+
 // login finds the token and makes a generation of it: the anchor logged in, the
 // known keys found and examined. The module is initialised and no session of
 // ours is open. It never tries a PIN twice.
@@ -235,6 +239,7 @@ func (t *Token) find() (uint, p11.TokenInfo, error) {
 	}
 	var slot uint
 	var found p11.TokenInfo
+	var namesake string // serial of a token that has the label and another serial
 	matches := 0
 	for _, s := range slots {
 		info, err := t.mod.GetTokenInfo(s)
@@ -244,12 +249,16 @@ func (t *Token) find() (uint, p11.TokenInfo, error) {
 		trim(&info)
 		if (t.loc.Label == "" || info.Label == t.loc.Label) && (t.loc.Serial == "" || info.SerialNumber == t.loc.Serial) {
 			slot, found, matches = s, info, matches+1
+		} else if t.loc.Label != "" && info.Label == t.loc.Label {
+			namesake = info.SerialNumber
 		}
 	}
 	t.mu.Lock()
 	serial := t.serial
 	t.mu.Unlock()
 	switch {
+	case matches == 0 && namesake != "":
+		return 0, found, fault.Newf(fault.Fatal, op, "the token of that name has serial %q, not %q: re-initialised or replaced", namesake, t.loc.Serial)
 	case matches == 0:
 		return 0, found, fault.Newf(fault.Unavailable, op, "no slot holds it")
 	case matches > 1:

@@ -246,14 +246,7 @@ func (t *Token) Health() error {
 	case t.closed:
 		return fault.Newf(fault.Unavailable, op, "it is closed")
 	}
-	now := t.cfg.Now()
-	stuck := t.repair != nil && now.Sub(t.repair.since) > t.cfg.CallLimit
-	for _, set := range []map[*lease]struct{}{t.hung, t.busy()} {
-		for l := range set {
-			stuck = stuck || now.Sub(l.since) > t.cfg.CallLimit
-		}
-	}
-	if stuck {
+	if t.stuck() {
 		return fault.Newf(fault.Fatal, op, "a call inside the module has not returned for %v: the process must be restarted", t.cfg.CallLimit)
 	}
 	if t.gen != nil {
@@ -263,6 +256,29 @@ func (t *Token) Health() error {
 	}
 	return t.down
 }
+
+// stuck reports whether something does not return. Token.mu is held.
+func (t *Token) stuck() bool {
+	now := t.cfg.Now()
+	stuck := t.repair != nil && now.Sub(t.repair.since) > t.cfg.CallLimit
+	for _, set := range []map[*lease]struct{}{t.hung, t.busy()} {
+		for l := range set {
+			stuck = stuck || now.Sub(l.since) > t.cfg.CallLimit
+		}
+	}
+	return stuck
+}
+
+// Stuck reports whether a call inside the module has not returned for CallLimit: only the end of the
+// process helps.
+func (t *Token) Stuck() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stuck()
+}
+
+// Load returns how many operations are inside the module, and how many may be.
+func (t *Token) Load() (busy, limit int) { return cap(t.permits) - len(t.permits), cap(t.permits) }
 
 func (t *Token) busy() map[*lease]struct{} {
 	if t.gen == nil {

@@ -51,6 +51,10 @@ func TestExamplesNameEveryKey(t *testing.T) {
 					if tag == "" {
 						continue
 					}
+					if tag == ",inline" {
+						walk(f.Type)
+						continue
+					}
 					if !regexp.MustCompile(`(?m)^[ -]*` + tag + `:`).Match(text) {
 						t.Errorf("%s does not document %q", file, tag)
 					}
@@ -89,6 +93,16 @@ func TestRefusals(t *testing.T) {
 		"login by halves":   {"username: custode", "username: \"\"", "certified_log.witness_mail.username"},
 		"metrics for all":   {"metrics_listen: 127.0.0.1:9464", "metrics_listen: 0.0.0.0:9464", "metrics_listen"},
 		"too many sessions": {"sessions: 8", "sessions: 1000", "hsm.sessions"},
+		"worker's socket":   {`worker_socket: ""`, `worker_socket: "x"`, "hsm.worker_socket"},
+		"worker's user":     {`worker_user: ""`, `worker_user: "x"`, "hsm.worker_user"},
+		"call limit":        {"call_limit: 5s", "call_limit: 5h", "hsm.call_limit"},
+		"fail back":         {"fail_back: 30s", "fail_back: 1ms", "hsm.fail_back"},
+		"little memory":     {"max_memory_mib: 512", "max_memory_mib: 1", "hsm.max_memory_mib"},
+		"another library":   {"environment: {}", "environment: {LD_PRELOAD: /tmp/x.so}", "hsm.environment"},
+		"odd variable":      {"environment: {}", "environment: {a-b: x}", "hsm.environment"},
+		"standby without":   {"    init_args: \"\"", "    init_args: x", "hsm.standby.uri"},
+		"standby's PIN":     {`    uri: ""`, "    uri: 'pkcs11:token=x?pin-value=1'", "hsm.standby.uri"},
+		"standby's socket":  {"    uri: \"\"\n    init_args: \"\"\n    tolerate: []\n    worker_socket: \"\"", "    uri: 'pkcs11:token=x'\n    worker_socket: /run/x", "both workers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(string(good), c.old, c.new, 1)

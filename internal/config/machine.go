@@ -49,6 +49,9 @@ type HSM struct {
 	Seeds  string        `yaml:"seeds"` // unwrap: OATH secrets stay in the token; decrypt: they come into memory; empty: unwrap
 	// PEM; the off-line RSA key that a copy of each OATH secret is encrypted to at enrolment; absolute; empty: no copy
 	RecoveryCertificate string `yaml:"recovery_certificate"`
+
+	Worker  `yaml:",inline"`
+	Standby Standby `yaml:"standby"` // a second token with the same keys; empty URI: none
 }
 
 // Modem is one bay.
@@ -103,6 +106,7 @@ func (m *Machine) Validate() error {
 	p.check(m.HSM.RecoveryCertificate == "" || filepath.IsAbs(m.HSM.RecoveryCertificate), "hsm.recovery_certificate: must be an absolute path")
 	p.check(m.ModemProfiles == "" || filepath.IsAbs(m.ModemProfiles), "modem_profiles: must be an absolute path")
 	m.validateCeremony(&p)
+	m.HSM.validateWorkers(&p)
 	m.validateRegistry(&p)
 	m.validateModems(&p)
 	m.validateCertifiedLog(&p)

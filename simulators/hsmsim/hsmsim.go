@@ -137,13 +137,36 @@ func (s *Sim) Restore() error {
 // Wipe destroys the token with its keys and makes another with the same label
 // and PIN. Serial, and so URI, change.
 func (s *Sim) Wipe() error {
-	if err := os.RemoveAll(s.tokens()); err != nil {
+	// At one stroke: a process that uses the token still writes files there.
+	gone := s.tokens() + ".wiped"
+	if err := errors.Join(os.Rename(s.tokens(), gone), os.RemoveAll(gone)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(s.tokens(), 0o700); err != nil {
 		return err
 	}
 	return s.initialise()
+}
+
+// Copy makes a second token in dir with the same keys, label, serial number and PIN, as a device's own
+// cloning would.
+func (s *Sim) Copy(dir string) (*Sim, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := *s
+	c.Dir, c.Conf, c.PINFile, c.SOFile = dir, filepath.Join(dir, "softhsm2.conf"), filepath.Join(dir, "pin"), filepath.Join(dir, "so-pin")
+	if err := os.CopyFS(dir, os.DirFS(s.Dir)); err != nil {
+		return nil, err
+	}
+	conf, err := os.ReadFile(s.Conf)
+	if err != nil {
+		return nil, err
+	}
+	// The copy was made by the umask.
+	return &c, errors.Join(os.WriteFile(c.Conf, bytes.ReplaceAll(conf, []byte(s.Dir), []byte(dir)), 0o600),
+		os.Chmod(c.PINFile, 0o400), os.Chmod(c.SOFile, 0o400))
 }
 
 func (s *Sim) initialise() error {

@@ -25,6 +25,7 @@ var shimSource []byte
 type Shim struct {
 	Module string // absolute; for a module-path
 	socket string
+	logins string
 }
 
 // NewShim makes a shim before module in the directory dir, with gcc (Debian
@@ -39,14 +40,14 @@ func NewShim(dir, module, reserved string) (*Shim, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Shim{Module: filepath.Join(dir, "shim.so"), socket: filepath.Join(dir, "orders")}
+	s := &Shim{Module: filepath.Join(dir, "shim.so"), socket: filepath.Join(dir, "orders"), logins: filepath.Join(dir, "logins")}
 	if len(s.socket) > 107 {
 		return nil, fmt.Errorf("hsmsim: %s is too long a path for a Unix socket", s.socket)
 	}
 	if strings.ContainsAny(module+reserved+s.socket, "\n") || len(reserved) > 2000 {
 		return nil, errors.New("hsmsim: a path or a parameter cannot be written into the shim's file")
 	}
-	conf := "module=" + module + "\nsocket=" + s.socket + "\n"
+	conf := "module=" + module + "\nsocket=" + s.socket + "\nlogins=" + s.logins + "\n"
 	if reserved != "" {
 		conf += "reserved=" + reserved + "\n"
 	}
@@ -186,6 +187,32 @@ func (s *Shim) Counts() (Counts, error) {
 
 // Reset sets Calls, Faults, PINRefused, Races and Rude to zero and Peak to Sessions.
 func (s *Shim) Reset() error { _, err := s.order("reset"); return err }
+
+// Login is one C_Login, of any process that loaded the shim.
+type Login struct {
+	PID int
+	RV  uint // CKR code; 0: the PIN was right
+}
+
+// Logins returns every C_Login since the shim was made, also those of processes that are gone.
+func (s *Shim) Logins() ([]Login, error) {
+	text, err := os.ReadFile(s.logins)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Login
+	for line := range strings.Lines(string(text)) {
+		var l Login
+		if _, err := fmt.Sscan(line, &l.PID, &l.RV); err != nil {
+			return nil, fmt.Errorf("hsmsim: %s: %w", s.logins, err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
 
 // order gives one order and returns the lines of the answer before its verdict.
 func (s *Shim) order(line string) ([]string, error) {

@@ -382,3 +382,19 @@ func TestShimRefuses(t *testing.T) {
 		t.Error("a shim that is not loaded takes orders")
 	}
 }
+
+// TestLogins: what is kept of logins outlives their process's counts.
+func TestLogins(t *testing.T) {
+	b := newBench(t)
+	must(t, b.Add(Fault{Call: "C_Login", RV: p11.CKR_PIN_INCORRECT, Count: 1}))
+	must(t, b.mod.Logout(b.session))
+	if err := b.mod.Login(b.session, p11.CKU_USER, b.pin); err == nil {
+		t.Error("the fault did not fire")
+	}
+	must(t, b.mod.Login(b.session, p11.CKU_USER, b.pin))
+	all, err := b.Logins()
+	must(t, err)
+	if n := len(all); n < 3 || all[n-2] != (Login{os.Getpid(), p11.CKR_PIN_INCORRECT}) || all[n-1] != (Login{os.Getpid(), 0}) {
+		t.Errorf("%v", all)
+	}
+}

@@ -93,11 +93,16 @@ func (l *Lab) configure(ctx context.Context) error {
 		{"ceremony", "run", plan, "--out", filepath.Join(l.Dir, "ceremony")},
 		{"migrate"},
 	} {
+		if args[0] == "migrate" && l.cfg.Prepare != nil {
+			if err := l.cfg.Prepare(l); err != nil {
+				return err
+			}
+		}
 		if _, err := l.Run(ctx, args...); err != nil {
 			return err
 		}
 	}
-	return nil
+	return l.copyToken()
 }
 
 func (l *Lab) machineFile(state string) string {
@@ -111,8 +116,7 @@ insecure_http_for_development: true
 state_directory: %s
 admin_socket: %s
 %shsm:
-  uri: %q
-allow_simulated_modems: true
+%sallow_simulated_modems: true
 certified_log:
   directory: %s
   tsa_certificates: %s
@@ -125,7 +129,7 @@ log:
   level: %s
   format: json
 modems:
-`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.HSM.URI(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), l.Pushes.URL, level)
+`, l.cfg.Addr.IdP, state, filepath.Join(l.Dir, "admin.sock"), l.registryLines(), l.hsmLines(), l.LogDir(), l.TSACertificates(), l.WitnessDir(), strings.TrimPrefix(l.Metrics, "http://"), l.Pushes.URL, level)
 	for i := range l.Bank.Modems() {
 		fmt.Fprintf(&b, "  - name: bay-%d\n    device: %s\n", i+1, l.Bank.Device(i))
 		if l.cfg.SIMPIN != "" {

@@ -45,6 +45,12 @@ type Config struct {
 	Addr     Addresses         // zero: free ports
 
 	Federation *Federation // nil: a directory with the demo service provider
+
+	Shim    bool              // the token is reached through a hsmsim.Shim, Lab.Shim
+	Standby bool              // there is a second token with the same keys, behind a Shim of its own
+	HSM     map[string]string // key -> YAML value, more of the machine file's section hsm
+
+	Prepare func(*Lab) error // runs when the keys are made, before anything else uses the token; nil: nothing
 }
 
 // Addresses are host:port; "" takes a free port on localhost.
@@ -59,6 +65,9 @@ type Lab struct {
 	PhonesURL string
 	Metrics   string // base URL of the appliance's metrics
 	HSM       *hsmsim.Sim
+	Shim      *hsmsim.Shim // nil without Config.Shim
+	Standby   *hsmsim.Sim  // nil without Config.Standby; a copy, made after the ceremony
+	Second    *hsmsim.Shim // before Standby
 	Bank      *modemsim.Bank
 	Registry  *registrysim.Sim // nil without Config.Federation
 	Pushes    *Pushes          // where codes for apps arrive
@@ -123,7 +132,7 @@ func (l *Lab) startToken(ctx context.Context) error {
 		return err
 	}
 	l.HSM = sim
-	return nil
+	return l.startShims()
 }
 
 func (l *Lab) startSP(context.Context) error {

@@ -13,7 +13,6 @@ import (
 	"compress/flate"
 	"crypto"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -205,7 +204,8 @@ func decodeQueryBase64(v []byte) ([]byte, error) {
 
 // Sign returns the signed query, without "?", that carries document in the
 // parameter: RSA with SHA-256 (PKCS #1 v1.5). RelayState is left out when hasRelay
-// is false. Errors of the signer are returned as they are.
+// is false. A crypto.MessageSigner is given the octets of the query. Errors of the
+// signer are returned as they are.
 func Sign(parameter string, document []byte, relay string, hasRelay bool, signer crypto.Signer, random io.Reader) (string, error) {
 	var packed bytes.Buffer
 	z, err := flate.NewWriter(&packed, flate.DefaultCompression)
@@ -223,8 +223,7 @@ func Sign(parameter string, document []byte, relay string, hasRelay bool, signer
 		q += "&RelayState=" + url.QueryEscape(relay)
 	}
 	q += "&SigAlg=" + url.QueryEscape(xmldoc.AlgRSASHA256)
-	digest := sha256.Sum256([]byte(q))
-	value, err := signer.Sign(random, digest[:], crypto.SHA256)
+	value, err := crypto.SignMessage(signer, random, []byte(q), crypto.SHA256)
 	if err != nil {
 		return "", err
 	}

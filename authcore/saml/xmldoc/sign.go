@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"io"
+	"slices"
 )
 
 // Key signs what a Writer wrote.
@@ -20,6 +21,16 @@ type Key struct {
 func NewKey(signer crypto.Signer, cert *x509.Certificate, random io.Reader) Key {
 	return Key{signer, random, base64.StdEncoding.EncodeToString(cert.Raw)}
 }
+
+// enveloped is what the signer is given as options beside a SignedInfo: a signer that
+// judges what it signs sees the element whose digest the SignedInfo holds.
+type enveloped struct{ parts [][]byte }
+
+// HashFunc implements crypto.SignerOpts.
+func (enveloped) HashFunc() crypto.Hash { return crypto.SHA256 }
+
+// Content returns the canonical octets of the element, without its signature.
+func (e enveloped) Content() []byte { return slices.Concat(e.parts...) }
 
 // The parts of a signature that never vary.
 const (
@@ -37,8 +48,9 @@ const (
 
 // Sign writes the enveloped signature of the element with that ID, whose
 // canonical octets without the signature are the concatenation of parts. keepXS
-// keeps the declaration of the prefix xs in what is signed. A failure of the
-// signer sets Err.
+// keeps the declaration of the prefix xs in what is signed. A crypto.MessageSigner
+// is given the SignedInfo itself, with options that have a method Content() []byte.
+// A failure of the signer sets Err.
 func (c *Writer) Sign(key Key, elementID string, keepXS bool, parts ...[]byte) {
 	if c.Err != nil {
 		return
@@ -60,10 +72,8 @@ func (c *Writer) Sign(key Key, elementID string, keepXS bool, parts ...[]byte) {
 
 	// Canonicalised on its own, SignedInfo carries the declaration of ds that
 	// stands on Signature in the document.
-	h.Reset()
-	h.Write([]byte(`<ds:SignedInfo xmlns:ds="` + NSSignature + `">`))
-	h.Write(info.B)
-	value, err := key.signer.Sign(key.random, h.Sum(nil), crypto.SHA256)
+	signed := append([]byte(`<ds:SignedInfo xmlns:ds="`+NSSignature+`">`), info.B...)
+	value, err := crypto.SignMessage(key.signer, key.random, signed, enveloped{parts})
 	if err != nil {
 		c.Err = err
 		return

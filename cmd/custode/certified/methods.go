@@ -48,7 +48,7 @@ type logView struct {
 // added later and not named anywhere here, is kept in the security log first.
 var looks = map[string]bool{
 	"identity/show": true, "metadata/show": true, "backup/job": true, "modem/log": true, "modem/inbox": true, "watch/modems": true, "watch/message": true,
-	"registry/status": true, "registry/show": true,
+	"registry/status": true, "registry/show": true, "hsm/status": true, "hsm/keys": true,
 	"keys/rollover": true, "keys/rotation": true, "keys/needed": true,
 	"ceremony/note": true, // it is a record itself
 }
@@ -107,6 +107,8 @@ func (r *Registers) acted(name string, method admin.Method) admin.Method {
 			detail += fmt.Sprintf(", label %q, serial %q", in.Label, in.Serial)
 		}
 		switch name {
+		case "hsm/failover":
+			detail = fmt.Sprintf("to the token %q", in.What)
 		case "modem/power":
 			detail = fmt.Sprintf("bay %q, %q", in.Bay, in.What)
 		case "modem/drain", "modem/enable", "modem/ussd", "modem/send", "modem/test", "modem/optout":

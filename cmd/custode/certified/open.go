@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"custode/hsm"
-	"custode/hsm/pkcs11"
 	"custode/internal/admin"
 	"custode/internal/certlog"
 	"custode/internal/certlog/notary"
@@ -32,7 +31,7 @@ import (
 type Config struct {
 	Machine *config.Machine
 	Policy  *config.Policy
-	Token   *pkcs11.Token
+	Token   hsm.Token
 	Floors  journal.Floors
 	// Phone finds the number of the identity with that code: zero for none, fault.NotFound.
 	Phone func(ctx context.Context, code id.SPIDCode) (id.Phone, error)

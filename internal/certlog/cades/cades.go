@@ -19,6 +19,7 @@ import (
 	"crypto/x509"
 	oid "encoding/asn1"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/smallstep/pkcs7"
@@ -47,8 +48,9 @@ type essCertIDv2 struct {
 	Hash []byte
 }
 
-// Sign returns an enveloping CAdES-B-B signature over payload by key, whose
-// certificate is cert. chain holds the issuers of cert, if any.
+// Sign returns an enveloping CAdES-B-B signature over payload by key (RSA), whose
+// certificate is cert. chain holds the issuers of cert, if any. A crypto.MessageSigner is
+// given the signed attributes (the DER of their SET), any other key their SHA-256.
 func Sign(payload []byte, key crypto.Signer, cert *x509.Certificate, chain ...*x509.Certificate) ([]byte, error) {
 	return sign(payload, false, key, cert, chain)
 }
@@ -67,8 +69,17 @@ func sign(payload []byte, detached bool, key crypto.Signer, cert *x509.Certifica
 	sd.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
 	sum := sha256.Sum256(cert.Raw)
 	ess := pkcs7.Attribute{Type: oidSigningCertificateV2, Value: signingCertificateV2{Certs: []essCertIDv2{{Hash: sum[:]}}}}
-	// The library asks for crypto.PrivateKey and uses crypto.Signer.
-	if err := sd.AddSignerChain(cert, key, chain, pkcs7.SignerInfoConfig{ExtraSignedAttributes: []pkcs7.Attribute{ess}}); err != nil {
+	// The library would give the key a digest. A key that judges what it signs wants the
+	// octets, so the library signs nothing and the signature is put in afterwards.
+	if err := sd.AddSignerChain(cert, blank{key.Public()}, chain, pkcs7.SignerInfoConfig{ExtraSignedAttributes: []pkcs7.Attribute{ess}}); err != nil {
+		return nil, fault.New(fault.KindOf(err), op, err)
+	}
+	info := &sd.GetSignedData().SignerInfos[0]
+	signed, err := oid.MarshalWithParams(info.AuthenticatedAttributes, "set")
+	if err != nil {
+		return nil, fault.New(fault.Internal, op, err)
+	}
+	if info.EncryptedDigest, err = crypto.SignMessage(key, nil, signed, crypto.SHA256); err != nil {
 		return nil, fault.New(fault.KindOf(err), op, err)
 	}
 	if detached {
@@ -80,6 +91,13 @@ func sign(payload []byte, detached bool, key crypto.Signer, cert *x509.Certifica
 	}
 	return out, nil
 }
+
+// blank has the library put everything together but the signature.
+type blank struct{ public crypto.PublicKey }
+
+func (b blank) Public() crypto.PublicKey { return b.public }
+
+func (blank) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { return nil, nil }
 
 // Seal is an opened seal.
 type Seal struct {

@@ -6,6 +6,7 @@
 //     module=PATH      the module that does the work
 //     socket=PATH      Unix socket on which orders are taken
 //     reserved=TEXT    given as pReserved to the module's C_Initialize
+//     logins=PATH      each C_Login adds a line there: process number and return value
 //
 // All arguments of Cryptoki are words on the LP64 machines this is for, so a
 // call is a number and up to eight words.
@@ -81,7 +82,7 @@ struct rule {
 #define MAX_OBJECTS 4096
 
 static struct list *real;
-static char module_path[1024], socket_path[108], reserved[2048];
+static char module_path[1024], socket_path[108], reserved[2048], logins_path[1024];
 static pthread_once_t loaded = PTHREAD_ONCE_INIT;
 
 // lock guards all below it; it is never held during a call.
@@ -344,6 +345,14 @@ static word misbehave(int f, struct rule *r, word *a) {
     return rv;
 }
 
+// note_login survives the process, unlike the counts.
+static void note_login(word rv) {
+    FILE *f = logins_path[0] ? fopen(logins_path, "ae") : NULL;
+    if (!f) return;
+    fprintf(f, "%d %lu\n", (int)getpid(), rv);
+    fclose(f);
+}
+
 static word call(int f, word *a) {
     pthread_once(&loaded, load);
     if (!real) return GENERAL_ERROR;
@@ -360,6 +369,7 @@ static word call(int f, word *a) {
     if (fired) counts[f].faults++;
     pthread_mutex_unlock(&lock);
     rv = fired ? misbehave(f, &r, a) : forward(f, a);
+    if (f == F_C_Login) note_login(rv);
     pthread_mutex_lock(&lock);
     inside--;
     if (takes_session(f) && (s = index_of(a[0])) >= 0 && sessions[s].users) sessions[s].users--;
@@ -509,6 +519,7 @@ static int configure(const char *file) {
         *v++ = 0;
         if (!strcmp(line, "module")) snprintf(module_path, sizeof module_path, "%s", v);
         else if (!strcmp(line, "socket")) snprintf(socket_path, sizeof socket_path, "%s", v);
+        else if (!strcmp(line, "logins")) snprintf(logins_path, sizeof logins_path, "%s", v);
         else if (!strcmp(line, "reserved")) snprintf(reserved, sizeof reserved, "%s", v);
     }
     fclose(f);

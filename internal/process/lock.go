@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"errors"
@@ -13,11 +13,11 @@ import (
 // lockFile is the name in the state directory of the file that marks its owner.
 const lockFile = "custode.lock"
 
-// lockState makes this process the only one that serves or migrates the state in
+// LockState makes this process the only one that serves or migrates the state in
 // folder, until it ends or closes the result: a second daemon would take the
 // messages that the first is sending for those of a dead process. Another
 // owner is fault.Conflict.
-func lockState(folder string) (*os.File, error) {
+func LockState(folder string) (*os.File, error) {
 	op := "lock state directory " + folder
 	f, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -34,21 +34,4 @@ func lockState(folder string) (*os.File, error) {
 		err = fault.New(fault.Fatal, op, err)
 	}
 	return nil, errors.Join(err, f.Close())
-}
-
-// checkTLSKey refuses a key that any user of the machine may read. A group may:
-// Debian keeps such keys readable by ssl-cert.
-func checkTLSKey(path string) error {
-	if path == "" {
-		return nil // development
-	}
-	op := "check TLS key " + path
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return fault.New(fault.Fatal, op, err)
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o007 != 0:
-		return fault.Newf(fault.Fatal, op, "must be a regular file that others may not read (mode is %v)", info.Mode())
-	}
-	return nil
 }
