@@ -7,6 +7,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -58,9 +59,9 @@ func (r reader) policy(role hsm.Role) error {
 	}
 	allowed, err := r.value(p11.CKA_ALLOWED_MECHANISMS)
 	switch {
-	case isRV(err, p11.CKR_ATTRIBUTE_TYPE_INVALID) && r.lacks.Has(hsm.LackAllowedMechanisms):
+	case rv.Is(err, p11.CKR_ATTRIBUTE_TYPE_INVALID) && r.lacks.Has(hsm.LackAllowedMechanisms):
 		allowed, err = AllowedMechanisms(role), nil
-	case isRV(err, p11.CKR_ATTRIBUTE_TYPE_INVALID):
+	case rv.Is(err, p11.CKR_ATTRIBUTE_TYPE_INVALID):
 		return r.broken(nil, "the token does not know CKA_ALLOWED_MECHANISMS")
 	}
 	if err != nil || !bytes.Equal(allowed, AllowedMechanisms(role)) {
@@ -74,7 +75,7 @@ func (r reader) policy(role hsm.Role) error {
 	switch {
 	case err == nil:
 		return r.broken(nil, "its secret part can be read in clear")
-	case !isRV(err, p11.CKR_ATTRIBUTE_SENSITIVE, p11.CKR_ATTRIBUTE_TYPE_INVALID):
+	case !rv.Is(err, p11.CKR_ATTRIBUTE_SENSITIVE, p11.CKR_ATTRIBUTE_TYPE_INVALID):
 		return err
 	}
 	return nil
@@ -87,9 +88,9 @@ func (r reader) rules(rules []hsm.Rule) error {
 		}
 		v, err := r.value(AttributeType(rule.Attribute))
 		switch {
-		case isRV(err, p11.CKR_ATTRIBUTE_TYPE_INVALID) && rule.Absent:
+		case rv.Is(err, p11.CKR_ATTRIBUTE_TYPE_INVALID) && rule.Absent:
 			continue
-		case isRV(err, p11.CKR_ATTRIBUTE_TYPE_INVALID):
+		case rv.Is(err, p11.CKR_ATTRIBUTE_TYPE_INVALID):
 			return r.broken(nil, "the token does not know %s", rule.Attribute)
 		case err != nil:
 			return err

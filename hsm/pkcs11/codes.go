@@ -10,6 +10,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11/rv"
 	"custode/hsm/pkcs11/soft"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -67,7 +68,7 @@ func (t *Token) WrapSecret(ctx context.Context, kek id.KeyLabel, wrap, keyType u
 			return notTheRow(err)
 		}
 		got, err := t.answer(s, h, k.shapes, keyType, mechanism, wrapped, []byte(canaryText))
-		if classify(err) == fault.Invalid {
+		if rv.Kind(err) == fault.Invalid {
 			return fault.New(fault.Reopen, "unwrap the secret just wrapped", err)
 		}
 		if err != nil {
@@ -167,9 +168,9 @@ func notTheRow(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case classify(err) == fault.Invalid:
+	case rv.Kind(err) == fault.Invalid:
 		return fault.New(fault.Fatal, "use an OATH secret", err)
-	case ambiguous(err):
+	case rv.Ambiguous(err):
 		return fault.Newf(fault.Reopen, "use an OATH secret", "%v", err)
 	}
 	return err

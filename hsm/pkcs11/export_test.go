@@ -34,12 +34,8 @@ func (t *Token) LogoutBehind() error {
 	return t.mod.Logout(t.gen.anchor)
 }
 
-// Functions that are tested from outside.
-var (
-	Classify    = classify
-	FitForLogin = fitForLogin
-	IsRV        = isRV
-)
+// FitForLogin is tested from outside.
+var FitForLogin = fitForLogin
 
 // LateMend asks for a new login because of g, as Generation returned it.
 func (t *Token) LateMend(g any) {

@@ -14,6 +14,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm"
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -219,7 +220,7 @@ func (t *Token) examine(s p11.SessionHandle, label id.KeyLabel, role hsm.Role) (
 		err = t.trySeed(read, k)
 	}
 	if err != nil {
-		if classify(err) == fault.Invalid {
+		if rv.Kind(err) == fault.Invalid {
 			// What we ask of a key is fixed: a token that calls it a bad
 			// request, for want of the mechanism say, does not serve.
 			err = fault.New(fault.Fatal, "try key "+label.String(), err)

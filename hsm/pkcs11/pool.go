@@ -7,6 +7,7 @@ import (
 
 	p11 "github.com/miekg/pkcs11"
 
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 )
 
@@ -62,14 +63,14 @@ func (t *Token) do(ctx context.Context, c call) error {
 		if ctx.Err() != nil {
 			return waited(c.op, ctx)
 		}
-		if isRV(err, p11.CKR_SESSION_COUNT) {
+		if rv.Is(err, p11.CKR_SESSION_COUNT) {
 			if !l.parked {
 				t.pause(ctx, sessionWait)
 			}
 			continue // bounded by ctx: waiting is not an attempt
 		}
 		last = err
-		kind := classify(err)
+		kind := rv.Kind(err)
 		if kind != fault.Retry && kind != fault.Reopen {
 			return fault.New(kind, c.op, err)
 		}
@@ -80,7 +81,7 @@ func (t *Token) do(ctx context.Context, c call) error {
 		// What a first repair did not cure wants the next stronger one.
 		level = min(level+repairLevel(attempt), levelRestart)
 		alive := t.mend(ctx, g, trouble{level: level, cause: err, canary: c.canary})
-		if alive && ambiguous(err) {
+		if alive && rv.Ambiguous(err) {
 			if attempt > 0 || doubted {
 				return fault.New(fault.Invalid, c.op, err)
 			}
@@ -222,7 +223,7 @@ func (t *Token) giveBack(g *generation, l *lease, err error) {
 	}
 	// The token has no session to spare: fewer operations at a time, as long
 	// as one of ours is left to come back.
-	if isRV(err, p11.CKR_SESSION_COUNT) && len(g.busy)+len(g.idle) > 0 {
+	if rv.Is(err, p11.CKR_SESSION_COUNT) && len(g.busy)+len(g.idle) > 0 {
 		l.parked = true
 		t.parked++
 	} else {
@@ -284,7 +285,7 @@ const maxUnclosed = 256
 // be held until the module is finalised.
 func (t *Token) closeSession(s p11.SessionHandle) {
 	err := t.mod.CloseSession(s)
-	if err == nil || isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+	if err == nil || rv.Is(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
 		return
 	}
 	t.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/hsm/pkcs11/direct"
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -81,7 +82,7 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 	if tr.level >= levelLogin {
 		return false
 	}
-	if tr.level == levelSession && !sessionOnly(tr.cause) {
+	if tr.level == levelSession && !rv.Session(tr.cause) {
 		return false // a handle died: only a new login finds it again
 	}
 	if !t.loggedIn(g.anchor) {
@@ -107,7 +108,7 @@ func (t *Token) sound(g *generation, tr trouble) bool {
 		s, err := t.mod.OpenSession(g.slot, p11.CKF_SERIAL_SESSION)
 		if err != nil {
 			// No session to spare is a living token's answer.
-			return isRV(err, p11.CKR_SESSION_COUNT)
+			return rv.Is(err, p11.CKR_SESSION_COUNT)
 		}
 		err = tr.canary(g, s)
 		t.closeSession(s) // never pooled
@@ -143,7 +144,7 @@ func (t *Token) renew(g *generation, tr trouble) {
 		// A key not found after a fresh login is worth one restart.
 		t.cfg.Log.Warn("token login did not help, restarting the module", "token", t.loc.Name(), "cause", err)
 	}
-	if err := t.mod.Finalize(); err != nil && !isRV(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+	if err := t.mod.Finalize(); err != nil && !rv.Is(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
 		t.fail(inCall("C_Finalize", err))
 		return
 	}
@@ -303,9 +304,9 @@ func (t *Token) enterPIN(anchor p11.SessionHandle) error {
 	case err == nil:
 		t.unclear = false
 		return nil
-	case classify(err) == fault.Fatal:
+	case rv.Kind(err) == fault.Fatal:
 		return fault.Newf(fault.Fatal, op, "%w was refused, and is not tried again: %w", errPIN, err)
-	case !beforePIN(err):
+	case !rv.BeforePIN(err):
 		return fault.Newf(fault.Fatal, op, "%w was answered in a way that may mean a refusal, and is not tried again: %w", errPIN, err)
 	}
 	t.unclear = true

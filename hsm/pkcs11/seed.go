@@ -10,6 +10,7 @@ import (
 
 	"custode/hsm"
 	"custode/hsm/pkcs11/direct"
+	"custode/hsm/pkcs11/rv"
 	"custode/hsm/pkcs11/soft"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -173,7 +174,7 @@ func (t *Token) findShapes(read reader, k *key) error {
 			k.known = wrapped
 			return nil
 		}
-		if classify(err) != fault.Invalid {
+		if rv.Kind(err) != fault.Invalid {
 			return err
 		}
 		if first == nil {
@@ -216,7 +217,7 @@ func (t *Token) trySecrecy(read reader, k *key) error {
 	case err == nil:
 		// opencryptoki 3.8 ignores what is asked of an unwrapped key.
 		return read.broken(nil, "self-test: a secret it unwrapped can be read in clear")
-	case !isRV(err, p11.CKR_ATTRIBUTE_SENSITIVE):
+	case !rv.Is(err, p11.CKR_ATTRIBUTE_SENSITIVE):
 		return err
 	}
 	if t.cfg.Tolerate.Has(hsm.LackUnwrapTemplate) {
@@ -235,7 +236,7 @@ func (t *Token) trySecrecy(read reader, k *key) error {
 			return read.broken(nil, "self-test: it unwraps a secret as CKA_SENSITIVE=%v, CKA_EXTRACTABLE=%v: CKA_UNWRAP_TEMPLATE is missing or not heeded",
 				!as.Bare, as.MayLeave)
 		}
-		if classify(err) != fault.Invalid {
+		if rv.Kind(err) != fault.Invalid {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"custode/hsm"
 	"custode/hsm/hsmtest"
 	"custode/hsm/pkcs11"
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/simulators/hsmsim"
@@ -111,7 +112,7 @@ func TestThiefWithASession(t *testing.T) {
 		"padded wrap":             {p11.CKM_AES_KEY_WRAP_PAD, nil, p11.CKR_MECHANISM_INVALID},
 		"readable by padded wrap": {p11.CKM_AES_KEY_WRAP_PAD, []*p11.Attribute{no(p11.CKA_SENSITIVE), yes(p11.CKA_EXTRACTABLE)}, p11.CKR_MECHANISM_INVALID},
 	} {
-		if got, err := f.read(t, kek, c.mechanism, wrapped, c.changes...); !pkcs11.IsRV(err, c.says) || got != nil {
+		if got, err := f.read(t, kek, c.mechanism, wrapped, c.changes...); !rv.Is(err, c.says) || got != nil {
 			t.Errorf("%s: %q %v, want %v", name, got, err, p11.Error(c.says))
 		}
 	}
@@ -120,7 +121,7 @@ func TestThiefWithASession(t *testing.T) {
 		"decrypt": func(m []*p11.Mechanism) error { return f.mod.DecryptInit(f.session, m, kek) },
 		"encrypt": func(m []*p11.Mechanism) error { return f.mod.EncryptInit(f.session, m, kek) },
 	} {
-		if err := init([]*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_ECB, nil)}); !pkcs11.IsRV(err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED, p11.CKR_MECHANISM_INVALID) {
+		if err := init([]*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_ECB, nil)}); !rv.Is(err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED, p11.CKR_MECHANISM_INVALID) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -163,7 +164,7 @@ func TestThiefInNSS(t *testing.T) {
 	wrapped := wrapForTests(t, tok)
 	f := newThief(t, tok)
 	kek := f.find(t, "test/seed")
-	if got, err := f.read(t, kek, p11.CKM_AES_KEY_WRAP, wrapped); !pkcs11.IsRV(err, p11.CKR_ATTRIBUTE_SENSITIVE) {
+	if got, err := f.read(t, kek, p11.CKM_AES_KEY_WRAP, wrapped); !rv.Is(err, p11.CKR_ATTRIBUTE_SENSITIVE) {
 		t.Errorf("what our own code unwraps: %q %v", got, err)
 	}
 	if got, err := f.read(t, kek, p11.CKM_AES_KEY_WRAP, wrapped, no(p11.CKA_SENSITIVE), yes(p11.CKA_EXTRACTABLE)); string(got) != secretForTests {

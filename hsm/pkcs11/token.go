@@ -18,6 +18,7 @@ import (
 	"custode/hsm"
 	"custode/hsm/pkcs11/direct"
 	"custode/hsm/pkcs11/location"
+	"custode/hsm/pkcs11/rv"
 	"custode/internal/fault"
 	"custode/internal/id"
 )
@@ -178,7 +179,7 @@ func (t *Token) open() error {
 		return err
 	}
 	if err := t.initialize(); err != nil {
-		if isRV(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+		if rv.Is(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
 			return fault.Newf(fault.Conflict, op, "the module has another owner in this process: %w", err)
 		}
 		return fault.New(fault.Unavailable, op, inCall("C_Initialize", err))
@@ -219,7 +220,7 @@ func (t *Token) open() error {
 // outward gives an error met while opening, or not cured by repairs, the kind
 // that a caller of this package acts on: an operator must act, or a part is down.
 func outward(op string, err error) error {
-	if kind := classify(err); kind == fault.Fatal || kind == fault.Conflict {
+	if kind := rv.Kind(err); kind == fault.Fatal || kind == fault.Conflict {
 		return fault.New(kind, op, err)
 	}
 	return fault.New(fault.Unavailable, op, err)
@@ -366,7 +367,7 @@ func (t *Token) Close() error {
 	if hung {
 		return fault.Newf(fault.Fatal, op, "a call inside the module has not returned for %v", t.cfg.CallLimit)
 	}
-	if err := t.mod.Finalize(); err != nil && !isRV(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+	if err := t.mod.Finalize(); err != nil && !rv.Is(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
 		return fault.New(fault.Unavailable, op, inCall("C_Finalize", err))
 	}
 	t.cfg.Log.Info("token closed", "token", t.loc.Name())

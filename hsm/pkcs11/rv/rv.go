@@ -1,28 +1,28 @@
-package pkcs11
+// Package rv judges the return values of PKCS #11 calls (section 11.1 of v2.40): whose fault each is, and
+// what it says about the session, the login and the PIN. It calls nothing. Only hsm/pkcs11 imports it.
+package rv
 
 import (
-	"context"
 	"errors"
-	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
 	"custode/internal/fault"
 )
 
-// classify says whose fault an error inside the module is: fault.Invalid the
+// Kind says whose fault an error inside the module is: fault.Invalid the
 // request's, fault.Retry the session's, fault.Reopen the device's, fault.Fatal
 // an operator's. An error that is already a *fault.Error keeps its kind.
-func classify(err error) fault.Kind {
+func Kind(err error) fault.Kind {
 	var fe *fault.Error
 	if errors.As(err, &fe) {
 		return fe.Kind
 	}
-	var rv p11.Error
-	if !errors.As(err, &rv) {
+	var v p11.Error
+	if !errors.As(err, &v) {
 		return fault.Internal
 	}
-	switch rv {
+	switch v {
 	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED,
 		p11.CKR_USER_PIN_NOT_INITIALIZED:
 		return fault.Fatal
@@ -42,63 +42,47 @@ func classify(err error) fault.Kind {
 	}
 	// What is left complains about what was asked (data length, key size,
 	// mechanism, attribute); a code no standard knows is the device's.
-	if rv >= p11.CKR_VENDOR_DEFINED {
+	if v >= p11.CKR_VENDOR_DEFINED {
 		return fault.Reopen
 	}
 	return fault.Invalid
 }
 
-// isRV reports whether err is one of the given return values.
-func isRV(err error, rvs ...uint) bool {
-	var rv p11.Error
-	if !errors.As(err, &rv) {
+// Is reports whether err is one of the given return values.
+func Is(err error, values ...uint) bool {
+	var v p11.Error
+	if !errors.As(err, &v) {
 		return false
 	}
-	for _, want := range rvs {
-		if uint(rv) == want {
+	for _, want := range values {
+		if uint(v) == want {
 			return true
 		}
 	}
 	return false
 }
 
-// sessionOnly reports whether err says that one session died while the login
+// Session reports whether err says that one session died while the login
 // and the object handles may well be alive.
-func sessionOnly(err error) bool {
-	return isRV(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED)
+func Session(err error) bool {
+	return Is(err, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED)
 }
 
-// beforePIN reports whether an answer to C_Login is about the session, the
+// BeforePIN reports whether an answer to C_Login is about the session, the
 // device or the module. An answer that only the vendor knows, or that makes no
 // sense, may be a refusal of the PIN; a token that counts it must not meet it
 // twice.
-func beforePIN(err error) bool {
-	var rv p11.Error
-	if !errors.As(err, &rv) || rv >= p11.CKR_VENDOR_DEFINED {
+func BeforePIN(err error) bool {
+	var v p11.Error
+	if !errors.As(err, &v) || v >= p11.CKR_VENDOR_DEFINED {
 		return false
 	}
-	kind := classify(err)
-	return kind == fault.Retry || kind == fault.Reopen || isRV(err, p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN)
+	kind := Kind(err)
+	return kind == fault.Retry || kind == fault.Reopen || Is(err, p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN)
 }
 
-// ambiguous reports whether err may be the device's fault or the request's:
+// Ambiguous reports whether err may be the device's fault or the request's:
 // SoftHSM answers a damaged ciphertext with CKR_GENERAL_ERROR.
-func ambiguous(err error) bool {
-	return isRV(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED)
-}
-
-// inCall names the PKCS #11 function that failed.
-func inCall(function string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", function, err)
-}
-
-// waited turns the end of a context into an error of the house.
-func waited(op string, ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fault.New(fault.Exhausted, op, ctx.Err())
-	}
-	return fault.New(fault.Unavailable, op, ctx.Err())
+func Ambiguous(err error) bool {
+	return Is(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED)
 }
