@@ -42,6 +42,7 @@ type Client struct {
 	active  int
 	pinned  int // backend that an operator chose, -1: none
 	moves   uint64
+	movedAt time.Time
 	downAt  time.Time // first call that found no token since the last that did
 }
 

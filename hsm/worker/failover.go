@@ -45,6 +45,7 @@ func (c *Client) move(o *backend, reason string, why error) {
 		c.pinned = -1
 	}
 	c.moves++
+	c.movedAt = time.Now()
 	c.cfg.Log.Warn("TOKEN CHANGED", "in use", o.name, "reason", reason, "cause", why)
 }
 
@@ -56,7 +57,8 @@ func (c *Client) reconsider() {
 	}
 	b := c.inUse()
 	b.mu.Lock()
-	ill, trouble := b.misses >= 2 || b.misses > 0 && b.well.IsZero(), b.trouble
+	lost := !b.ready && !b.lostAt.IsZero() // calls move at once; without calls nobody else would
+	ill, trouble := lost || b.misses >= 2 || b.misses > 0 && b.well.IsZero(), b.trouble
 	b.mu.Unlock()
 	if ill {
 		c.leave(b, trouble)
@@ -68,7 +70,8 @@ func (c *Client) reconsider() {
 	primary.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.active != 0 && c.pinned < 0 && ready && !since.IsZero() && time.Since(since) >= c.cfg.FailBack {
+	if c.active != 0 && c.pinned < 0 && ready && !since.IsZero() && time.Since(since) >= c.cfg.FailBack &&
+		time.Since(c.movedAt) >= c.cfg.FailBack { // it was left although it probed well
 		c.move(primary, "the primary token is well again", nil)
 	}
 }

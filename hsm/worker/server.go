@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -61,7 +62,9 @@ type ServerConfig struct {
 	Token Opened
 	Keys  map[id.KeyLabel]Use // what each key may be asked for; others are refused
 	// Reread reads Keys again from where they came, when something is asked that they do not allow, at
-	// most once a second: a key may have been rolled over. An error leaves them as they are. nil: never.
+	// most once a second: a key may have been rolled over. What it allows more is allowed from then on; what it
+	// allows no more stays allowed while the Server lives, because its caller may still use the old key, or refuse
+	// the change. An error leaves Keys as they are. Only questions not allowed wait for it. nil: never.
 	Reread func() (map[id.KeyLabel]Use, error)
 	Log    *slog.Logger // nil discards
 	// MaxUnwraps and MaxMemory (octets of resident memory) are when the process has to be
@@ -91,10 +94,14 @@ type Server struct {
 	calls    atomic.Uint64
 	denied   atomic.Uint64
 
+	reread struct {
+		sync.Mutex
+		at time.Time // the last time
+	}
+
 	mu    sync.Mutex
-	allow map[id.KeyLabel]Use // as read last
-	read  time.Time
-	keys  map[keyUse]any // opened keys: hsm.ContextSigner, hsm.MAC, hsm.Wrapper
+	allow map[id.KeyLabel]Use // never written to: replaced
+	keys  map[keyUse]any      // opened keys: hsm.ContextSigner, hsm.MAC, hsm.Wrapper
 	conns map[*served]struct{}
 	over  bool // draining
 }
@@ -108,6 +115,7 @@ type keyUse struct {
 type served struct {
 	net.Conn
 	write sync.Mutex
+	cut   error // why nothing more is written: a frame may have been sent in part
 	calls sync.WaitGroup
 }
 
@@ -210,9 +218,11 @@ func (k *served) send(m message) error {
 	defer clear(frame)
 	k.write.Lock()
 	defer k.write.Unlock()
-	_ = k.SetWriteDeadline(time.Now().Add(writeLimit))
-	_, err = k.Write(frame)
-	return err
+	if k.cut == nil {
+		_ = k.SetWriteDeadline(time.Now().Add(writeLimit))
+		_, k.cut = k.Write(frame)
+	}
+	return k.cut
 }
 
 // Watch looks four times a second whether the process has to be replaced, and returns
@@ -345,21 +355,42 @@ func (s *Server) permit(label id.KeyLabel, use Use, what string) error {
 	return nil
 }
 
-// uses is what the key may be asked for, by the latest configuration if the one at hand does not allow use.
+// uses is what the key may be asked for, also by the latest configuration if the one at hand does not allow use.
 func (s *Server) uses(label id.KeyLabel, use Use) (may Use, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if may, known = s.allow[label]; known && may&use == use || s.cfg.Reread == nil || time.Since(s.read) < time.Second {
+	look := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		may, known = s.allow[label]
+		return known && may&use == use
+	}
+	if look() || s.cfg.Reread == nil {
 		return may, known
 	}
-	s.read = time.Now()
-	if all, err := s.cfg.Reread(); err != nil {
-		s.cfg.Log.Error("what each key may be asked for was not read again", "error", err)
-	} else {
-		s.allow = all
+	s.reread.Lock() // a file system that stands still holds up those only who wait for it
+	defer s.reread.Unlock()
+	if time.Since(s.reread.at) >= time.Second {
+		s.readAgain()
+		s.reread.at = time.Now()
 	}
-	may, known = s.allow[label]
+	look()
 	return may, known
+}
+
+// readAgain adds what the configuration allows by now. reread is held.
+func (s *Server) readAgain() {
+	fresh, err := s.cfg.Reread()
+	if err != nil {
+		s.cfg.Log.Error("what each key may be asked for was not read again", "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[id.KeyLabel]Use, len(fresh))
+	maps.Copy(all, s.allow)
+	for label, use := range fresh {
+		all[label] |= use
+	}
+	s.allow = all
 }
 
 // key returns the opened key that a question with so many fields is about, as a T.
