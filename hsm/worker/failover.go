@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"time"
 
 	"custode/internal/fault"
@@ -86,7 +87,10 @@ func (c *Client) Failover(name string) error {
 		}
 		s := b.state()
 		if s.conn == nil || !s.well {
-			return fault.Newf(fault.Conflict, op, "it is not well: %v", s.trouble)
+			if s.trouble == nil {
+				s.trouble = errors.New("its worker is being started, or does not answer yet")
+			}
+			return fault.Newf(fault.Conflict, op, "it is not well: %w", s.trouble)
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -36,7 +36,7 @@ const (
 	UseMAC
 	UseWrap // and unwrap
 	UseSeed // wraps OATH secrets, and unwraps them in the token
-	UseBind // MAC of the binding of an OATH secret, inside MatchCodes only
+	UseBind // verifies the binding of an OATH secret, inside MatchCodes; making one takes UseMAC
 	useSign // shifted by Kind
 )
 

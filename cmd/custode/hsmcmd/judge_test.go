@@ -173,7 +173,8 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("the %s key may sign a seal", name)
 		}
 	}
-	if all[keys.Seal] != worker.Signs(judge.CMS) || all[keys.AlsoPublished[0]] != worker.UsePublic || len(all) != 12 {
+	// The file may name the next key while the daemon still signs with this one.
+	if all[keys.Seal] != worker.Signs(judge.CMS) || all[keys.AlsoPublished[0]] != all[keys.Sign] || len(all) != 12 {
 		t.Errorf("%+v", all)
 	}
 	for _, k := range []judge.Kind{judge.Assertion, judge.Response, judge.Logout, judge.Metadata, judge.Query} {

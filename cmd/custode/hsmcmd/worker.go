@@ -252,10 +252,13 @@ func (w *Worker) listen(ctx context.Context, server *worker.Server, machine *con
 }
 
 // allowed is what each key of the policy may be asked for. The key that signs SAML never signs a
-// seal of the certified log, nor the other way round.
+// seal of the certified log, nor the other way round. A key that is only published may sign SAML: the file
+// names the next one as the signing key before the daemon takes it into use, or refuses to, and a worker that
+// starts meanwhile must not refuse the one in use. Who verifies trusts all that are published anyway.
 func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
+	saml := worker.Signs(judge.Assertion, judge.Response, judge.Logout, judge.Metadata, judge.Query)
 	all := map[id.KeyLabel]worker.Use{
-		keys.Sign:   worker.Signs(judge.Assertion, judge.Response, judge.Logout, judge.Metadata, judge.Query),
+		keys.Sign:   saml,
 		keys.Seal:   worker.Signs(judge.CMS),
 		keys.Pepper: worker.UseMAC,
 		keys.Codes:  worker.UseMAC,
@@ -268,7 +271,7 @@ func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
 	}
 	for use, earlier := range map[worker.Use][]id.KeyLabel{
 		worker.UseSeed: keys.EarlierSeed, worker.UseMAC: keys.EarlierPepper, worker.UseWrap: slices.Concat(keys.EarlierLog, keys.EarlierOutbox),
-		worker.UsePublic: keys.AlsoPublished, // not in use
+		saml: keys.AlsoPublished,
 	} {
 		for _, label := range earlier {
 			all[label] = use
