@@ -19,6 +19,7 @@ import (
 	"custode/hsm"
 	"custode/hsm/pkcs11"
 	"custode/internal/fault"
+	"custode/internal/id"
 	"custode/simulators/hsmsim"
 )
 
@@ -436,6 +437,20 @@ func TestKeyGone(t *testing.T) {
 	}
 	if err := tok.Health(); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "test/mac") {
 		t.Errorf("health: %v, want fatal naming the key", err)
+	}
+	tok.Forget(func(id.KeyLabel) bool { return true })
+	if err := tok.Health(); !fault.Is(err, fault.Fatal) {
+		t.Errorf("a key that is needed was forgotten: %v", err)
+	}
+	tok.Forget(func(id.KeyLabel) bool { return false })
+	if err := tok.Health(); err != nil {
+		t.Errorf("a key that nobody needs: %v", err)
+	}
+	if _, err := m.MAC(t.Context(), []byte("x")); err == nil {
+		t.Error("a MAC by a key that is gone")
+	}
+	if _, err := w.Wrap(t.Context(), []byte("x"), nil); err != nil {
+		t.Errorf("another key, afterwards: %v", err)
 	}
 	destroy(t, tok, "test/wrap")
 	if _, err := w.Wrap(t.Context(), []byte("x"), nil); !fault.Is(err, fault.Fatal) || !strings.Contains(err.Error(), "re-initialised") {

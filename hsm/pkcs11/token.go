@@ -258,6 +258,22 @@ func (t *Token) Health() error {
 	return t.down
 }
 
+// Forget forgets the keys that the token was seen not to hold any more and that nobody needs: they were retired
+// and destroyed, and Health has nothing to say of them.
+func (t *Token) Forget(needed func(id.KeyLabel) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gen == nil {
+		return
+	}
+	for label := range t.gen.lost {
+		if !needed(label) {
+			delete(t.known, label)
+			delete(t.gen.lost, label)
+		}
+	}
+}
+
 // stuck reports whether something does not return. Token.mu is held.
 func (t *Token) stuck() bool {
 	now := t.cfg.Now()

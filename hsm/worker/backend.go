@@ -142,7 +142,7 @@ func (b *backend) once(ctx context.Context) (greeted bool, lasted time.Duration,
 	}
 	begun := time.Now()
 	b.heard = begun
-	b.update(func() { b.conn, b.ready, b.seen, b.misses, b.late = k, false, 0, 0, 0; b.starts++ })
+	b.update(func() { b.conn, b.ready, b.seen, b.misses, b.late, b.report = k, false, 0, 0, 0, Report{}; b.starts++ })
 	b.c.cfg.Log.Info("worker of the token is there", "token", b.name)
 	err = b.tend(ctx, k)
 	k.close()

@@ -57,8 +57,9 @@ func recognise(ctx context.Context, k *conn, token string, keys []known, seen in
 			return err
 		case fault.Is(err, fault.NotFound):
 			return another(token, key.label, "does not hold it")
-		case fault.Is(err, fault.Denied) && key.role == "sign":
-			// Retired by a roll-over, which needs no restart. The worker does nothing with it for anybody.
+		case fault.Is(err, fault.Denied) && key.role == "sign" && seen == 0:
+			// A worker that is newer than the roll-over that retired the key, which needs no restart. It does nothing
+			// with the key for anybody.
 			continue
 		case fault.Is(err, fault.Denied):
 			return another(token, key.label, "is served by a worker that may not use it: %w", err)

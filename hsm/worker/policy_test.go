@@ -211,3 +211,44 @@ func TestHalfAnAnswer(t *testing.T) {
 		t.Errorf("%d writes", h.writes)
 	}
 }
+
+// losing is a token of which keys were destroyed.
+type losing struct {
+	*fakeToken
+	lost map[id.KeyLabel]bool
+}
+
+func (l *losing) Health() error {
+	for label := range l.lost {
+		return fault.Newf(fault.Fatal, "use key "+label.String(), "the token does not hold it")
+	}
+	return nil
+}
+
+func (l *losing) Forget(needed func(id.KeyLabel) bool) {
+	maps.DeleteFunc(l.lost, func(k id.KeyLabel, _ bool) bool { return !needed(k) })
+}
+
+// TestDestroyedKey: a key that was retired and destroyed does not make the token ill; one that is needed does.
+func TestDestroyedKey(t *testing.T) {
+	named := map[id.KeyLabel]Use{signLabel: UsePublic, oldLabel: UsePublic}
+	token := &losing{&fakeToken{}, map[id.KeyLabel]bool{oldLabel: true}}
+	s := NewServer(ServerConfig{Token: token, Keys: maps.Clone(named), Reread: func() (map[id.KeyLabel]Use, error) { return named, nil }})
+	health := func() error {
+		s.reread.at = time.Time{}
+		q := message{code: byte(opHealth)}
+		_, err := s.ask(t.Context(), &q)
+		return err
+	}
+	if err := health(); !fault.Is(err, fault.Fatal) {
+		t.Errorf("a key that the configuration names: %v", err)
+	}
+	delete(named, oldLabel)
+	if err := health(); err != nil {
+		t.Errorf("retired and destroyed: %v", err)
+	}
+	token.lost[signLabel] = true
+	if err := health(); !fault.Is(err, fault.Fatal) {
+		t.Errorf("the key in use: %v", err)
+	}
+}

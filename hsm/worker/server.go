@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"sync"
@@ -50,7 +49,7 @@ func Signs(kinds ...judge.Kind) Use {
 }
 
 // Opened is the token that a Server serves: hsm/pkcs11 has the real one. It may also be a
-// hsm.SecretKey and a hsm.CodeMatcher, with a method SecretForm; without, those questions are answered with fault.Invalid.
+// hsm.SecretKey and a hsm.CodeMatcher, with methods SecretForm and Forget as those of hsm/pkcs11; without, those questions are answered with fault.Invalid.
 type Opened interface {
 	hsm.Token
 	// Health returns nil when the token can be used. It does not ask the token.
@@ -321,7 +320,7 @@ func (s *Server) ask(ctx context.Context, q *message) (message, error) {
 	case opRandom:
 		return s.random(q)
 	case opHealth:
-		return message{}, s.cfg.Token.Health()
+		return message{}, s.health()
 	case opReport:
 		report, err := json.Marshal(s.report())
 		return message{fields: [][]byte{report}}, err
@@ -334,63 +333,6 @@ func one(octets []byte, err error) (message, error) {
 		return message{}, err
 	}
 	return message{fields: [][]byte{octets}}, nil
-}
-
-// allowed parses the label of a question and insists that the configuration lets it be asked.
-func (s *Server) allowed(q *message, use Use) (id.KeyLabel, error) {
-	label, err := id.ParseKeyLabel(q.label)
-	if err != nil {
-		return label, err
-	}
-	return label, s.permit(label, use, Operation(q.code).String())
-}
-
-func (s *Server) permit(label id.KeyLabel, use Use, what string) error {
-	switch may, known := s.uses(label, use); {
-	case !known:
-		return fault.Newf(fault.Denied, what+" with key "+label.String(), "the worker's configuration does not name this key")
-	case may&use != use:
-		return fault.Newf(fault.Denied, what+" with key "+label.String(), "the worker's configuration does not allow it")
-	}
-	return nil
-}
-
-// uses is what the key may be asked for, also by the latest configuration if the one at hand does not allow use.
-func (s *Server) uses(label id.KeyLabel, use Use) (may Use, known bool) {
-	look := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		may, known = s.allow[label]
-		return known && may&use == use
-	}
-	if look() || s.cfg.Reread == nil {
-		return may, known
-	}
-	s.reread.Lock() // a file system that stands still holds up those only who wait for it
-	defer s.reread.Unlock()
-	if time.Since(s.reread.at) >= time.Second {
-		s.readAgain()
-		s.reread.at = time.Now()
-	}
-	look()
-	return may, known
-}
-
-// readAgain adds what the configuration allows by now. reread is held.
-func (s *Server) readAgain() {
-	fresh, err := s.cfg.Reread()
-	if err != nil {
-		s.cfg.Log.Error("what each key may be asked for was not read again", "error", err)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[id.KeyLabel]Use, len(fresh))
-	maps.Copy(all, s.allow)
-	for label, use := range fresh {
-		all[label] |= use
-	}
-	s.allow = all
 }
 
 // key returns the opened key that a question with so many fields is about, as a T.
