@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"custode/hsm/worker/socket"
 	"custode/internal/fault"
 )
 
@@ -62,9 +63,9 @@ func greet(ctx context.Context, nc net.Conn, limit time.Duration) (*conn, error)
 
 // read hands answers out until the connection ends.
 func (k *conn) read() {
-	in := frameReader{r: k.nc}
+	in := socket.Frames{R: k.nc, Max: maxFrame}
 	for {
-		frame, err := in.next()
+		frame, err := in.Next()
 		if err != nil {
 			break
 		}

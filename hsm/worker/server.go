@@ -172,17 +172,17 @@ func (s *Server) converse(ctx context.Context, k *served) error {
 	// A context of its own: what was begun is answered although ctx ends.
 	work := context.WithoutCancel(ctx)
 	over := make(chan error, 1)
-	in, places := &frameReader{r: k}, make(chan struct{}, maxConcurrent)
+	in, places := &socket.Frames{R: k, Max: maxFrame}, make(chan struct{}, maxConcurrent)
 	k.calls.Go(func() { s.next(work, k, in, places, over) })
 	return <-over
 }
 
 // next reads one question, leaves the reading of the next to another goroutine and answers: who has read
 // it need not wake anybody to have it answered.
-func (s *Server) next(ctx context.Context, k *served, in *frameReader, places chan struct{}, over chan<- error) {
+func (s *Server) next(ctx context.Context, k *served, in *socket.Frames, places chan struct{}, over chan<- error) {
 	places <- struct{}{}
 	defer func() { <-places }()
-	frame, err := in.next()
+	frame, err := in.Next()
 	if err != nil {
 		over <- err
 		return

@@ -157,56 +157,6 @@ func decode(frame []byte) (message, error) {
 	return m, nil
 }
 
-// frameReader takes frames from a stream with one read for a small one. It keeps no octet of a frame
-// that it has handed out.
-type frameReader struct {
-	r    io.Reader
-	buf  [4 << 10]byte
-	have []byte // read and not handed out, in buf
-}
-
-// take fills p, first from what is there.
-func (f *frameReader) take(p []byte) error {
-	n := copy(p, f.have)
-	clear(f.have[:n])
-	f.have = f.have[n:]
-	if len(p)-n >= len(f.buf) {
-		_, err := io.ReadFull(f.r, p[n:])
-		return err
-	}
-	for n < len(p) {
-		got, err := f.r.Read(f.buf[:])
-		m := copy(p[n:], f.buf[:got])
-		clear(f.buf[:m])
-		f.have = f.buf[m:got]
-		if n += m; err != nil && n < len(p) {
-			if err == io.EOF && n > 0 {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-	}
-	return nil
-}
-
-// next returns the next frame without its length. The caller wipes it.
-func (f *frameReader) next() ([]byte, error) {
-	var size [4]byte
-	if err := f.take(size[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > maxFrame {
-		return nil, errFrame
-	}
-	frame := make([]byte, n)
-	if err := f.take(frame); err != nil {
-		clear(frame)
-		return nil, err
-	}
-	return frame, nil
-}
-
 // readFrame reads one frame and not an octet more.
 func readFrame(r io.Reader) ([]byte, error) {
 	var size [4]byte

@@ -1,5 +1,5 @@
 // Package socket has the Unix sockets of the token's worker: who may be at the other end, a place to
-// listen at and a way to get there. What is said on them is hsm/worker's. Only that package,
+// listen at, a way to get there, and frames as they come. What is said in them is hsm/worker's. Only that package,
 // cmd/custode/hsmcmd and tests import it.
 package socket
 
