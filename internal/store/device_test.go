@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -208,4 +209,31 @@ func TestForeignDeviceRow(t *testing.T) {
 		_, err := otpstore.New(db).Device(t.Context(), d.Serial)
 		wantKind(t, change, err, fault.Internal)
 	}
+}
+
+// TestDeviceHistoryHidden: who moved a device and why is free text, in which operators say how they
+// identified a person. It is not readable in the files; rows from before it was hidden still are shown.
+func TestDeviceHistoryHidden(t *testing.T) {
+	path := migrated(t)
+	db := mustOpen(t, path)
+	devices := otpstore.New(db)
+	d := storetest.NewDevice(t, 1, time.Now().UTC())
+	said := device.Change{Actor: "operatrice-maria", Reason: "carta d'identita CA77777ZZ", At: d.Created}
+	if err := devices.AddDevices(t.Context(), []device.Device{d}, said); err != nil {
+		t.Fatal(err)
+	}
+	execRaw(t, path, "INSERT INTO otp_device_event VALUES ('"+d.Serial.String()+"', 2, 1, 2, '', 'before', 'readable', 5)")
+	got, err := devices.DeviceHistory(t.Context(), d.Serial)
+	if err != nil || len(got) != 2 || got[0].Actor != said.Actor || got[0].Reason != said.Reason || got[1].Actor != "before" || got[1].Reason != "readable" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	data := onDisk(t, path)
+	for _, word := range []string{"maria", "CA77777ZZ"} {
+		if bytes.Contains(data, []byte(word)) {
+			t.Errorf("%s is readable", word)
+		}
+	}
+	execRaw(t, path, "UPDATE otp_device_event SET reason = actor WHERE number = 1")
+	_, err = devices.DeviceHistory(t.Context(), d.Serial)
+	wantKind(t, "a moved box", err, fault.Internal)
 }
