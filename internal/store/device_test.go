@@ -208,6 +208,11 @@ func TestForeignDeviceRow(t *testing.T) {
 		execRaw(t, path, "UPDATE otp_device SET "+change+" WHERE serial = '"+d.Serial.String()+"'")
 		_, err := otpstore.New(db).Device(t.Context(), d.Serial)
 		wantKind(t, change, err, fault.Internal)
+		// The work on all devices goes past it, and can name it.
+		list, err := otpstore.New(db).DevicesPast(t.Context(), "", 100)
+		if err != nil || len(list) != i+1 || list[i].Serial != d.Serial || list[i].Blob != nil {
+			t.Errorf("%s: %+v, %v", change, list, err)
+		}
 	}
 }
 
