@@ -53,7 +53,7 @@ type Login struct {
 	log        *slog.Logger
 	policy     Policy
 	turns      *lanes.Lanes // by flow
-	guesses    *lanes.Lanes // by username
+	guesses    *lanes.Lanes // by usernameKey, and by codeKey
 	gone       departures
 	networks   *lanes.UnderWay[[32]byte] // attempts begun and not yet counted as a failure or let pass
 	refusals   *lanes.Lanes              // one key

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -313,6 +314,53 @@ func TestTooManyClicks(t *testing.T) {
 		}
 		if !b.turns.Idle() || !b.guesses.Idle() {
 			t.Error("lanes left")
+		}
+	})
+}
+
+// gated is a vault that looks at codes only when the gate opens.
+type gated struct {
+	*vault
+	looked atomic.Int32
+	gate   chan struct{}
+}
+
+func (g *gated) Verify(ctx context.Context, c id.ChallengeID, f id.FlowID, s id.Subject, code string) (int, error) {
+	g.looked.Add(1)
+	<-g.gate
+	return g.vault.Verify(ctx, c, f, s, code)
+}
+
+// TestTenthWrongCodeOfManyFlows: the wrong code that blocks a subject's codes is looked at alone, however many of their
+// flows ask at the same moment.
+func TestTenthWrongCodeOfManyFlows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		g := &gated{vault: b.vault, gate: make(chan struct{})}
+		b.Login.codes = g
+		var flows []id.FlowID
+		for range 5 {
+			flow := b.started(saml.L2, saml.Exact)
+			b.do(flow, right, sms)
+			flows = append(flows, flow)
+		}
+		for range b.policy.BlockCodes - 1 {
+			if _, err := b.store.CountFailure(t.Context(), codeKey(b.mario.Subject), b.time()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, flow := range flows {
+			go func() {
+				if _, err := b.Answer(t.Context(), flow, visitor, CodeAnswer{Code: "000000"}); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		close(g.gate)
+		synctest.Wait()
+		if n := g.looked.Load(); n != 1 {
+			t.Errorf("%d codes were looked at", n)
 		}
 	})
 }

@@ -196,6 +196,13 @@ func (l *Login) judge(ctx context.Context, f Flow, code string) (Judged, error) 
 		}
 		return l.devices.Verify(ctx, f.Challenge, f.ID, f.Subject, code)
 	}
+	// One of a subject's flows at a time: each sees the wrong codes of those before.
+	key := codeKey(f.Subject)
+	leave, err := l.guesses.Enter(ctx, string(key[:]))
+	if err != nil {
+		return Judged{}, err
+	}
+	defer leave()
 	if blocked, err := l.codesBlocked(ctx, f.Subject); err != nil || blocked {
 		return Judged{Verdict: VerdictBlocked}, err
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,15 +73,28 @@ func inMemory(t *testing.T, tr *tracer, l *lab.Lab) (count map[string]int, aroun
 // says what keeps what until when. On a busy machine the last collection may come later.
 const quiet = 95 * time.Second
 
-// TestNoPersonalDataAtRest: after logins of a subject none of its values is readable in the state directory, the
+// TestNoPersonalDataAtRest: after logins of a subject none of its values, and no seed of a device, is readable in the state directory, the
 // certified log, a backup, the daemon's log and, after a quiet while, in the memory of the daemon.
 func TestNoPersonalDataAtRest(t *testing.T) {
 	t.Parallel()
 	f := newCircle(t, nil)
 	l := f.l
 	p := enrol(t, l, unique)
-	tr := newTracer(t, traces(p))
+	marks := traces(p)
+	holder, _, uri := activated(t, l)
+	marks["seed of a device"] = uri.Get("secret")
+	octets, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(uri.Get("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks["seed of a device, as octets"] = string(octets)
+	tr := newTracer(t, marks)
 
+	app := arrive(t, l, redirect, spsim.Request{Level: 2})
+	app.password(holder)
+	app.choose("app")
+	app.code(uri.code(t, 0))
+	app.submit("consent", nil)
 	if _, got := login(t, l, post, 2, p); got.Attributes["familyName"] != "Quarantottini" {
 		t.Fatalf("%v", got.Attributes)
 	}

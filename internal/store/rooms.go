@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"custode/internal/fault"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -22,3 +23,14 @@ func MapError(op string, err error) error { return mapError(op, err) }
 
 // KindOf is the kind that MapError gives.
 func KindOf(err error) fault.Kind { return kindOf(err) }
+
+// HideDeviceEvent returns the boxes of who moved a device and why.
+func (db *DB) HideDeviceEvent(serial, who, why string) (actor, reason []byte) {
+	return db.hideText(hide.DeviceActor, serial, who), db.hideText(hide.DeviceReason, serial, why)
+}
+
+// ShowDeviceEvent opens what HideDeviceEvent returned.
+func (db *DB) ShowDeviceEvent(serial string, actor, reason []byte) (who, why string, err error) {
+	err = db.showAll(serial, shown{&who, hide.DeviceActor, actor}, shown{&why, hide.DeviceReason, reason})
+	return who, why, err
+}

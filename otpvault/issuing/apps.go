@@ -77,46 +77,46 @@ func (o *Office) EnrolCode(ctx context.Context, subject id.Subject) (id.Serial, 
 }
 
 // Redeem gives an app its seed: it sends its public key (X25519) and the activation code, and gets
-// the URI encrypted to that key. The device exists from then on, not active yet.
+// the URI encrypted to that key, and whose it is. The device exists from then on, not active yet.
 // fault.Denied when the code is wrong or the serial number unknown, fault.Conflict when it was used,
 // fault.Exhausted, fault.Expired, fault.Invalid for what is no code or key.
-func (o *Office) Redeem(ctx context.Context, serial id.Serial, code string, appKey []byte) ([]byte, error) {
+func (o *Office) Redeem(ctx context.Context, serial id.Serial, code string, appKey []byte) (id.Subject, []byte, error) {
 	op := "activate app " + serial.String()
 	if _, err := ecdh.X25519().NewPublicKey(appKey); err != nil {
-		return nil, fault.Newf(fault.Invalid, op, "the app's key has %d octets", len(appKey))
+		return id.Subject{}, nil, fault.Newf(fault.Invalid, op, "the app's key has %d octets", len(appKey))
 	}
 	a, err := o.cfg.Activations.Activation(ctx, serial)
 	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Denied, op, err)
+		return id.Subject{}, nil, fault.New(fault.Denied, op, err)
 	}
 	if err != nil {
-		return nil, err
+		return id.Subject{}, nil, err
 	}
 	used, err := a.Redeem(ctx, o.cfg.MAC, code, o.cfg.Now())
 	if fault.Is(err, fault.Denied) {
 		if e := o.cfg.Activations.SwapActivation(ctx, a, used); e != nil {
-			return nil, e
+			return id.Subject{}, nil, e
 		}
 	}
 	if err != nil {
-		return nil, err
+		return id.Subject{}, nil, err
 	}
 	d, uri, err := o.newApp(ctx, serial, a.Subject)
 	if err != nil {
-		return nil, err
+		return id.Subject{}, nil, err
 	}
 	defer clear(uri)
 	parcel, key, err := enrol.Deliver(o.cfg.Random, appKey, code, serial, uri)
 	if err != nil {
-		return nil, err
+		return id.Subject{}, nil, err
 	}
 	defer clear(key)
 	wrapped, err := o.cfg.Keys.Wrap(ctx, key, enrol.KeyContext(serial))
 	if err != nil {
-		return nil, err
+		return id.Subject{}, nil, err
 	}
 	c := device.Change{Actor: "app", Reason: "activation code redeemed", At: o.cfg.Now().UTC()}
-	return parcel, o.cfg.Activations.RedeemActivation(ctx, a, used, d, wrapped, c)
+	return a.Subject, parcel, o.cfg.Activations.RedeemActivation(ctx, a, used, d, wrapped, c)
 }
 
 // Confirm ends the activation of an app by a code that it shows, and returns its subject.

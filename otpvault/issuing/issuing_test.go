@@ -260,21 +260,24 @@ func TestActivationCode(t *testing.T) {
 		"no code":    {serial, "hello", key, fault.Invalid},
 		"wrong code": {serial, strings.Repeat("A", 16), key, fault.Denied},
 	} {
-		_, err := b.Redeem(ctx, c.serial, c.code, c.key)
+		_, _, err := b.Redeem(ctx, c.serial, c.code, c.key)
 		b.wants(what, err, c.kind)
 	}
 	b.now = b.now.Add(enrol.Window)
-	_, err = b.Redeem(ctx, serial, code, key)
+	_, _, err = b.Redeem(ctx, serial, code, key)
 	b.wants("too late", err, fault.Expired)
 	b.now = b.now.Add(-time.Second)
-	parcel, err := b.Redeem(ctx, serial, code, key)
+	whose, parcel, err := b.Redeem(ctx, serial, code, key)
+	if whose != b.subject {
+		t.Errorf("the device of %s", whose)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := app.Receive(parcel, serial.String(), code); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Redeem(ctx, serial, code, key)
+	_, _, err = b.Redeem(ctx, serial, code, key)
 	b.wants("twice", err, fault.Conflict)
 	b.state(serial, device.Delivered)
 	_, err = b.Confirm(ctx, serial, "000000")
@@ -289,10 +292,10 @@ func TestActivationCode(t *testing.T) {
 	serial, code, err = b.EnrolCode(ctx, b.subject)
 	must(t, code, err)
 	for range enrol.ActivationTries {
-		_, err := b.Redeem(ctx, serial, strings.Repeat("A", 16), key)
+		_, _, err := b.Redeem(ctx, serial, strings.Repeat("A", 16), key)
 		b.wants("wrong", err, fault.Denied)
 	}
-	_, err = b.Redeem(ctx, serial, code, key)
+	_, _, err = b.Redeem(ctx, serial, code, key)
 	b.wants("the right one, too late", err, fault.Exhausted)
 }
 
@@ -311,7 +314,7 @@ func TestRedeemRace(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			_, err = b.Redeem(t.Context(), serial, code, key)
+			_, _, err = b.Redeem(t.Context(), serial, code, key)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

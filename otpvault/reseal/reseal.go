@@ -31,7 +31,8 @@ import (
 
 // Rows are the devices in storage.
 type Rows interface {
-	// DevicesPast returns up to most devices with a serial number after past, in order.
+	// DevicesPast returns up to most devices with a serial number after past, in order. Of a row that is
+	// damaged only the serial number.
 	DevicesPast(ctx context.Context, past string, most int) ([]device.Device, error)
 	// Escrow returns the copy of a device's seed; fault.NotFound.
 	Escrow(ctx context.Context, s id.Serial) ([]byte, error)
@@ -102,7 +103,7 @@ func Run(ctx context.Context, c Config) (Progress, error) {
 func (c Config) one(ctx context.Context, d device.Device, p *Progress) (why string, err error) {
 	old, err := seed.Decode(d.Blob)
 	if err != nil {
-		return "its blob is damaged", nil
+		return "its row is damaged", nil
 	}
 	switch {
 	case old.KEK == c.Recipe.KEK:

@@ -34,8 +34,8 @@ func (a Apps) Redeem(ctx context.Context, serial, code string, key []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	parcel, err := a.Office.Redeem(ctx, s, code, key)
-	if err := a.keep(ctx, "app-activate", s, err); err != nil {
+	subject, parcel, err := a.Office.Redeem(ctx, s, code, key)
+	if err := a.keep(ctx, "app-activate", s, subject, err); err != nil {
 		return nil, err
 	}
 	return parcel, nil
@@ -49,7 +49,7 @@ func (a Apps) Confirm(ctx context.Context, serial, code string) (string, error) 
 		return "", err
 	}
 	subject, err := a.Office.Confirm(ctx, s, code)
-	if err := a.keep(ctx, "app-confirm", s, err); err != nil {
+	if err := a.keep(ctx, "app-confirm", s, subject, err); err != nil {
 		return "", err
 	}
 	emergency, err := a.Office.IssueEmergency(ctx, subject, true)
@@ -62,11 +62,12 @@ func (a Apps) Confirm(ctx context.Context, serial, code string) (string, error) 
 	return emergency, nil
 }
 
-// keep has the outcome kept; the error is the outcome's, or why it could not be kept.
-func (a Apps) keep(ctx context.Context, what string, s id.Serial, outcome error) error {
+// keep has the outcome kept, under whose device it is when it was a success; the error is the outcome's, or why it could
+// not be kept.
+func (a Apps) keep(ctx context.Context, what string, s id.Serial, whose id.Subject, outcome error) error {
 	if outcome != nil {
 		a.Watch.Note(ctx, register.Incident{What: register.AppRefused, Detail: what + " " + s.String() + ": " + fault.KindOf(outcome).String()})
 		return outcome
 	}
-	return a.Security.Act(context.WithoutCancel(ctx), journal.Event{What: what, Actor: "app", Detail: "serial " + s.String()})
+	return a.Security.Act(context.WithoutCancel(ctx), journal.Event{What: what, Actor: "app", Subject: whose.String(), Detail: "serial " + s.String()})
 }

@@ -11,7 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -108,9 +110,18 @@ func Methods(c Config, into map[string]admin.Method) map[string]admin.Method {
 	return into
 }
 
+// mostWords bounds who acts and why, in octets: more would be cut in the security log, and makes a device's history too
+// long to be shown.
+const mostWords = 200
+
 func (m *methods) read(ctx context.Context, arg []byte) (in call, err error) {
 	if err := admin.Decode(arg, &in.argument); err != nil {
 		return in, err
+	}
+	for _, said := range []string{in.Actor, in.Reason} {
+		if len(said) > mostWords || strings.ContainsFunc(said, unicode.IsControl) {
+			return in, fault.Newf(fault.Invalid, "read the argument", "who acts and why are at most %d printable octets each", mostWords)
+		}
 	}
 	if in.argument.Serial != "" {
 		if in.serial, err = id.ParseSerial(in.argument.Serial); err != nil {
@@ -181,7 +192,7 @@ func (m *methods) importFile(ctx context.Context, in call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.jobs.Start(ctx, func(ctx context.Context) (any, error) {
+	started, err := m.jobs.Start(ctx, func(ctx context.Context) (any, error) {
 		serials, err := m.Office.Import(ctx, batch, in.change)
 		if err != nil {
 			m.Log.Error("delivery not imported", "file", in.File, "error", err)
@@ -191,6 +202,10 @@ func (m *methods) importFile(ctx context.Context, in call) (any, error) {
 		m.Log.Info("devices imported", "file", in.File, "devices", len(serials))
 		return map[string]any{"devices": len(serials), "first": serials[0].String(), "last": serials[len(serials)-1].String(), "signed": batch.Signed}, nil
 	})
+	if err != nil {
+		batch.Wipe()
+	}
+	return started, err
 }
 
 func readDelivery(in argument) (batch pskc.Batch, problems []pskc.Problem, err error) {

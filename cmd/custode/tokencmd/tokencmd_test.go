@@ -1,10 +1,12 @@
 package tokencmd
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"custode/internal/fault"
 )
@@ -91,6 +93,20 @@ func TestCodes(t *testing.T) {
 	for _, in := range []string{"", "\n\n", "1\n2\n3\n"} {
 		if _, _, err := codes(strings.NewReader(in)); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+// TestWords: what an operator says is bounded before it is kept.
+func TestWords(t *testing.T) {
+	m := &methods{Config: Config{Now: time.Now}}
+	for reason, ok := range map[string]bool{"": true, strings.Repeat("à", 100): true, strings.Repeat("à", 101): false, "a\nb": false, "a\u009bb": false} {
+		arg, err := json.Marshal(argument{Actor: "op", Reason: reason})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.read(t.Context(), arg); ok != (err == nil) || err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", reason, err)
 		}
 	}
 }

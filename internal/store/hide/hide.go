@@ -45,6 +45,8 @@ const (
 	IncomingSender     veil.Column = "incoming.sender"   // mark
 	IncomingText       veil.Column = "incoming.text"     // mark
 	LogoutDocument     veil.Column = "logout.document"   // logout
+	DeviceActor        veil.Column = "otp_device_event.actor"
+	DeviceReason       veil.Column = "otp_device_event.reason" // serial
 )
 
 // keyBinding is the additional data of a wrapped data key.

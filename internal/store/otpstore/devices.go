@@ -29,7 +29,7 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	}
 	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		for _, d := range devices {
-			if err := addDevice(ctx, q, d, c); err != nil {
+			if err := db.addDevice(ctx, q, d, c); err != nil {
 				return err
 			}
 		}
@@ -37,7 +37,7 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	})
 }
 
-func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
+func (db *DB) addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
 	if err := q.InsertDevice(ctx, insertable(d)); err != nil {
 		return fault.New(store.KindOf(err), "add device "+d.Serial.String(), err)
 	}
@@ -46,8 +46,15 @@ func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device
 			return err
 		}
 	}
+	return db.addEvent(ctx, q, d.Serial, DeviceEvent{To: d.State, Subject: d.Subject, Change: c})
+}
+
+// addEvent adds to the history of a device. Who and why are hidden: operators write there how they identified
+// a person.
+func (db *DB) addEvent(ctx context.Context, q *sqlite.Queries, s id.Serial, e DeviceEvent) error {
+	actor, reason := db.store.HideDeviceEvent(s.String(), e.Actor, e.Reason)
 	return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-		Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
+		Serial: s.String(), FromState: int64(e.From), ToState: int64(e.To), Subject: e.Subject.String(), Actor: actor, Reason: reason, At: nanos(e.At),
 	})
 }
 
@@ -134,10 +141,11 @@ func (db *DB) SwapCounter(ctx context.Context, s id.Serial, before, after oath.S
 		if err := q.SetDeviceState(ctx, sqlite.SetDeviceStateParams{State: int64(device.Blocked), Serial: s.String()}); err != nil {
 			return err
 		}
-		return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-			Serial: s.String(), FromState: rows[0].State, ToState: int64(device.Blocked), Subject: rows[0].Subject,
-			Actor: "otpvault", Reason: "wrong codes in a row", At: nanos(at),
-		})
+		e := DeviceEvent{From: device.State(rows[0].State), To: device.Blocked, Change: device.Change{Actor: "otpvault", Reason: "wrong codes in a row", At: at}}
+		if err := e.Subject.UnmarshalText([]byte(rows[0].Subject)); err != nil {
+			return fault.New(fault.Internal, op, err)
+		}
+		return db.addEvent(ctx, q, s, e)
 	})
 }
 
@@ -172,10 +180,7 @@ func (db *DB) MoveDevice(ctx context.Context, m device.Move) error {
 		if n != 1 {
 			return whyNoDevice(ctx, q, op, m.Serial)
 		}
-		return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-			Serial: m.Serial.String(), FromState: int64(m.From), ToState: int64(m.To), Subject: m.Subject.String(),
-			Actor: m.Change.Actor, Reason: m.Change.Reason, At: nanos(m.Change.At),
-		})
+		return db.addEvent(ctx, q, m.Serial, DeviceEvent{From: m.From, To: m.To, Subject: m.Subject, Change: m.Change})
 	})
 }
 
@@ -195,7 +200,13 @@ func (db *DB) DeviceHistory(ctx context.Context, s id.Serial) ([]DeviceEvent, er
 	}
 	list := make([]DeviceEvent, 0, len(rows))
 	for _, r := range rows {
-		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{Actor: r.Actor, Reason: r.Reason, At: instant(r.At)}}
+		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{At: instant(r.At)}}
+		e.Actor, e.Reason = string(r.Actor), string(r.Reason)
+		if !r.Readable { // as those of builds before these columns were hidden are
+			if e.Actor, e.Reason, err = db.store.ShowDeviceEvent(s.String(), r.Actor, r.Reason); err != nil {
+				return nil, fault.New(fault.Internal, op, err)
+			}
+		}
 		if err := e.Subject.UnmarshalText([]byte(r.Subject)); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"custode/hsm/rewrap"
+	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
 	"custode/internal/store/sqlite"
@@ -23,8 +24,12 @@ func (db *DB) DevicesPast(ctx context.Context, past string, most int) ([]device.
 	}
 	list := make([]device.Device, len(rows))
 	for i, row := range rows {
-		if list[i], err = decodeDevice(op, row); err != nil {
-			return nil, err
+		if list[i], err = decodeDevice(op, row); err == nil {
+			continue
+		}
+		list[i] = device.Device{} // one row that somebody changed does not keep the others from being resealed
+		if list[i].Serial, err = id.ParseSerial(row.Serial); err != nil {
+			return nil, fault.New(fault.Internal, op, err)
 		}
 	}
 	return list, nil

@@ -119,8 +119,8 @@ type InsertDeviceEventParams struct {
 	FromState int64
 	ToState   int64
 	Subject   string
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
 }
 
@@ -138,7 +138,7 @@ func (q *Queries) InsertDeviceEvent(ctx context.Context, arg InsertDeviceEventPa
 }
 
 const listDeviceEvents = `-- name: ListDeviceEvents :many
-SELECT from_state, to_state, subject, actor, reason, at
+SELECT from_state, to_state, subject, actor, reason, at, typeof(reason) = 'text' AS readable
 FROM otp_device_event
 WHERE serial = ?1
 ORDER BY number
@@ -148,9 +148,10 @@ type ListDeviceEventsRow struct {
 	FromState int64
 	ToState   int64
 	Subject   string
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
+	Readable  bool
 }
 
 func (q *Queries) ListDeviceEvents(ctx context.Context, serial string) ([]ListDeviceEventsRow, error) {
@@ -169,6 +170,7 @@ func (q *Queries) ListDeviceEvents(ctx context.Context, serial string) ([]ListDe
 			&i.Actor,
 			&i.Reason,
 			&i.At,
+			&i.Readable,
 		); err != nil {
 			return nil, err
 		}
