@@ -29,7 +29,7 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	}
 	return db.store.Write(ctx, op, func(q *sqlite.Queries) error {
 		for _, d := range devices {
-			if err := addDevice(ctx, q, d, c); err != nil {
+			if err := db.addDevice(ctx, q, d, c); err != nil {
 				return err
 			}
 		}
@@ -37,7 +37,7 @@ func (db *DB) AddDevices(ctx context.Context, devices []device.Device, c device.
 	})
 }
 
-func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
+func (db *DB) addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device.Change) error {
 	if err := q.InsertDevice(ctx, insertable(d)); err != nil {
 		return fault.New(store.KindOf(err), "add device "+d.Serial.String(), err)
 	}
@@ -46,9 +46,14 @@ func addDevice(ctx context.Context, q *sqlite.Queries, d device.Device, c device
 			return err
 		}
 	}
-	return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-		Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String(), Actor: c.Actor, Reason: c.Reason, At: nanos(c.At),
-	})
+	return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String()}, c)
+}
+
+// insertEvent adds e to a device's history, with c hidden: operators write names into reasons.
+func (db *DB) insertEvent(ctx context.Context, q *sqlite.Queries, e sqlite.InsertDeviceEventParams, c device.Change) error {
+	e.Actor, e.Reason = db.store.HideDeviceChange(e.Serial, c.Actor, c.Reason)
+	e.At = nanos(c.At)
+	return q.InsertDeviceEvent(ctx, e)
 }
 
 func insertable(d device.Device) sqlite.InsertDeviceParams {
@@ -134,10 +139,9 @@ func (db *DB) SwapCounter(ctx context.Context, s id.Serial, before, after oath.S
 		if err := q.SetDeviceState(ctx, sqlite.SetDeviceStateParams{State: int64(device.Blocked), Serial: s.String()}); err != nil {
 			return err
 		}
-		return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
+		return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{
 			Serial: s.String(), FromState: rows[0].State, ToState: int64(device.Blocked), Subject: rows[0].Subject,
-			Actor: "otpvault", Reason: "wrong codes in a row", At: nanos(at),
-		})
+		}, device.Change{Actor: "otpvault", Reason: "wrong codes in a row", At: at})
 	})
 }
 
@@ -172,10 +176,9 @@ func (db *DB) MoveDevice(ctx context.Context, m device.Move) error {
 		if n != 1 {
 			return whyNoDevice(ctx, q, op, m.Serial)
 		}
-		return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
+		return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{
 			Serial: m.Serial.String(), FromState: int64(m.From), ToState: int64(m.To), Subject: m.Subject.String(),
-			Actor: m.Change.Actor, Reason: m.Change.Reason, At: nanos(m.Change.At),
-		})
+		}, m.Change)
 	})
 }
 
@@ -195,7 +198,10 @@ func (db *DB) DeviceHistory(ctx context.Context, s id.Serial) ([]DeviceEvent, er
 	}
 	list := make([]DeviceEvent, 0, len(rows))
 	for _, r := range rows {
-		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{Actor: r.Actor, Reason: r.Reason, At: instant(r.At)}}
+		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{At: instant(r.At)}}
+		if e.Actor, e.Reason, err = db.store.ShowDeviceChange(s.String(), r.Actor, r.Reason); err != nil {
+			return nil, err
+		}
 		if err := e.Subject.UnmarshalText([]byte(r.Subject)); err != nil {
 			return nil, fault.New(fault.Internal, op, err)
 		}

@@ -80,7 +80,7 @@ func (db *DB) RedeemActivation(ctx context.Context, before, after enrol.Activati
 		if err := swapActivation(ctx, q, before, after); err != nil {
 			return err
 		}
-		if err := addDevice(ctx, q, d, c); err != nil {
+		if err := db.addDevice(ctx, q, d, c); err != nil {
 			return err
 		}
 		return q.InsertPushKey(ctx, sqlite.InsertPushKeyParams{Serial: d.Serial.String(), Wrapped: key, Created: nanos(c.At)})

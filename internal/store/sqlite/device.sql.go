@@ -119,8 +119,8 @@ type InsertDeviceEventParams struct {
 	FromState int64
 	ToState   int64
 	Subject   string
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
 }
 
@@ -148,8 +148,8 @@ type ListDeviceEventsRow struct {
 	FromState int64
 	ToState   int64
 	Subject   string
-	Actor     string
-	Reason    string
+	Actor     []byte
+	Reason    []byte
 	At        int64
 }
 
