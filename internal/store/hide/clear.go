@@ -222,18 +222,15 @@ func (h hider) optOuts(ctx context.Context) error {
 
 // deviceEvents are those of before schema 15: what is hidden is no text any more.
 func (h hider) deviceEvents(ctx context.Context) error {
-	for {
-		rows, err := h.q.ListClearDeviceEvents(ctx, batch)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		for _, r := range rows {
-			err := h.q.HideDeviceEvent(ctx, sqlite.HideDeviceEventParams{
-				Actor: h.ring.Hide(DeviceActor, r.Serial, r.Actor), Reason: h.ring.Hide(DeviceReason, r.Serial, r.Reason), Serial: r.Serial, Number: r.Number,
-			})
-			if err != nil {
-				return err
-			}
-		}
+	type key struct {
+		serial string
+		number int64
 	}
+	return inBatches(func(after key) ([]sqlite.ListClearDeviceEventsRow, error) {
+		return h.q.ListClearDeviceEvents(ctx, sqlite.ListClearDeviceEventsParams{Serial: after.serial, Number: after.number, Most: batch})
+	}, func(r sqlite.ListClearDeviceEventsRow) key { return key{r.Serial, r.Number} }, func(r sqlite.ListClearDeviceEventsRow) error {
+		return h.q.HideDeviceEvent(ctx, sqlite.HideDeviceEventParams{
+			Actor: h.ring.Hide(DeviceActor, r.Serial, r.Actor), Reason: h.ring.Hide(DeviceReason, r.Serial, r.Reason), Serial: r.Serial, Number: r.Number,
+		})
+	})
 }

@@ -240,8 +240,16 @@ func (q *Queries) ListClearAnswers(ctx context.Context, arg ListClearAnswersPara
 }
 
 const listClearDeviceEvents = `-- name: ListClearDeviceEvents :many
-SELECT serial, number, actor, reason FROM otp_device_event WHERE typeof(actor) = 'text' LIMIT ?1
+SELECT serial, number, actor, reason FROM otp_device_event
+WHERE serial >= ?1 AND (serial > ?1 OR number > ?2) AND typeof(actor) = 'text'
+ORDER BY serial, number LIMIT ?3
 `
+
+type ListClearDeviceEventsParams struct {
+	Serial string
+	Number int64
+	Most   int64
+}
 
 type ListClearDeviceEventsRow struct {
 	Serial string
@@ -250,8 +258,8 @@ type ListClearDeviceEventsRow struct {
 	Reason []byte
 }
 
-func (q *Queries) ListClearDeviceEvents(ctx context.Context, most int64) ([]ListClearDeviceEventsRow, error) {
-	rows, err := q.db.QueryContext(ctx, listClearDeviceEvents, most)
+func (q *Queries) ListClearDeviceEvents(ctx context.Context, arg ListClearDeviceEventsParams) ([]ListClearDeviceEventsRow, error) {
+	rows, err := q.db.QueryContext(ctx, listClearDeviceEvents, arg.Serial, arg.Number, arg.Most)
 	if err != nil {
 		return nil, err
 	}
