@@ -16,7 +16,7 @@ import (
 
 // The spool is a file in the state directory: what operators did to keys while no
 // daemon ran, one Event a line. The next start takes it into the security log. It
-// is no more protected than the database beside it: who may write there may forge
+// is not encrypted, and holds operators' names but no subject's: who may write there may forge
 // or remove lines until then.
 const (
 	spoolFile = "ceremony-events.jsonl"
@@ -37,10 +37,19 @@ func Spool(state string, e Event) error {
 		return fault.New(fault.Fatal, op, err)
 	}
 	_, err = f.Write(append(line, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), syncFolder(state)); err != nil {
 		return fault.New(fault.Unavailable, op, err)
 	}
 	return nil
+}
+
+// syncFolder makes a new file's name durable.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // TakeSpool keeps what is in the spool in the security log and removes it. After
@@ -82,6 +91,9 @@ func (j *Journals) take(ctx context.Context, path string) error {
 		if err := j.Security.Act(ctx, e); err != nil {
 			return err
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return fault.New(fault.Fatal, op, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return fault.New(fault.Unavailable, op, err)

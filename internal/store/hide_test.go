@@ -17,9 +17,11 @@ import (
 	"custode/internal/fault"
 	"custode/internal/id"
 	"custode/internal/store"
+	"custode/internal/store/otpstore"
 	"custode/internal/store/storetest"
 	"custode/modem"
 	"custode/otpvault"
+	"custode/otpvault/device"
 )
 
 // onDisk returns the octets of every file whose name begins with path.
@@ -150,6 +152,59 @@ func readOld(t *testing.T, path string, subject id.Subject) {
 	if out, err := db.OptedOut(t.Context(), phone); err != nil || !out {
 		t.Errorf("opted out: %v, %v", out, err)
 	}
+}
+
+// TestHideDeviceReasons: what operators wrote about devices before schema 15 is hidden by migrating, and what they
+// write now is hidden at once; a migration that was interrupted goes on.
+func TestHideDeviceReasons(t *testing.T) {
+	path := migrated(t)
+	serial := parsed(t, id.ParseSerial, "FT-1")
+	change := device.Change{Actor: "operatrice-maria", Reason: "il-motivo-privato", At: time.Now()}
+	d := storetest.NewDevice(t, 1, change.At)
+	d.Serial = serial
+	add := func() {
+		t.Helper()
+		db := mustOpen(t, path)
+		defer db.Close()
+		if err := otpstore.New(db).AddDevices(t.Context(), []device.Device{d}, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() {
+		t.Helper()
+		hidden(t, path)
+		db := mustOpen(t, path)
+		defer db.Close()
+		events, err := otpstore.New(db).DeviceHistory(t.Context(), serial)
+		if err != nil || len(events) == 0 || events[0].Actor != change.Actor || events[0].Reason != change.Reason {
+			t.Errorf("%+v, %v", events, err)
+		}
+	}
+	add()
+	read()
+	back(t, path, "015_device_reasons.sql")
+	execRaw(t, path, "UPDATE otp_device_event SET actor = 'operatrice-maria', reason = 'il-motivo-privato'")
+	execRaw(t, path, `INSERT INTO otp_device_event SELECT 'FT-1', value, 1, 2, '', 'operatrice-maria', '', 5 FROM (WITH RECURSIVE n(value) AS (SELECT 2 UNION ALL SELECT value + 1 FROM n WHERE value < 1203) SELECT value FROM n)`)
+	if !bytes.Contains(onDisk(t, path), []byte("il-motivo-privato")) {
+		t.Fatal("nothing to hide: the test shows nothing")
+	}
+	wantKind(t, "with another key", store.Migrate(t.Context(), store.Config{Path: path, Keys: storetest.Keys("other")}), fault.Fatal)
+	openFails(t, "not hidden yet", path, fault.Fatal)
+	for range 2 {
+		if err := migrate(t, path); err != nil {
+			t.Fatal(err)
+		}
+		read()
+	}
+	// From before there was a data key.
+	path = migrated(t)
+	add()
+	execRaw(t, path, "UPDATE otp_device_event SET actor = 'operatrice-maria', reason = 'il-motivo-privato'")
+	back(t, path, "009_hidden.sql")
+	if err := migrate(t, path); err != nil {
+		t.Fatal(err)
+	}
+	read()
 }
 
 // broken is a Wrapper that cannot wrap.

@@ -21,16 +21,16 @@ func (db *DB) Write(ctx context.Context, op string, do func(q *sqlite.Queries) e
 // MapError gives an error of the engine its kind; a *fault.Error passes unchanged.
 func MapError(op string, err error) error { return mapError(op, err) }
 
+// HideDeviceChange puts who changed a device, and why, in the boxes of its history.
+func (db *DB) HideDeviceChange(serial, actor, reason string) (actorBox, reasonBox []byte) {
+	return db.hideText(hide.DeviceActor, serial, actor), db.hideText(hide.DeviceReason, serial, reason)
+}
+
+// ShowDeviceChange is the inverse of HideDeviceChange.
+func (db *DB) ShowDeviceChange(serial string, actorBox, reasonBox []byte) (actor, reason string, err error) {
+	err = db.showAll(serial, shown{&actor, hide.DeviceActor, actorBox}, shown{&reason, hide.DeviceReason, reasonBox})
+	return actor, reason, err
+}
+
 // KindOf is the kind that MapError gives.
 func KindOf(err error) fault.Kind { return kindOf(err) }
-
-// HideDeviceEvent returns the boxes of who moved a device and why.
-func (db *DB) HideDeviceEvent(serial, who, why string) (actor, reason []byte) {
-	return db.hideText(hide.DeviceActor, serial, who), db.hideText(hide.DeviceReason, serial, why)
-}
-
-// ShowDeviceEvent opens what HideDeviceEvent returned.
-func (db *DB) ShowDeviceEvent(serial string, actor, reason []byte) (who, why string, err error) {
-	err = db.showAll(serial, shown{&who, hide.DeviceActor, actor}, shown{&why, hide.DeviceReason, reason})
-	return who, why, err
-}

@@ -153,7 +153,7 @@ func judgeOf(seals, authorities []string) (*notary.Notary, error) {
 type logDestroyCmd struct {
 	which
 	Before time.Time `required:"" format:"2006-01-02" help:"Segments sealed before this day (UTC); not later than the retention allows." placeholder:"DATE"`
-	Reason string    `required:"" help:"Why; kept in the sealed statement."`
+	Reason string    `required:"" help:"Why; kept in the sealed statement, which verifiers and witnesses can read: name nobody."`
 }
 
 // Run asks the daemon.
@@ -171,7 +171,7 @@ type logHoldAddCmd struct {
 	From   time.Time `required:"" format:"2006-01-02" help:"First day (UTC)." placeholder:"DATE"`
 	To     time.Time `required:"" format:"2006-01-02" help:"Day after the last (UTC)." placeholder:"DATE"`
 	Case   string    `required:"" help:"Number of the case."`
-	Reason string    `required:"" help:"Who asked, and why."`
+	Reason string    `required:"" help:"Which authority asked, and why; readable in the log's folder: name nobody."`
 }
 
 // Run asks the daemon.

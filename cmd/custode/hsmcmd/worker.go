@@ -78,6 +78,9 @@ const openLimit = 50 * time.Second
 
 // Run serves one token until its parent is gone, SIGTERM, or a reason to be replaced.
 func (w *Worker) Run(h Host) error {
+	if err := forget.Demand(); err != nil { // serve's own worker has the settings from it
+		return err
+	}
 	if err := forget.NoDumps(); err != nil {
 		return err
 	}
@@ -164,6 +167,7 @@ func (w *Worker) serve(ctx context.Context, h Host, machine *config.Machine, pol
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return token.Run(ctx) })
+	g.Go(func() error { return forget.Run(ctx, forget.Every) })
 	hung := make(chan error, 1)
 	g.Go(func() error {
 		err := server.Watch(ctx)

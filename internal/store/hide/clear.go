@@ -21,7 +21,7 @@ type First struct {
 }
 
 // All makes the first data key and hides what an earlier schema kept readable, in one transaction: the
-// key's row says that all of it is done. Then the file is written anew, so that
+// key's row says that all of it is done. What schemas 9 to 14 still kept readable is hidden when they left the row not clean. Then the file is written anew, so that
 // neither free pages nor the WAL hold what they held. What was interrupted goes on when it is called again.
 func All(ctx context.Context, db *sql.DB, cfg First) error {
 	rows, err := sqlite.New(db).ListDataKeys(ctx)
@@ -29,21 +29,15 @@ func All(ctx context.Context, db *sql.DB, cfg First) error {
 		return err
 	}
 	if len(rows) == 0 {
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
+		if err := inTransaction(ctx, db, func(q *sqlite.Queries) error { return firstKey(ctx, q, cfg) }); err != nil {
 			return err
 		}
-		if err := firstKey(ctx, sqlite.New(tx), cfg); err != nil {
-			_ = tx.Rollback()
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-	} else if _, err := unwrapAll(ctx, rows, cfg.Keys); err != nil {
+	} else if ring, err := unwrapAll(ctx, rows, cfg.Keys); err != nil {
 		return err
 	} else if rows[0].Clean == 1 {
 		return nil
+	} else if err := inTransaction(ctx, db, func(q *sqlite.Queries) error { return hider{q: q, ring: ring}.deviceEvents(ctx) }); err != nil {
+		return err
 	}
 	for _, statement := range []string{"VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
@@ -54,6 +48,18 @@ func All(ctx context.Context, db *sql.DB, cfg First) error {
 		return err
 	}
 	return nil
+}
+
+func inTransaction(ctx context.Context, db *sql.DB, do func(q *sqlite.Queries) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := do(sqlite.New(tx)); err != nil {
+		_ = tx.Rollback()
+		return err
+	}
+	return tx.Commit()
 }
 
 func firstKey(ctx context.Context, q *sqlite.Queries, cfg First) error {
@@ -72,7 +78,7 @@ func firstKey(ctx context.Context, q *sqlite.Queries, cfg First) error {
 		return err
 	}
 	h := hider{q: q, ring: ring}
-	for _, step := range []func(context.Context) error{h.identities, h.answers, h.tallies, h.messages, h.trail, h.incoming, h.optOuts} {
+	for _, step := range []func(context.Context) error{h.identities, h.answers, h.tallies, h.messages, h.trail, h.incoming, h.optOuts, h.deviceEvents} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -212,4 +218,19 @@ func (h hider) optOuts(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// deviceEvents are those of before schema 15: what is hidden is no text any more.
+func (h hider) deviceEvents(ctx context.Context) error {
+	type key struct {
+		serial string
+		number int64
+	}
+	return inBatches(func(after key) ([]sqlite.ListClearDeviceEventsRow, error) {
+		return h.q.ListClearDeviceEvents(ctx, sqlite.ListClearDeviceEventsParams{Serial: after.serial, Number: after.number, Most: batch})
+	}, func(r sqlite.ListClearDeviceEventsRow) key { return key{r.Serial, r.Number} }, func(r sqlite.ListClearDeviceEventsRow) error {
+		return h.q.HideDeviceEvent(ctx, sqlite.HideDeviceEventParams{
+			Actor: h.ring.Hide(DeviceActor, r.Serial, r.Actor), Reason: h.ring.Hide(DeviceReason, r.Serial, r.Reason), Serial: r.Serial, Number: r.Number,
+		})
+	})
 }

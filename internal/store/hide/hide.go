@@ -31,9 +31,11 @@ const (
 	IdentityAttributes veil.Column = "identity.attributes" // subject
 	EventActor         veil.Column = "identity_event.actor"
 	EventReason        veil.Column = "identity_event.reason" // subject; the number is given by the INSERT
-	FlowDocument       veil.Column = "flow_request.document" // flow
-	FlowRaw            veil.Column = "flow_request.raw"      // flow
-	AnswerSPIDCode     veil.Column = "answer.spid_code"      // response, as all of answer
+	DeviceActor        veil.Column = "otp_device_event.actor"
+	DeviceReason       veil.Column = "otp_device_event.reason" // serial number, likewise
+	FlowDocument       veil.Column = "flow_request.document"   // flow
+	FlowRaw            veil.Column = "flow_request.raw"        // flow
+	AnswerSPIDCode     veil.Column = "answer.spid_code"        // response, as all of answer
 	AnswerNameID       veil.Column = "answer.name_id"
 	AnswerRequest      veil.Column = "answer.request_xml"
 	AnswerResponse     veil.Column = "answer.response_xml"
@@ -45,8 +47,6 @@ const (
 	IncomingSender     veil.Column = "incoming.sender"   // mark
 	IncomingText       veil.Column = "incoming.text"     // mark
 	LogoutDocument     veil.Column = "logout.document"   // logout
-	DeviceActor        veil.Column = "otp_device_event.actor"
-	DeviceReason       veil.Column = "otp_device_event.reason" // serial
 )
 
 // keyBinding is the additional data of a wrapped data key.

@@ -46,16 +46,14 @@ func (db *DB) addDevice(ctx context.Context, q *sqlite.Queries, d device.Device,
 			return err
 		}
 	}
-	return db.addEvent(ctx, q, d.Serial, DeviceEvent{To: d.State, Subject: d.Subject, Change: c})
+	return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{Serial: d.Serial.String(), ToState: int64(d.State), Subject: d.Subject.String()}, c)
 }
 
-// addEvent adds to the history of a device. Who and why are hidden: operators write there how they identified
-// a person.
-func (db *DB) addEvent(ctx context.Context, q *sqlite.Queries, s id.Serial, e DeviceEvent) error {
-	actor, reason := db.store.HideDeviceEvent(s.String(), e.Actor, e.Reason)
-	return q.InsertDeviceEvent(ctx, sqlite.InsertDeviceEventParams{
-		Serial: s.String(), FromState: int64(e.From), ToState: int64(e.To), Subject: e.Subject.String(), Actor: actor, Reason: reason, At: nanos(e.At),
-	})
+// insertEvent adds e to a device's history, with c hidden: operators write names into reasons.
+func (db *DB) insertEvent(ctx context.Context, q *sqlite.Queries, e sqlite.InsertDeviceEventParams, c device.Change) error {
+	e.Actor, e.Reason = db.store.HideDeviceChange(e.Serial, c.Actor, c.Reason)
+	e.At = nanos(c.At)
+	return q.InsertDeviceEvent(ctx, e)
 }
 
 func insertable(d device.Device) sqlite.InsertDeviceParams {
@@ -141,11 +139,9 @@ func (db *DB) SwapCounter(ctx context.Context, s id.Serial, before, after oath.S
 		if err := q.SetDeviceState(ctx, sqlite.SetDeviceStateParams{State: int64(device.Blocked), Serial: s.String()}); err != nil {
 			return err
 		}
-		e := DeviceEvent{From: device.State(rows[0].State), To: device.Blocked, Change: device.Change{Actor: "otpvault", Reason: "wrong codes in a row", At: at}}
-		if err := e.Subject.UnmarshalText([]byte(rows[0].Subject)); err != nil {
-			return fault.New(fault.Internal, op, err)
-		}
-		return db.addEvent(ctx, q, s, e)
+		return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{
+			Serial: s.String(), FromState: rows[0].State, ToState: int64(device.Blocked), Subject: rows[0].Subject,
+		}, device.Change{Actor: "otpvault", Reason: "wrong codes in a row", At: at})
 	})
 }
 
@@ -180,7 +176,9 @@ func (db *DB) MoveDevice(ctx context.Context, m device.Move) error {
 		if n != 1 {
 			return whyNoDevice(ctx, q, op, m.Serial)
 		}
-		return db.addEvent(ctx, q, m.Serial, DeviceEvent{From: m.From, To: m.To, Subject: m.Subject, Change: m.Change})
+		return db.insertEvent(ctx, q, sqlite.InsertDeviceEventParams{
+			Serial: m.Serial.String(), FromState: int64(m.From), ToState: int64(m.To), Subject: m.Subject.String(),
+		}, m.Change)
 	})
 }
 
@@ -201,11 +199,8 @@ func (db *DB) DeviceHistory(ctx context.Context, s id.Serial) ([]DeviceEvent, er
 	list := make([]DeviceEvent, 0, len(rows))
 	for _, r := range rows {
 		e := DeviceEvent{From: device.State(r.FromState), To: device.State(r.ToState), Change: device.Change{At: instant(r.At)}}
-		e.Actor, e.Reason = string(r.Actor), string(r.Reason)
-		if !r.Readable { // as those of builds before these columns were hidden are
-			if e.Actor, e.Reason, err = db.store.ShowDeviceEvent(s.String(), r.Actor, r.Reason); err != nil {
-				return nil, fault.New(fault.Internal, op, err)
-			}
+		if e.Actor, e.Reason, err = db.store.ShowDeviceChange(s.String(), r.Actor, r.Reason); err != nil {
+			return nil, err
 		}
 		if err := e.Subject.UnmarshalText([]byte(r.Subject)); err != nil {
 			return nil, fault.New(fault.Internal, op, err)

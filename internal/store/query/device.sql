@@ -43,7 +43,7 @@ VALUES (sqlc.arg(serial), (SELECT COUNT(*) + 1 FROM otp_device_event e WHERE e.s
     sqlc.arg(to_state), sqlc.arg(subject), sqlc.arg(actor), sqlc.arg(reason), sqlc.arg(at));
 
 -- name: ListDeviceEvents :many
-SELECT from_state, to_state, subject, actor, reason, at, typeof(reason) = 'text' AS readable
+SELECT from_state, to_state, subject, actor, reason, at
 FROM otp_device_event
 WHERE serial = sqlc.arg(serial)
 ORDER BY number;

@@ -61,3 +61,12 @@ SELECT recipient FROM opt_out;
 
 -- name: HideOptOut :exec
 UPDATE opt_out SET recipient = sqlc.arg(blind), number = sqlc.arg(number) WHERE recipient = CAST(sqlc.arg(clear) AS TEXT);
+
+-- name: ListClearDeviceEvents :many
+SELECT serial, number, actor, reason FROM otp_device_event
+WHERE serial >= sqlc.arg(serial) AND (serial > sqlc.arg(serial) OR number > sqlc.arg(number)) AND typeof(actor) = 'text'
+ORDER BY serial, number LIMIT sqlc.arg(most);
+
+-- name: HideDeviceEvent :exec
+UPDATE otp_device_event SET actor = sqlc.arg(actor), reason = sqlc.arg(reason)
+WHERE serial = sqlc.arg(serial) AND number = sqlc.arg(number);

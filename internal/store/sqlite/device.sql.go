@@ -138,7 +138,7 @@ func (q *Queries) InsertDeviceEvent(ctx context.Context, arg InsertDeviceEventPa
 }
 
 const listDeviceEvents = `-- name: ListDeviceEvents :many
-SELECT from_state, to_state, subject, actor, reason, at, typeof(reason) = 'text' AS readable
+SELECT from_state, to_state, subject, actor, reason, at
 FROM otp_device_event
 WHERE serial = ?1
 ORDER BY number
@@ -151,7 +151,6 @@ type ListDeviceEventsRow struct {
 	Actor     []byte
 	Reason    []byte
 	At        int64
-	Readable  bool
 }
 
 func (q *Queries) ListDeviceEvents(ctx context.Context, serial string) ([]ListDeviceEventsRow, error) {
@@ -170,7 +169,6 @@ func (q *Queries) ListDeviceEvents(ctx context.Context, serial string) ([]ListDe
 			&i.Actor,
 			&i.Reason,
 			&i.At,
-			&i.Readable,
 		); err != nil {
 			return nil, err
 		}

@@ -34,6 +34,28 @@ func (q *Queries) HideAnswer(ctx context.Context, arg HideAnswerParams) error {
 	return err
 }
 
+const hideDeviceEvent = `-- name: HideDeviceEvent :exec
+UPDATE otp_device_event SET actor = ?1, reason = ?2
+WHERE serial = ?3 AND number = ?4
+`
+
+type HideDeviceEventParams struct {
+	Actor  []byte
+	Reason []byte
+	Serial string
+	Number int64
+}
+
+func (q *Queries) HideDeviceEvent(ctx context.Context, arg HideDeviceEventParams) error {
+	_, err := q.db.ExecContext(ctx, hideDeviceEvent,
+		arg.Actor,
+		arg.Reason,
+		arg.Serial,
+		arg.Number,
+	)
+	return err
+}
+
 const hideIdentity = `-- name: HideIdentity :exec
 UPDATE identity SET username = ?1, spid_code = ?2, reason = ?3, phone = '',
     attributes = ?4
@@ -203,6 +225,53 @@ func (q *Queries) ListClearAnswers(ctx context.Context, arg ListClearAnswersPara
 			&i.NameID,
 			&i.RequestXml,
 			&i.ResponseXml,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listClearDeviceEvents = `-- name: ListClearDeviceEvents :many
+SELECT serial, number, actor, reason FROM otp_device_event
+WHERE serial >= ?1 AND (serial > ?1 OR number > ?2) AND typeof(actor) = 'text'
+ORDER BY serial, number LIMIT ?3
+`
+
+type ListClearDeviceEventsParams struct {
+	Serial string
+	Number int64
+	Most   int64
+}
+
+type ListClearDeviceEventsRow struct {
+	Serial string
+	Number int64
+	Actor  []byte
+	Reason []byte
+}
+
+func (q *Queries) ListClearDeviceEvents(ctx context.Context, arg ListClearDeviceEventsParams) ([]ListClearDeviceEventsRow, error) {
+	rows, err := q.db.QueryContext(ctx, listClearDeviceEvents, arg.Serial, arg.Number, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListClearDeviceEventsRow
+	for rows.Next() {
+		var i ListClearDeviceEventsRow
+		if err := rows.Scan(
+			&i.Serial,
+			&i.Number,
+			&i.Actor,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}
