@@ -36,11 +36,26 @@ func Spool(state string, e Event) error {
 	if err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	// An operator may be root; the daemon that takes the file is whoever owns the folder.
+	err = ownedAs(f, state)
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fault.New(fault.Unavailable, op, err)
 	}
 	return nil
+}
+
+func ownedAs(f *os.File, folder string) error {
+	var of, is unix.Stat_t
+	if err := errors.Join(unix.Stat(folder, &of), unix.Fstat(int(f.Fd()), &is)); err != nil {
+		return err
+	}
+	if of.Uid == is.Uid || os.Geteuid() != 0 {
+		return nil
+	}
+	return f.Chown(int(of.Uid), int(of.Gid))
 }
 
 // TakeSpool keeps what is in the spool in the security log and removes it. After
@@ -82,6 +97,9 @@ func (j *Journals) take(ctx context.Context, path string) error {
 		if err := j.Security.Act(ctx, e); err != nil {
 			return err
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return fault.New(fault.Fatal, op, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return fault.New(fault.Unavailable, op, err)
