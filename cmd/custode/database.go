@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"custode/cmd/custode/backup"
+	"custode/cmd/custode/rotation"
 	"custode/internal/fault"
 	"custode/internal/forget"
 	"custode/internal/process"
@@ -16,7 +17,7 @@ import (
 
 // database is what opens and migrates the database. The token must be open.
 func (a *appliance) database() (store.Config, error) {
-	keys, err := a.token.Wrapper(a.policy.Keys.Records)
+	keys, err := rotation.Wrapper(a.token, a.policy.Keys.Records, a.policy.Keys.EarlierRecords)
 	if fault.Is(err, fault.NotFound) { // only an operator brings it
 		err = fault.New(fault.Fatal, "open the database's key", err)
 	}

@@ -176,6 +176,13 @@ func (a *appliance) wire(ctx context.Context) error {
 		a.rewrapping.Add("outbox", a.db.Texts(), outbox, keys.Outbox)
 		a.rewrapping.Add("apps", otpstore.New(a.db).AppKeys(), outbox, keys.Outbox)
 	}
+	if len(keys.EarlierRecords) > 0 {
+		records, err := rotation.Wrapper(a.token, keys.Records, keys.EarlierRecords)
+		if err != nil {
+			return err
+		}
+		a.rewrapping.Add("records", a.db.DataKeys(), records, keys.Records)
+	}
 	random := a.token.Random()
 	hashing, err := rotation.Peppers(a.token, keys)
 	if err != nil {
