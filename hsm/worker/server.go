@@ -60,8 +60,10 @@ type Opened interface {
 type ServerConfig struct {
 	Token Opened
 	Keys  map[id.KeyLabel]Use // what each key may be asked for; others are refused
-	// Reread reads Keys again from where they came, when something is asked that they do not allow, at
-	// most once a second: a key may have been rolled over. An error leaves them as they are. nil: never.
+	// Reread reads Keys again from where they came, when something is asked that they do not allow,
+	// at most every 10 ms: a key may have been rolled over. A key that it names no more, or names as
+	// published only, may still be asked for what it was: the file is edited before the daemon
+	// takes it, or refuses it. An error leaves them as they are. nil: never.
 	Reread func() (map[id.KeyLabel]Use, error)
 	Log    *slog.Logger // nil discards
 	// MaxUnwraps and MaxMemory (octets of resident memory) are when the process has to be
@@ -345,17 +347,24 @@ func (s *Server) permit(label id.KeyLabel, use Use, what string) error {
 	return nil
 }
 
+const rereadPause = 10 * time.Millisecond
+
 // uses is what the key may be asked for, by the latest configuration if the one at hand does not allow use.
 func (s *Server) uses(label id.KeyLabel, use Use) (may Use, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if may, known = s.allow[label]; known && may&use == use || s.cfg.Reread == nil || time.Since(s.read) < time.Second {
+	if may, known = s.allow[label]; known && may&use == use || s.cfg.Reread == nil || time.Since(s.read) < rereadPause {
 		return may, known
 	}
 	s.read = time.Now()
 	if all, err := s.cfg.Reread(); err != nil {
 		s.cfg.Log.Error("what each key may be asked for was not read again", "error", err)
 	} else {
+		for label, was := range s.allow {
+			if is := all[label]; is&^UsePublic == 0 {
+				all[label] = was
+			}
+		}
 		s.allow = all
 	}
 	may, known = s.allow[label]

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"custode/hsm"
+	"custode/hsm/worker/judge"
 	"custode/hsm/worker/socket"
 	"custode/internal/fault"
 	"custode/internal/id"
@@ -181,6 +182,50 @@ func TestDenied(t *testing.T) {
 	if err := ask(sign(sealLabel, 6, attributes())); err != nil {
 		t.Errorf("a good question after all that: %v", err)
 	}
+}
+
+// TestRereadTakesNothing: a configuration that is read again while the daemon still runs by the
+// former one allows what it adds, at once, and takes nothing away that is in use.
+func TestRereadTakesNothing(t *testing.T) {
+	w := newFake(t, 1)
+	files := make(chan map[id.KeyLabel]Use, 1)
+	w.cfg.Keys = map[id.KeyLabel]Use{macLabel: UseMAC, sealLabel: Signs(judge.CMS), wrapLabel: UsePublic}
+	w.cfg.Reread = func() (map[id.KeyLabel]Use, error) {
+		select {
+		case f := <-files:
+			return f, nil
+		default:
+			return nil, fault.Newf(fault.Invalid, "read", "broken")
+		}
+	}
+	ours, err := w.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := greet(t.Context(), ours, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	seal := question(opSign, sealLabel.String(), attributes(), nil)
+	seal.numbers = []uint64{6}
+	bind := question(opWrap, wrapLabel.String(), []byte("x"), nil)
+	ask := func(what string, m message, kind fault.Kind) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := k.ask(ctx, m)
+		if kind == 0 && err != nil || kind != 0 && !fault.Is(err, kind) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ask("a broken file", bind, fault.Denied)
+	ask("after a broken file", seal, 0)
+	time.Sleep(2 * rereadPause)
+	files <- map[id.KeyLabel]Use{sealLabel: UsePublic, wrapLabel: UseWrap} // mac is forgotten, seal only published
+	ask("what the new file allows", bind, 0)
+	ask("what signs until the daemon takes the file", seal, 0)
+	ask("what it forgot", question(opMAC, macLabel.String(), []byte("x")), 0)
 }
 
 // TestMalformed: octets that are no frame end their connection and nothing else.
