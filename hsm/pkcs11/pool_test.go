@@ -610,7 +610,7 @@ func TestOpenRefuses(t *testing.T) {
 		kind fault.Kind
 	}{
 		"no such label":  {strings.Replace(sim.URI(), "token="+hsmsim.Label, "token=other", 1), fault.Unavailable},
-		"no such serial": {strings.Replace(sim.URI(), "serial="+sim.Serial, "serial=00", 1), fault.Unavailable},
+		"no such serial": {strings.Replace(sim.URI(), "serial="+sim.Serial, "serial=00", 1), fault.Fatal}, // a namesake is there
 		"no such module": {strings.Replace(sim.URI(), "libsofthsm2", "nothing", 1), fault.Fatal},
 		"no PIN file":    {sim.URI() + ".not", fault.Fatal},
 	} {
