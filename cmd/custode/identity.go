@@ -153,7 +153,7 @@ func (a *appliance) methods(random io.Reader) map[string]admin.Method {
 	maps.Copy(methods, a.modemMethods(random))
 	backup.Methods(methods, a.db.Backup)
 	maps.Copy(methods, a.signing.Methods(a.readSigningKeys))
-	maps.Copy(methods, a.rewrapping.Methods(a.db, a.policy, a.machine.CertifiedLog.Directory))
+	maps.Copy(methods, a.rewrapping.Methods(a.db, a.keysInUse, a.machine.CertifiedLog.Directory))
 	maps.Copy(methods, ceremonycmd.Methods(func() *journal.Security { return a.registers.Security }))
 	return methods
 }

@@ -167,14 +167,8 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	outbox, err := rotation.Wrapper(a.token, keys.Outbox, keys.EarlierOutbox)
-	if err != nil {
+	if err := a.openRewrapping(); err != nil {
 		return err
-	}
-	a.outbox, a.rewrapping.Log = outbox, a.log
-	if len(keys.EarlierOutbox) > 0 {
-		a.rewrapping.Add("outbox", a.db.Texts(), outbox, keys.Outbox)
-		a.rewrapping.Add("apps", otpstore.New(a.db).AppKeys(), outbox, keys.Outbox)
 	}
 	random := a.token.Random()
 	hashing, err := rotation.Peppers(a.token, keys)
@@ -187,11 +181,11 @@ func (a *appliance) wire(ctx context.Context) error {
 		return err
 	}
 	a.forward = webhook.New(a.machine.ForwardReceived, a.log)
-	if a.pool, err = a.newPool(outbox); err != nil {
+	if a.pool, err = a.newPool(a.outbox); err != nil {
 		return err
 	}
 	codes, err := otpvault.New(otpvault.Config{
-		MAC: codeKey, Wrapper: outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
+		MAC: codeKey, Wrapper: a.outbox, Random: random, Store: a.db, Now: time.Now, Log: a.log,
 		Lifetime: a.policy.Codes.Lifetime, Attempts: a.policy.Flow.WrongCodes, Template: a.policy.Codes.Text,
 		Limit: otpvault.Limit{Messages: a.policy.Codes.PerSubject, Window: a.policy.Codes.PerSubjectWindow}, Accepted: a.pool.Wake,
 		Admit: func(ctx context.Context, to id.Phone, life time.Duration) error {
@@ -208,7 +202,7 @@ func (a *appliance) wire(ctx context.Context) error {
 	if err := a.openSessions(random); err != nil {
 		return err
 	}
-	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: outbox, DB: a.db, Random: random, Log: a.log})
+	devices, office, err := factor.Open(factor.Config{Machine: a.machine, Policy: a.policy, Token: a.token, Codes: codeKey, Wrapper: a.outbox, DB: a.db, Random: random, Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"custode/authcore/attribute"
 	"custode/authcore/saml"
 	"custode/cmd/custode/signing"
+	"custode/internal/config"
 	"custode/internal/journal"
 )
 
@@ -41,4 +42,11 @@ func (a *appliance) openSigning(ctx context.Context, ledger signing.Ledger) (err
 // readSigningKeys is for a change without a restart.
 func (a *appliance) readSigningKeys() (signing.Keys, error) {
 	return signing.ReadKeys(a.files[1], a.policy)
+}
+
+// keysInUse are the policy's keys, with the signing keys of the last reload.
+func (a *appliance) keysInUse() config.Keys {
+	keys, signs := a.policy.Keys, a.signing.Keys()
+	keys.Sign, keys.AlsoPublished = signs.Sign, signs.Also
+	return keys
 }

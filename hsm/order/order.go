@@ -266,6 +266,9 @@ func Check(o Order, approvals [][]byte, operators []Operator, needed int, now ti
 	if !now.Before(o.Expires) {
 		return refuse("it expired at %s", o.Expires.Format(time.RFC3339))
 	}
+	if o.Expires.After(now.Add(maxLife)) { // written by another tool than New
+		return refuse("it is valid for more than %v", maxLife)
+	}
 	var names []string
 	var keys [][]byte
 	for _, file := range approvals {

@@ -71,6 +71,7 @@ func TestApprovals(t *testing.T) {
 		"anna signs bruno": {[][]byte{a, bytes.Replace(sign(o, "anna"), []byte("anna"), []byte("bruno"), 1)}, now},
 		"relabelled order": {[][]byte{a, bytes.Replace(sign(other, "bruno"), []byte(other.Digest()), []byte(o.Digest()), 1)}, now},
 		"expired":          {[][]byte{a, b}, now.Add(time.Hour)},
+		"for ever":         {[][]byte{a, b}, now.Add(-32 * 24 * time.Hour)},
 		"no JSON":          {[][]byte{a, []byte("x")}, now},
 	} {
 		if names, err := Check(o, c.approvals, operators, 2, c.at); !fault.Is(err, fault.Denied) || names != nil {

@@ -3,11 +3,12 @@
 // its own: every blob names its key, so an interrupted work goes on by looking
 // again, and a row that somebody wrote meanwhile is left as it is.
 //
-// The plaintext is in this process's memory for the time between the two calls of
-// one row, as it is whenever the row is used. It knows no database and no token.
+// The plaintext is in this process's memory for the time between the three calls of
+// one row (unwrap, wrap, and unwrap again to see that it can be read), as it is whenever the row is used. It knows no database and no token.
 package rewrap
 
 import (
+	"bytes"
 	"context"
 	"sync"
 
@@ -120,6 +121,15 @@ func (w *Work) row(ctx context.Context, r Row) error {
 	fresh, err := w.Keys.Wrap(ctx, plain, r.AAD)
 	if err != nil {
 		return err
+	}
+	// The earlier blob goes for good: what takes its place must have been read once.
+	again, err := w.Keys.Unwrap(ctx, fresh, r.AAD)
+	if err != nil {
+		return err
+	}
+	defer clear(again)
+	if !bytes.Equal(again, plain) {
+		return fault.Newf(fault.Fatal, "rewrap "+r.Key, "what was wrapped reads otherwise than before")
 	}
 	replaced, err := w.Table.Replace(ctx, r.Key, r.Blob, fresh)
 	if err == nil && replaced {

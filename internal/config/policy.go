@@ -43,7 +43,7 @@ type Keys struct {
 	Outbox id.KeyLabel `yaml:"outbox"` // AES key that wraps message texts
 	Seal   id.KeyLabel `yaml:"seal"`   // RSA key and certificate that seal the certified log
 	Log    id.KeyLabel `yaml:"log"`    // AES key that wraps the certified log's segment keys
-	// AES key that wraps the keys under which the database hides personal data; never another one
+	// AES key that wraps the keys under which the database hides personal data
 	Records id.KeyLabel `yaml:"records"`
 	Seed    id.KeyLabel `yaml:"seed"` // AES key that wraps the secrets of OATH devices; of role wrap with hsm.seeds: decrypt
 	Bind    id.KeyLabel `yaml:"bind"` // HMAC key that binds those secrets to their subjects
@@ -55,6 +55,8 @@ type Keys struct {
 	EarlierPepper []id.KeyLabel `yaml:"earlier_pepper"`
 	// Earlier keys that wrapped texts that still wait
 	EarlierOutbox []id.KeyLabel `yaml:"earlier_outbox"`
+	// Earlier keys that wrapped the keys under which the database hides personal data
+	EarlierRecords []id.KeyLabel `yaml:"earlier_records"`
 	// Further signing keys whose certificates the metadata publishes, for a roll-over
 	AlsoPublished []id.KeyLabel `yaml:"also_published"`
 	// How long a signing key is in the metadata before it signs, and after; 0: 720h
@@ -130,7 +132,7 @@ func (c *Policy) Validate() error {
 		p.check(!l.IsZero() && !labels[l], "keys.earlier_seed: a label is empty or used twice")
 		labels[l] = true
 	}
-	for key, earlier := range map[string][]id.KeyLabel{"earlier_log": c.Keys.EarlierLog, "earlier_pepper": c.Keys.EarlierPepper, "earlier_outbox": c.Keys.EarlierOutbox} {
+	for key, earlier := range map[string][]id.KeyLabel{"earlier_log": c.Keys.EarlierLog, "earlier_pepper": c.Keys.EarlierPepper, "earlier_outbox": c.Keys.EarlierOutbox, "earlier_records": c.Keys.EarlierRecords} {
 		p.check(len(earlier) <= 64, "keys."+key+": at most 64")
 		for _, l := range earlier {
 			p.check(!l.IsZero() && !labels[l], "keys."+key+": a label is empty or used twice")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -117,6 +118,9 @@ keys:
   - label: custode/outbox/2026-2
     role: wrap
     bits: 256
+  - label: custode/records/2026-2
+    role: wrap
+    bits: 256
   - label: custode/sign/2026-2
     role: sign
     bits: 2048
@@ -169,10 +173,12 @@ func TestRotationUnderDualControl(t *testing.T) {
 	d.newPIN()
 
 	// Both people have a password under the old pepper.
-	pepper, outbox := "custode/pepper/2026-1", "custode/outbox/2026-1"
+	pepper, outbox, records := "custode/pepper/2026-1", "custode/outbox/2026-1", "custode/records/2026-1"
+	d.refused("policy.yaml names it: keys.records; 1 data keys of the database are wrapped by it", append([]string{"destroy", records}, d.ordered("d0", "destroy", "--token", "simulator", "--key", records)...)...)
 	d.refused("policy.yaml names it: keys.pepper", append([]string{"destroy", pepper}, d.ordered("d1", "destroy", "--token", "simulator", "--key", pepper)...)...)
 	d.edit("policy.yaml", "  pepper: custode/pepper/2026-1", "  pepper: custode/pepper/2026-2\n  earlier_pepper: [custode/pepper/2026-1]")
 	d.edit("policy.yaml", "  outbox: custode/outbox/2026-1", "  outbox: custode/outbox/2026-2\n  earlier_outbox: [custode/outbox/2026-1]")
+	d.edit("policy.yaml", "  records: custode/records/2026-1", "  records: custode/records/2026-2\n  earlier_records: [custode/records/2026-1]")
 	d.edit("machine.yaml", "hsm:\n", "hsm:\n  copied: [custode/pepper/2026-2]\n")
 	d.restart()
 	login := func(p lab.Person) {
@@ -193,14 +199,35 @@ func TestRotationUnderDualControl(t *testing.T) {
 	}
 	d.edit("policy.yaml", "  earlier_pepper: [custode/pepper/2026-1]\n", "")
 	d.edit("policy.yaml", "  earlier_outbox: [custode/outbox/2026-1]\n", "")
+	d.rewrapped("records")
+	d.edit("policy.yaml", "  earlier_records: [custode/records/2026-1]\n", "")
 	d.restart()
-	for _, key := range []string{pepper, outbox} {
+	for _, key := range []string{pepper, outbox, records} {
 		d.run(append([]string{"destroy", key}, d.ordered("d3"+filepath.Base(filepath.Dir(key)), "destroy", "--token", "simulator", "--key", key)...)...)
 	}
 	d.restart()
 	login(early)
 	login(late)
 	d.logged("ceremony-run", "ceremony-run-key", "ceremony-run-done", "approved by anna, bruno", "ceremony-destroy-done", "ceremony-restore-done", "ceremony-import-done", "ceremony-pin-done", "key "+pepper)
+}
+
+// rewrapped waits until everything of a table is under today's key.
+func (d desk) rewrapped(table string) {
+	d.t.Helper()
+	for limit := time.Now().Add(40 * time.Second); ; time.Sleep(time.Second) {
+		var s struct {
+			Rewrapping map[string]struct{ Done bool }
+		}
+		if err := json.Unmarshal([]byte(d.run("keys")), &s); err != nil {
+			d.t.Fatal(err)
+		}
+		if s.Rewrapping[table].Done {
+			return
+		}
+		if time.Now().After(limit) {
+			d.t.Fatalf("%s: %+v", table, s.Rewrapping[table])
+		}
+	}
 }
 
 func (d desk) restart() {

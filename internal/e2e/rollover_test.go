@@ -165,6 +165,9 @@ func TestRollOverUnderLoad(t *testing.T) {
 	if before == 0 || after == before {
 		t.Error("no logins around the switch")
 	}
+	// The policy that the daemon was started with named it; what runs does not.
+	run("ceremony", "destroy", one)
+	refused("policy.yaml names it: keys.sign", "ceremony", "destroy", two)
 	// Something else changed as well: only a restart takes it.
 	path := filepath.Join(l.Dir, "policy.yaml")
 	text, err := os.ReadFile(path)

@@ -36,7 +36,11 @@ func Spool(state string, e Event) error {
 	if err != nil {
 		return fault.New(fault.Fatal, op, err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	// An operator may be root; the daemon that takes the file is whoever owns the folder.
+	err = ownedAs(f, state)
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
 	if err := errors.Join(err, f.Sync(), f.Close(), syncFolder(state)); err != nil {
 		return fault.New(fault.Unavailable, op, err)
 	}
@@ -50,6 +54,17 @@ func syncFolder(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+func ownedAs(f *os.File, folder string) error {
+	var of, is unix.Stat_t
+	if err := errors.Join(unix.Stat(folder, &of), unix.Fstat(int(f.Fd()), &is)); err != nil {
+		return err
+	}
+	if of.Uid == is.Uid || os.Geteuid() != 0 {
+		return nil
+	}
+	return f.Chown(int(of.Uid), int(of.Gid))
 }
 
 // TakeSpool keeps what is in the spool in the security log and removes it. After

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,5 +73,26 @@ func TestSpoolIsNoLink(t *testing.T) {
 	}
 	if err := Spool(dir, Event{What: "x"}); err == nil {
 		t.Error("it followed the link")
+	}
+}
+
+// TestSpoolOfRoot: what root notes, the daemon's user can take.
+func TestSpoolOfRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a file for somebody else")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := Spool(dir, Event{What: "ceremony-run"}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(filepath.Join(dir, spoolFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of := st.Sys().(*syscall.Stat_t); of.Uid != 65534 || st.Mode().Perm() != 0o600 {
+		t.Errorf("owner %d, mode %v", of.Uid, st.Mode())
 	}
 }

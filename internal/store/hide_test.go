@@ -262,6 +262,56 @@ func TestWrongKey(t *testing.T) {
 	openFails(t, "the data key is gone", path, fault.Fatal)
 }
 
+// TestDataKeyUnderAnotherKey: the data key comes under another records key without a change
+// of what it hides; who lost the race changes nothing.
+func TestDataKeyUnderAnotherKey(t *testing.T) {
+	path, ctx := migrated(t), t.Context()
+	db, err := open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := storetest.NewIdentity(t, 1, time.Now())
+	if err := db.AddIdentity(ctx, who, store.Change{Actor: "test", Reason: "test", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	table := db.DataKeys()
+	rows, err := table.Rows(ctx, "", 64)
+	if err != nil || len(rows) != 1 {
+		t.Fatal(rows, err)
+	}
+	if more, err := table.Rows(ctx, rows[0].Key, 64); err != nil || len(more) != 0 {
+		t.Fatal(more, err)
+	}
+	key, err := storetest.Keys("records").Unwrap(ctx, rows[0].Blob, rows[0].AAD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := storetest.Keys("records 2").Wrap(ctx, key, rows[0].AAD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		was  []byte
+		done bool
+	}{{fresh, false}, {rows[0].Blob, true}, {rows[0].Blob, false}} {
+		if done, err := table.Replace(ctx, rows[0].Key, c.was, fresh); err != nil || done != c.done {
+			t.Errorf("replaced %v %v, want %v", done, err, c.done)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openFails(t, "the earlier key", path, fault.Fatal)
+	db, err = store.Open(ctx, store.Config{Path: path, Keys: storetest.Keys("records 2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if got, err := db.IdentityByUsername(ctx, who.Username); err != nil || got.Subject != who.Subject || got.Attributes["fiscalNumber"] != who.Attributes["fiscalNumber"] {
+		t.Errorf("what was hidden before: %v %v", got.Subject, err)
+	}
+}
+
 func scalar(t *testing.T, path, query string) (s string) {
 	t.Helper()
 	if err := raw(t, path).QueryRow(query).Scan(&s); err != nil && !errors.Is(err, sql.ErrNoRows) {

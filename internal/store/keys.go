@@ -2,11 +2,14 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 
 	"custode/hsm/rewrap"
 	"custode/hsm/rollover"
 	"custode/internal/fault"
 	"custode/internal/id"
+	"custode/internal/store/hide"
 	"custode/internal/store/sqlite"
 )
 
@@ -99,6 +102,43 @@ func (t texts) Rows(ctx context.Context, past string, most int) ([]rewrap.Row, e
 func (t texts) Replace(ctx context.Context, key string, was, is []byte) (replaced bool, err error) {
 	err = t.db.write(ctx, "rewrap text of message "+key, func(q *sqlite.Queries) error {
 		n, err := q.ReplaceText(ctx, sqlite.ReplaceTextParams{Wrapped: is, ID: key, Was: was})
+		replaced = n == 1
+		return err
+	})
+	return replaced, err
+}
+
+// dataKeys are the wrapped data keys, for rewrap.
+type dataKeys struct{ db *DB }
+
+// DataKeys returns the keys that hide personal data, wrapped. Only the wrapping is ever
+// replaced: what they hide stays as it is.
+func (db *DB) DataKeys() rewrap.Table { return dataKeys{db} }
+
+// Rows implements rewrap.Table.
+func (t dataKeys) Rows(ctx context.Context, past string, most int) ([]rewrap.Row, error) {
+	rows, err := t.db.read().ListDataKeys(ctx) // at most 255
+	if err != nil {
+		return nil, mapError("list data keys", err)
+	}
+	var out []rewrap.Row
+	for _, r := range rows {
+		if key := fmt.Sprintf("%03d", r.ID); key > past && len(out) < most {
+			out = append(out, rewrap.Row{Key: key, Blob: r.Wrapped, AAD: hide.KeyBinding(r.ID)})
+		}
+	}
+	return out, nil
+}
+
+// Replace implements rewrap.Table.
+func (t dataKeys) Replace(ctx context.Context, key string, was, is []byte) (replaced bool, err error) {
+	op := "rewrap data key " + key
+	number, err := strconv.ParseUint(key, 10, 8)
+	if err != nil {
+		return false, fault.New(fault.Internal, op, err)
+	}
+	err = t.db.write(ctx, op, func(q *sqlite.Queries) error {
+		n, err := q.ReplaceDataKey(ctx, sqlite.ReplaceDataKeyParams{Wrapped: is, ID: int64(number), Was: was})
 		replaced = n == 1
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -244,6 +245,9 @@ func (f orderFlags) check(c Host, want order.Order, atLeast int) (approved, erro
 		return approved{}, err
 	}
 	want.Reason, want.Expires, want.Nonce = o.Reason, o.Expires, o.Nonce
+	if want.Operation == order.Destroy && len(want.Keys) == 1 && slices.Contains(o.Keys, want.Keys[0]) {
+		want.Keys = o.Keys // one of several
+	}
 	if string(want.Text()) != string(o.Text()) {
 		return approved{}, fault.Newf(fault.Denied, op, "the order is for something else than what was asked:\n%s", o.Text())
 	}

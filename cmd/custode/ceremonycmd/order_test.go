@@ -14,6 +14,7 @@ import (
 	"custode/hsm/order"
 	"custode/internal/config"
 	"custode/internal/fault"
+	"custode/internal/id"
 	"custode/internal/store"
 )
 
@@ -102,11 +103,11 @@ func TestControl(t *testing.T) {
 // TestPrivateKey: a key that others can read, or that is none, is refused, and its
 // octets are in no error.
 func TestPrivateKey(t *testing.T) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
+	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestPrivateKey(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := privateKey(path); err != nil || !key.Equal(got) {
+	if got, err := privateKey(path); err != nil || !private.Equal(got) {
 		t.Error(err)
 	}
 }
@@ -144,5 +145,72 @@ func TestPDF(t *testing.T) {
 	two, err := renderPDF(text, at)
 	if err != nil || string(one) != string(two) || !strings.HasPrefix(string(one), "%PDF-") || strings.Count(string(one), "/Type /Page\n") < 3 {
 		t.Error(err, len(one), strings.Count(string(one), "/Type /Page\n"))
+	}
+}
+
+// TestTellWantsTheMachineFile: a machine file that is there and cannot be read is no
+// reason to leave the security log out.
+func TestTellWantsTheMachineFile(t *testing.T) {
+	if err := tell(t.Context(), fakeHost{err: fault.Newf(fault.Invalid, "read", "damaged")}, "request", "x"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a damaged one: %v", err)
+	}
+	if err := tell(t.Context(), fakeHost{err: fault.New(fault.Fatal, "read", os.ErrNotExist)}, "request", "x"); err != nil {
+		t.Errorf("none: %v", err)
+	}
+}
+
+// TestOneOfSeveralKeys: an order to destroy may list several keys, each destroyed by
+// a command of its own, and no other one.
+func TestOneOfSeveralKeys(t *testing.T) {
+	one, two, three := key(t, "a/1"), key(t, "a/2"), key(t, "a/3")
+	o, err := order.New(order.Order{Operation: order.Destroy, Token: "custode", Keys: []id.KeyLabel{one, two}, Reason: "old", Expires: time.Now().Add(time.Hour)}, time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "order")
+	if err := os.WriteFile(path, o.Text(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for label, listed := range map[id.KeyLabel]bool{one: true, two: true, three: false} {
+		_, err := orderFlags{Order: path}.check(fakeHost{machine: &config.Machine{}}, order.Order{Operation: order.Destroy, Token: "custode", Keys: []id.KeyLabel{label}}, 0)
+		// Nobody approved it, so a listed key comes as far as that.
+		if !fault.Is(err, fault.Denied) || strings.Contains(err.Error(), "0 of 1 approvals") != listed {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
+}
+
+func key(t *testing.T, s string) id.KeyLabel {
+	t.Helper()
+	l, err := id.ParseKeyLabel(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestOwnPINFile: primary and standby must not share the file that a change of the PIN
+// replaces.
+func TestOwnPINFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(dir, "a"), filepath.Join(dir, "c")); err != nil {
+		t.Fatal(err)
+	}
+	uri := func(name string) string {
+		return "pkcs11:token=custode?module-path=/usr/lib/x.so&pin-source=file:" + filepath.Join(dir, name)
+	}
+	for standby, shared := range map[string]bool{"a": true, "b": false, "c": true, "": false} {
+		m := &config.Machine{HSM: config.HSM{URI: uri("a")}}
+		if standby != "" {
+			m.HSM.Standby.URI = uri(standby)
+		}
+		if err := ownPINFile(fakeHost{machine: m}, m.HSM.URI); fault.Is(err, fault.Denied) != shared || err != nil && !shared {
+			t.Errorf("standby %q: %v", standby, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package ceremonycmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -18,6 +19,9 @@ import (
 func teller(c Host) func(ctx context.Context, what, actor, detail string) error {
 	return func(_ context.Context, what, actor, detail string) error {
 		machine, err := c.MachineFile()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err // one that is there says where the log is
+		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "custode: NOT IN A SECURITY LOG, there is no machine file: %s: %s\n", what, detail)
 			return nil

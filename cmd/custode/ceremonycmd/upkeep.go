@@ -2,7 +2,9 @@ package ceremonycmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -68,7 +70,12 @@ func (r *restoreCmd) Run(c Host) error {
 	}
 	ctx, cancel := inTime()
 	defer cancel()
-	info, ok, err := r.control(ctx, c, a, order.Order{Operation: order.Restore, Backup: order.Digest(file)}, r.Rehearse)
+	// What the file says of itself is not proven yet; a false word will not open.
+	says, err := custody.Peek(file)
+	if err != nil {
+		return err
+	}
+	info, ok, err := r.control(ctx, c, a, order.Order{Operation: order.Restore, Backup: order.Digest(file)}, r.Rehearse && says.Rehearsal)
 	if err != nil {
 		return err
 	}
@@ -210,6 +217,9 @@ func (r *pinCmd) Run(c Host) error {
 	if err != nil {
 		return fault.New(fault.Invalid, "change PIN", err)
 	}
+	if err := ownPINFile(c, a.URI); err != nil {
+		return err
+	}
 	ctx, cancel := inTime()
 	defer cancel()
 	info, ok, err := r.control(ctx, c, a, order.Order{Operation: order.PIN}, true)
@@ -225,6 +235,34 @@ func (r *pinCmd) Run(c Host) error {
 		fmt.Printf("ok: %s has the new PIN, and so has the PIN file; destroy %s\n", detail, r.New)
 	}
 	return end(ctx, c, "pin", err, detail)
+}
+
+// ownPINFile refuses a PIN file that primary and standby share: the one whose PIN is
+// not changed would be offered a wrong one at each start of its worker, until it locks.
+func ownPINFile(c Host, uri string) error {
+	machine, err := c.MachineFile()
+	if errors.Is(err, os.ErrNotExist) || err == nil && machine.HSM.Standby.URI == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var files []os.FileInfo
+	for _, u := range []string{uri, machine.HSM.URI, machine.HSM.Standby.URI} {
+		loc, err := pkcs11.ParseLocation(u)
+		if err != nil {
+			return err
+		}
+		st, err := os.Stat(loc.PINFile)
+		if err != nil {
+			return fault.New(fault.Fatal, "change PIN", err)
+		}
+		files = append(files, st)
+	}
+	if os.SameFile(files[0], files[1]) && os.SameFile(files[0], files[2]) {
+		return fault.Newf(fault.Denied, "change PIN", "hsm.uri and hsm.standby.uri have one PIN file: give each token its own first")
+	}
+	return nil
 }
 
 type keysCmd struct{}

@@ -274,7 +274,7 @@ func allowed(keys *config.Keys) map[id.KeyLabel]worker.Use {
 		keys.Records: worker.UseWrap,
 	}
 	for use, earlier := range map[worker.Use][]id.KeyLabel{
-		worker.UseSeed: keys.EarlierSeed, worker.UseMAC: keys.EarlierPepper, worker.UseWrap: slices.Concat(keys.EarlierLog, keys.EarlierOutbox),
+		worker.UseSeed: keys.EarlierSeed, worker.UseMAC: keys.EarlierPepper, worker.UseWrap: slices.Concat(keys.EarlierLog, keys.EarlierOutbox, keys.EarlierRecords),
 		saml: keys.AlsoPublished,
 	} {
 		for _, label := range earlier {

@@ -497,6 +497,10 @@ func TestStandby(t *testing.T) {
 		}
 		return true
 	}
+	settled := func() {
+		t.Helper()
+		eventually(t, 20*time.Second, "both well, the primary in use", func() bool { return both() && c.Status()[0].InUse })
+	}
 	for name, lose := range map[string]func() error{
 		"taken away":        primary.Remove,
 		"slot empty":        primary.Hide,
@@ -505,7 +509,7 @@ func TestStandby(t *testing.T) {
 		"device error":      func() error { return primary.Add(hsmsim.Fault{Call: "C_*", RV: p11.CKR_DEVICE_ERROR}) },
 		"worker is stopped": func() error { halt(t, pid(t, c, 0)); return nil },
 	} {
-		eventually(t, 20*time.Second, "both well, the primary in use", func() bool { return both() && c.Status()[0].InUse })
+		settled()
 		l.more(t, 20*time.Second, 10)
 		l.slow.Store(0)
 		l.stall.Store(0)
@@ -534,6 +538,7 @@ func TestStandby(t *testing.T) {
 			}
 		}
 	}
+	settled() // else Close tells that the last worker was killed
 	l.end()
 	if l.wrong.Load()+l.errs.Load() > 0 {
 		t.Errorf("%d wrong answers, %d calls failed; the last: %v", l.wrong.Load(), l.errs.Load(), l.last())

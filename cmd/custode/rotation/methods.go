@@ -29,11 +29,12 @@ type Status struct {
 
 func count(n int) string { return strconv.Itoa(n) }
 
-// Methods are what the administration socket answers about rotations.
-func (r *Rewrapping) Methods(db *store.DB, policy *config.Policy, logs string) map[string]admin.Method {
+// Methods are what the administration socket answers about rotations. keys are those
+// that the daemon runs with, signing keys of a reload included.
+func (r *Rewrapping) Methods(db *store.DB, keys func() config.Keys, logs string) map[string]admin.Method {
 	return map[string]admin.Method{
 		"keys/rotation": func(ctx context.Context, _ []byte) (any, error) {
-			s, err := StatusOf(ctx, db, policy.Keys)
+			s, err := StatusOf(ctx, db, keys())
 			s.Rewrapping = r.Progress()
 			return s, err
 		},
@@ -43,7 +44,7 @@ func (r *Rewrapping) Methods(db *store.DB, policy *config.Policy, logs string) m
 				return nil, err
 			}
 			// What the daemon runs with, not what the file says by now.
-			return Needed(ctx, in, policy.Keys, logs, db)
+			return Needed(ctx, in, keys(), logs, db)
 		},
 	}
 }

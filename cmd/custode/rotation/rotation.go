@@ -192,7 +192,17 @@ func named(keys config.Keys) map[string][]id.KeyLabel {
 // segmentsOf counts the key files below the folder of the certified logs that name
 // the label.
 func segmentsOf(logs string, label id.KeyLabel) (n int, err error) {
+	failed := func(err error) (int, error) {
+		return 0, fault.New(fault.Unavailable, "count segments under key "+label.String(), err)
+	}
+	// WalkDir follows no link, and what is behind one counts too.
+	if logs, err = filepath.EvalSymlinks(logs); err != nil {
+		return failed(err)
+	}
 	err = filepath.WalkDir(logs, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&fs.ModeSymlink != 0 {
+			return fault.Newf(fault.Fatal, "read "+path, "what is behind a symbolic link is not counted")
+		}
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".key") {
 			return err
 		}
@@ -206,13 +216,17 @@ func segmentsOf(logs string, label id.KeyLabel) (n int, err error) {
 		if err := json.Unmarshal(text, &f); err != nil {
 			return fault.New(fault.Fatal, "read "+path, err)
 		}
-		if b, err := hsm.DecodeBlob(f.Operational); err == nil && b.Key == label {
+		b, err := hsm.DecodeBlob(f.Operational)
+		if err != nil {
+			return fault.New(fault.Fatal, "read "+path, err) // it may be of this key
+		}
+		if b.Key == label {
 			n++
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fault.New(fault.Unavailable, "count segments under key "+label.String(), err)
+		return failed(err)
 	}
 	return n, nil
 }

@@ -135,3 +135,42 @@ func TestNeeded(t *testing.T) {
 		}
 	}
 }
+
+// TestNeededSeesAllSegments: a log behind a symbolic link counts, and where something
+// cannot be read the answer is an error, not nothing.
+func TestNeededSeesAllSegments(t *testing.T) {
+	db, l, real := storetest.Open(t), label(t, "custode/log/2026-1"), t.TempDir()
+	blob, err := hsm.Blob{Key: l, Wrapped: make([]byte, 48)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(operational []byte) {
+		t.Helper()
+		text, err := json.Marshal(map[string]any{"operational": operational})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(real, "1.key"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(blob)
+	logs := filepath.Join(t.TempDir(), "logs")
+	if err := os.Symlink(real, logs); err != nil {
+		t.Fatal(err)
+	}
+	if why, err := Needed(t.Context(), Argument{Label: l}, config.Keys{}, logs, db); err != nil || len(why) != 1 {
+		t.Errorf("a log behind a link: %q %v", why, err)
+	}
+	parent := t.TempDir()
+	if err := os.Symlink(real, filepath.Join(parent, "security")); err != nil {
+		t.Fatal(err)
+	}
+	if why, err := Needed(t.Context(), Argument{Label: l}, config.Keys{}, parent, db); err == nil {
+		t.Errorf("a link within the folder: %q", why)
+	}
+	write(blob[:len(blob)-40])
+	if why, err := Needed(t.Context(), Argument{Label: l}, config.Keys{}, real, db); err == nil {
+		t.Errorf("a damaged segment key: %q", why)
+	}
+}

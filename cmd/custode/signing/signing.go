@@ -161,6 +161,13 @@ func (d *Desk) open(keys Keys) (*set, rollover.Wanted, error) {
 	return s, w, err
 }
 
+// Keys returns the labels in force.
+func (d *Desk) Keys() Keys {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.keys
+}
+
 // Metadata returns the signed document in force.
 func (d *Desk) Metadata() []byte { return d.current.Load().metadata }
 

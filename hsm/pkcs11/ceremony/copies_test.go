@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"custode/hsm/custody"
 	"custode/hsm/pkcs11"
@@ -161,6 +162,10 @@ func TestCopyToAnotherToken(t *testing.T) {
 	}
 	if len(rest.Keys) != 4 || strings.Join(rest.Custodians, " ") != "carla anna" {
 		t.Errorf("%d keys restored by %v", len(rest.Keys), rest.Custodians)
+	}
+	rest.Token.Label = "rehearsal-1"
+	if text := rest.Text(time.Now(), ceremony.People{}); strings.Contains(text, "these keys are for practice") || !strings.Contains(text, "TEST OF A BACKUP") {
+		t.Errorf("the appliance's own keys in a token for rehearsals are told as practice:\n%s", text)
 	}
 	two, err := use(t, second, copied, &one)
 	if err != nil {

@@ -235,9 +235,13 @@ func (r Restored) Text(at time.Time, p People) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("CUSTODE KEY RESTORATION REPORT")
-	if r.Backup.Rehearsal || hsm.ForRehearsal(r.Token.Label) {
+	switch {
+	case r.Backup.Rehearsal:
 		line("")
 		line("REHEARSAL  REHEARSAL  REHEARSAL: these keys are for practice, and no appliance takes them")
+	case hsm.ForRehearsal(r.Token.Label):
+		line("")
+		line("TEST OF A BACKUP: these are the APPLIANCE'S OWN KEYS in a token for rehearsals; wipe the token after the test")
 	}
 	line("")
 	line("ended           %s", at.UTC().Format(timeForm))

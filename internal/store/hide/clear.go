@@ -73,7 +73,7 @@ func firstKey(ctx context.Context, q *sqlite.Queries, cfg First) error {
 	if err != nil {
 		return err
 	}
-	wrapped, err := cfg.Keys.Wrap(ctx, key, keyBinding(first))
+	wrapped, err := cfg.Keys.Wrap(ctx, key, KeyBinding(first))
 	if err != nil {
 		return err
 	}

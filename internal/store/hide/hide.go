@@ -49,8 +49,8 @@ const (
 	LogoutDocument     veil.Column = "logout.document"   // logout
 )
 
-// keyBinding is the additional data of a wrapped data key.
-func keyBinding(n int64) []byte { return fmt.Appendf(nil, "custode store data key %d", n) }
+// KeyBinding is the additional data of a wrapped data key.
+func KeyBinding(n int64) []byte { return fmt.Appendf(nil, "custode store data key %d", n) }
 
 // Open unwraps the data keys. fault.Fatal when there is none or one cannot be unwrapped: an operator gave
 // the wrong token or label, or restored half a backup. It writes nothing.
@@ -83,7 +83,7 @@ func unwrapAll(ctx context.Context, rows []sqlite.ListDataKeysRow, keys Wrapper)
 		}
 	}()
 	for _, r := range rows {
-		key, err := keys.Unwrap(ctx, r.Wrapped, keyBinding(r.ID))
+		key, err := keys.Unwrap(ctx, r.Wrapped, KeyBinding(r.ID))
 		if err != nil {
 			kind := fault.Fatal
 			if fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Retry) || fault.Is(err, fault.Reopen) || errors.Is(err, context.Canceled) {

@@ -40,3 +40,6 @@ SELECT serial, wrapped FROM otp_push_key WHERE serial > sqlc.arg(past) ORDER BY 
 
 -- name: ReplacePushKey :execrows
 UPDATE otp_push_key SET wrapped = sqlc.arg(wrapped) WHERE serial = sqlc.arg(serial) AND wrapped = sqlc.arg(was);
+
+-- name: ReplaceDataKey :execrows
+UPDATE data_key SET wrapped = sqlc.arg(wrapped) WHERE id = sqlc.arg(id) AND wrapped = sqlc.arg(was);

@@ -247,6 +247,24 @@ func (q *Queries) PutSigningKey(ctx context.Context, arg PutSigningKeyParams) er
 	return err
 }
 
+const replaceDataKey = `-- name: ReplaceDataKey :execrows
+UPDATE data_key SET wrapped = ?1 WHERE id = ?2 AND wrapped = ?3
+`
+
+type ReplaceDataKeyParams struct {
+	Wrapped []byte
+	ID      int64
+	Was     []byte
+}
+
+func (q *Queries) ReplaceDataKey(ctx context.Context, arg ReplaceDataKeyParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replaceDataKey, arg.Wrapped, arg.ID, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const replacePassword = `-- name: ReplacePassword :execrows
 UPDATE identity SET password = ?1 WHERE subject = ?2 AND password = ?3
 `
