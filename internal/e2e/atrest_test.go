@@ -172,7 +172,7 @@ func devices(t *testing.T, l *lab.Lab, p lab.Person) {
 	enrolQR(t, l, p)
 }
 
-// TestNoPersonalDataAtRest: after logins of a subject none of its values, and no seed of a device, is readable in the state directory, the
+// TestNoPersonalDataAtRest: after logins of a subject none of its values, no seed of a device and not the token's PIN is readable in the state directory, the
 // certified log, a backup, the daemon's log and, after a quiet while, in the memory of the daemon and of the token's worker.
 func TestNoPersonalDataAtRest(t *testing.T) {
 	t.Parallel()
@@ -187,6 +187,11 @@ func TestNoPersonalDataAtRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	marks["seed of a device, as octets"] = string(octets)
+	pin, err := os.ReadFile(l.HSM.PINFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks["PIN of the token"] = strings.TrimSpace(string(pin))
 	tr := newTracer(t, marks)
 
 	app := arrive(t, l, redirect, spsim.Request{Level: 2})
