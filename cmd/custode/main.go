@@ -17,7 +17,6 @@ import (
 	"custode/cmd/custode/backup"
 	"custode/cmd/custode/ceremonycmd"
 	"custode/cmd/custode/certified"
-	"custode/cmd/custode/hsmbench"
 	"custode/cmd/custode/hsmcmd"
 	"custode/cmd/custode/tokencmd"
 	"custode/internal/config"
@@ -48,8 +47,6 @@ type cli struct {
 	Registry    registryCmd          `cmd:"" help:"Replica of the federation registry (asks the running appliance)."`
 	Token       tokencmd.Commands    `cmd:"" help:"OATH devices (asks the running appliance)."`
 	Version     versionCmd           `cmd:"" help:"Print the version."`
-
-	HSMBench hsmbench.Command `cmd:"" name:"hsm-bench" hidden:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
 
 	Conformance conformanceCmd `cmd:"" help:"Audit a running instance against the technical rules."`
 }

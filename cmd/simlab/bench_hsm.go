@@ -92,7 +92,7 @@ func hsmBench(ctx context.Context, custode string, f figures, args []string) (er
 	if err != nil {
 		return err
 	}
-	out, err := run(append([]string{"hsm-bench", "--uri", sim.URI(), "--dir", folder}, args...)...)
+	out, err := run(append([]string{"hsm", "bench", "--uri", sim.URI(), "--dir", folder}, args...)...)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func hsmBench(ctx context.Context, custode string, f figures, args []string) (er
 		Ours, Ref     float64
 	}
 	if err := json.Unmarshal(out, &lines); err != nil {
-		return fmt.Errorf("custode hsm-bench: %w", err)
+		return fmt.Errorf("custode hsm bench: %w", err)
 	}
 	for _, l := range lines {
 		f.print(l.Measure, l.Ours, l.Unit, l.Ref)

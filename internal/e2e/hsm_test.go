@@ -327,6 +327,9 @@ func TestFailOverUnderTraffic(t *testing.T) {
 	if _, err := l.Run(t.Context(), "hsm", "failover", "standby"); err != nil || inUse() != "standby" {
 		t.Errorf("an operator's fail-over: %v, in use %s", err, inUse())
 	}
+	if out := run(t, l, "hsm", "rotate"); !strings.Contains(out, "custode/sign/2026-1") || !strings.Contains(out, "custode/pepper/2026-1") {
+		t.Errorf("hsm rotate: %s", out)
+	}
 	keys, err := l.Run(t.Context(), "hsm", "keys")
 	if err != nil || !strings.Contains(keys, "custode/pepper/2026-1") || strings.Count(keys, `"standby"`) != strings.Count(keys, `"label"`) {
 		t.Errorf("keys: %v %s", err, keys)

@@ -1,4 +1,4 @@
-// Package hsmbench is `custode hsm-bench`: what the token of this machine does in a second by
+// Package hsmbench is `custode hsm bench`: what the token of this machine does in a second by
 // way of our package and by its module's bare calls, taken in turns in one run; and
 // what verifying a code takes with few and with a million devices in a database of its
 // own. It prints figures as JSON, for people with an HSM to choose and for `simlab bench`.

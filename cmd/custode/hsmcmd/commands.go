@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"custode/cmd/custode/hsmbench"
+	"custode/cmd/custode/signing"
 	"custode/hsm/worker"
 	"custode/internal/admin"
 	"custode/internal/metrics"
@@ -14,6 +16,19 @@ type Commands struct {
 	Status   statusCmd   `cmd:"" help:"Show the tokens and their workers."`
 	Keys     keysCmd     `cmd:"" help:"List the keys in use, with fingerprints, and the tokens that hold them."`
 	Failover failoverCmd `cmd:"" help:"Use the other token, or a named one."`
+	Rotate   rotateCmd   `cmd:"" help:"Take the signing keys that the policy file names by now, and show what is still under earlier keys."`
+
+	Bench hsmbench.Command `cmd:"" help:"Measure the token beside its bare module, and codes verified with many devices (the appliance must be stopped)."`
+}
+
+type rotateCmd struct{}
+
+// Run asks the daemon. The keys that wrap are taken at a start of the daemon, and all is wrapped again in the background.
+func (rotateCmd) Run(h Host) error {
+	if err := h.Ask("keys/reload", signing.Argument{Actor: admin.Actor()}); err != nil {
+		return err
+	}
+	return h.Ask("keys/rotation", nil)
 }
 
 type statusCmd struct{}
